@@ -1,0 +1,297 @@
+"""Run STaR: sample, grade, rationalize, fine-tune, and again.
+
+    python -m experiments.star \
+        --flagfile=experiments/flagfiles/arithmetic_cpu.flags --run_dir=runs/cpu
+
+The same command goes on with a run that was interrupted.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+
+import keras
+import keras_hub
+from absl import app, flags
+
+from star_keras import distribution, packing, prompts, tasks
+from star_keras.callbacks import StarIterationCallback, get_step_schedule
+from star_keras.evaluation import evaluate
+from star_keras.rationales import write_json_lines
+from star_keras.sampling import BatchSampler
+
+PRESETS_DIR = Path(__file__).parent / "presets"
+
+FLAGS = flags.FLAGS
+
+# === Run ===
+flags.DEFINE_string("run_dir", None, "Directory of the run. Needed unless --dry_run.")
+flags.DEFINE_integer("seed", 0, "Seed of draws, orders and samples.")
+flags.DEFINE_bool("dry_run", False, "Print prompts, rows and plan; train nothing.")
+flags.DEFINE_integer("verbose", 2, "0 is silent, 1 has bars, 2 a line an iteration.")
+
+# === Task ===
+flags.DEFINE_string("task", "arithmetic", f"One of {', '.join(sorted(tasks.TASKS))}.")
+flags.DEFINE_list("digits", ["1", "2", "3", "4", "5"], "arithmetic: lengths.")
+flags.DEFINE_integer("train_problems", 10_000, "arithmetic: problems a length.")
+flags.DEFINE_integer("eval_problems", 200, "arithmetic: held-out problems a length.")
+flags.DEFINE_integer("examples_per_length", 2, "arithmetic: in the few-shot prompt.")
+flags.DEFINE_string("train_path", None, "jsonl: file of training problems.")
+flags.DEFINE_string("eval_path", None, "jsonl: file of held-out problems.")
+flags.DEFINE_list(
+    "extra_eval_splits", [], "Splits that the final model is evaluated on as well."
+)
+
+# === Model ===
+flags.DEFINE_string(
+    "preset", "arithmetic_base", "Base model: a name in experiments/presets, or a path."
+)
+flags.DEFINE_string("dtype", "float32", "E.g. float32, bfloat16, mixed_bfloat16.")
+flags.DEFINE_bool("gradient_checkpointing", False, "Recompute activations (GPT-J).")
+flags.DEFINE_string(
+    "mesh", None, 'E.g. "batch:2,model:4" (GPT-J). Default: one device.'
+)
+
+# === Sampling ===
+flags.DEFINE_integer("max_new_tokens", 256, "Longest completion, in tokens.")
+flags.DEFINE_integer("sample_batch_size", 64, "Completions sampled together.")
+flags.DEFINE_float("temperature", 0.0, "0 is greedy. Evaluation always is.")
+flags.DEFINE_integer("top_k", None, "Sample among the k likeliest tokens.")
+flags.DEFINE_float("top_p", None, "Sample among the likeliest with this probability.")
+
+# === Outer loop ===
+flags.DEFINE_integer("iterations", 10, "Iterations of the outer loop.")
+flags.DEFINE_integer("start_iter", None, "Run again from this iteration on.")
+flags.DEFINE_integer("n_train_samples", None, "Problems an iteration. Default: all.")
+flags.DEFINE_integer("n_eval_samples", None, "Held-out problems. Default: all.")
+flags.DEFINE_bool("rationalize", True, "Try failed problems again with a hint.")
+flags.DEFINE_float("p_rationalization", 1.0, "Share of the failed tried again.")
+flags.DEFINE_float("p_show_hint_save", 0.0, "Share trained on with their hint.")
+flags.DEFINE_bool("no_prompt", False, "Sample without worked examples.")
+flags.DEFINE_bool("few_shot_train", False, "Train with the worked examples.")
+flags.DEFINE_bool("direct", False, "Train on the answers alone.")
+flags.DEFINE_integer("copy_n", 0, "Earlier iterations whose rationales count again.")
+flags.DEFINE_bool("check_working", False, "Keep only rationales with right steps.")
+flags.DEFINE_enum("on_empty", "continue", ["continue", "stop"], "If nothing is kept.")
+flags.DEFINE_bool("skip_eval", False, "Do not evaluate.")
+flags.DEFINE_integer("keep_weights", 1, "Iterations whose weights stay on disk.")
+
+# === Training ===
+flags.DEFINE_string("schedule", "exponential", "exponential, steady or epochs.")
+flags.DEFINE_integer("start_steps", 40, "exponential, steady: first iteration's steps.")
+flags.DEFINE_float("growth", 1.2, "exponential: factor an iteration.")
+flags.DEFINE_integer("add_steps", 20, "steady: further steps an iteration.")
+flags.DEFINE_float("base_epochs", 1.0, "epochs: first iteration's passes.")
+flags.DEFINE_float("add_epochs", 0.2, "epochs: further passes an iteration.")
+flags.DEFINE_integer("batch_size", 8, "Rows a training step.")
+flags.DEFINE_integer("row_length", 1024, "Tokens a row.")
+flags.DEFINE_float("learning_rate", 1e-6, "Adam's, after the warm-up.")
+flags.DEFINE_integer("warmup_steps", 100, "Steps to reach it, each iteration.")
+flags.DEFINE_float("clipnorm", 1.0, "Global norm that gradients are clipped to.")
+
+
+def make_task():
+    arguments = {
+        "arithmetic": {
+            "digits": [int(n) for n in FLAGS.digits],
+            "train_problems": FLAGS.train_problems,
+            "eval_problems": FLAGS.eval_problems,
+            "examples_per_length": FLAGS.examples_per_length,
+        },
+        "jsonl": {"train_path": FLAGS.train_path, "eval_path": FLAGS.eval_path},
+    }
+    return tasks.get(FLAGS.task, **arguments.get(FLAGS.task, {}))
+
+
+def make_steps():
+    arguments = {
+        "exponential": {"start": FLAGS.start_steps, "growth": FLAGS.growth},
+        "steady": {"start": FLAGS.start_steps, "add": FLAGS.add_steps},
+        "epochs": {"base_epochs": FLAGS.base_epochs, "add_epochs": FLAGS.add_epochs},
+    }
+    return get_step_schedule(FLAGS.schedule, **arguments.get(FLAGS.schedule, {}))
+
+
+def load_model(preset, **kwargs):
+    """The causal LM of a preset: a name in `experiments/presets`, or a path."""
+    path = PRESETS_DIR / preset if (PRESETS_DIR / preset).is_dir() else Path(preset)
+    if not (path / "config.json").is_file() and "://" not in preset:
+        names = sorted(p.name for p in PRESETS_DIR.iterdir() if p.is_dir())
+        raise ValueError(
+            f"There is no preset {preset!r}. Expected one of {names}, the path of "
+            "a preset directory, or a handle like kaggle://... ."
+        )
+    source = str(path) if path.is_dir() else preset
+    return keras_hub.models.CausalLM.from_preset(source, **kwargs)
+
+
+def make_optimizer():
+    learning_rate = FLAGS.learning_rate
+    if FLAGS.warmup_steps:
+        learning_rate = keras.optimizers.schedules.PolynomialDecay(
+            FLAGS.learning_rate / FLAGS.warmup_steps,
+            decay_steps=FLAGS.warmup_steps,
+            end_learning_rate=FLAGS.learning_rate,
+        )
+    return keras.optimizers.Adam(
+        learning_rate, global_clipnorm=FLAGS.clipnorm, name="star_adam"
+    )
+
+
+def print_dry_run(star, task, preprocessor):
+    """Show what a run would do with its first problems, without a model step."""
+    problem = task.problems("train")[0]
+    for hint in (False, True) if FLAGS.rationalize else (False,):
+        prefix = (
+            ""
+            if FLAGS.no_prompt
+            else prompts.few_shot_prompt(task, hint=hint, direct=FLAGS.direct)
+        )
+        print(f"\n=== Prompt {'with' if hint else 'without'} a hint ===")
+        print(prefix + task.format_question(problem, hint=hint) + "[completion]")
+
+    print("\n=== A packed row: segment, position, token, next token, weight ===")
+    tokenizer = preprocessor.tokenizer
+    examples = packing.tokenize_examples(
+        preprocessor,
+        [
+            (
+                task.format_question(example.problem),
+                task.format_response(
+                    "" if FLAGS.direct else example.rationale, example.problem.answer
+                ),
+                1.0,
+            )
+            for example in task.few_shot_examples[:2]
+        ],
+    )
+    if examples:
+        length = min(sum(map(len, examples)), FLAGS.row_length)
+        row = packing.pack([len(e) for e in examples], length)[0]
+        x, y, weight = packing.make_row(
+            [examples[i] for i in row], length, tokenizer.pad_token_id
+        )
+        for i in range(length):
+            token, target = (
+                tokenizer.id_to_token(int(t)) for t in (x["token_ids"][i], y[i])
+            )
+            print(
+                f"{x['segment_ids'][i]:3d} {x['positions'][i]:5d}  {token:<12} "
+                f"{target:<12} {weight[i]:g}"
+            )
+
+    drawn = min(FLAGS.n_train_samples or 10**9, len(task.problems("train")))
+    print("\n=== Plan ===")
+    print(f"{FLAGS.iterations} iterations, {drawn} training problems each")
+    if not FLAGS.skip_eval:
+        held_out = min(FLAGS.n_eval_samples or 10**9, len(task.problems("eval")))
+        print(f"{held_out} held-out problems")
+    if FLAGS.schedule != "epochs":
+        steps = [star.steps(i, 1) for i in range(1, FLAGS.iterations + 1)]
+        print(f"steps by iteration: {steps}, {sum(steps)} together")
+    print(f"{FLAGS.batch_size} rows of {FLAGS.row_length} tokens a step")
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
+    if FLAGS.run_dir is None and not FLAGS.dry_run:
+        raise app.UsageError("--run_dir is needed unless --dry_run is given.")
+
+    # === Task, mesh, model ===
+    keras.utils.set_random_seed(FLAGS.seed)
+    task = make_task()
+    if FLAGS.mesh:
+        keras.distribution.set_distribution(distribution.model_parallel(FLAGS.mesh))
+    model = load_model(FLAGS.preset, dtype=FLAGS.dtype)
+    if FLAGS.gradient_checkpointing:
+        model.backbone.gradient_checkpointing = True
+    model.compile(
+        optimizer=make_optimizer(),
+        loss=keras.losses.SparseCategoricalCrossentropy(
+            from_logits=True, reduction="mean_with_sample_weight"
+        ),
+        weighted_metrics=[],
+    )
+
+    # === Samplers and outer loop ===
+    sizes = {
+        "max_new_tokens": FLAGS.max_new_tokens,
+        "batch_size": FLAGS.sample_batch_size,
+        "seed": FLAGS.seed,
+    }
+    eval_sampler = sampler = BatchSampler(model, **sizes)
+    if FLAGS.temperature:
+        sampler = BatchSampler(
+            model,
+            temperature=FLAGS.temperature,
+            top_k=FLAGS.top_k,
+            top_p=FLAGS.top_p,
+            **sizes,
+        )
+    star = StarIterationCallback(
+        model,
+        task,
+        sampler,
+        tempfile.mkdtemp() if FLAGS.dry_run else FLAGS.run_dir,
+        eval_sampler=eval_sampler,
+        steps=make_steps(),
+        batch_size=FLAGS.batch_size,
+        row_length=FLAGS.row_length,
+        n_train_samples=FLAGS.n_train_samples,
+        n_eval_samples=FLAGS.n_eval_samples,
+        rationalize=FLAGS.rationalize,
+        p_rationalization=FLAGS.p_rationalization,
+        p_show_hint_save=FLAGS.p_show_hint_save,
+        few_shot=not FLAGS.no_prompt,
+        few_shot_train=FLAGS.few_shot_train,
+        direct=FLAGS.direct,
+        copy_n=FLAGS.copy_n,
+        check_working=FLAGS.check_working,
+        on_empty=FLAGS.on_empty,
+        skip_eval=FLAGS.skip_eval,
+        keep_weights=FLAGS.keep_weights,
+        seed=FLAGS.seed,
+    )
+    if FLAGS.dry_run:
+        print_dry_run(star, task, model.preprocessor)
+        return
+    if FLAGS.start_iter:
+        star.rewind(FLAGS.start_iter)
+
+    # === The run ===
+    model.fit(
+        star.dataset,
+        epochs=FLAGS.iterations,
+        initial_epoch=star.initial_epoch,
+        callbacks=[star],
+        verbose=FLAGS.verbose,
+    )
+
+    # === Result ===
+    run_dir = Path(FLAGS.run_dir)
+    prefix = "" if FLAGS.no_prompt else prompts.few_shot_prompt(task)
+    for split in FLAGS.extra_eval_splits:
+        figures, completions = evaluate(
+            task, task.problems(split), eval_sampler, prefix=prefix
+        )
+        path = run_dir / f"{split}.json"
+        path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        path = run_dir / "samples" / f"{split}.jsonl"
+        write_json_lines(path, completions)
+        print(split, {name: round(value, 4) for name, value in figures.items()})
+    model.save_to_preset(str(run_dir / "preset"))
+    for line in star.metrics:
+        print(
+            f"iteration {line['iteration']:3d}  "
+            + "  ".join(
+                f"{key.removeprefix('eval_accuracy/')} {value:.1%}"
+                for key, value in line.items()
+                if key.startswith("eval_accuracy")
+            )
+        )
+    print(f"Samples, metrics, plots and the final preset are in {run_dir}.")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,674 @@
+"""The outer loop of STaR as a Keras callback: one epoch is one iteration."""
+
+import dataclasses
+import json
+import math
+import os
+import random
+import time
+import zlib
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from star_keras import plots, prompts
+from star_keras.callbacks.step_schedules import ExponentialSteps
+from star_keras.callbacks.token_inputs import feed_token_ids
+from star_keras.grading import accuracy_by_class
+from star_keras.packing import tokenize_examples, training_batches
+from star_keras.rationales import Rationale, RationaleStore, read_json_lines
+from star_keras.sampling import attempt, build_prompt
+
+
+class StarIterationCallback(keras.callbacks.Callback):
+    """Teaches a model to reason from questions and answers alone.
+
+    Before each epoch the model writes a rationale for every training problem.
+    Those that reach the right answer are kept; for the others the answer is
+    shown as a hint, and what now succeeds is kept without the hint
+    (rationalization). The epoch then trains the *base* model on what was
+    kept, with a fresh optimizer, and ends with an evaluation on held-out
+    problems.
+
+    The epoch's logs get `train_accuracy`, `rationalization_accuracy`,
+    `num_rationales`, `eval_accuracy` and more, with `/<class>` for each
+    problem class, so put this callback first: History, CSVLogger and
+    TensorBoard then have them too. An early stop by another callback before
+    an epoch's last step leaves the iteration unfinished.
+
+    `run_dir` holds `samples/` (all that was sampled, JSON lines),
+    `metrics.jsonl`, `config.json`, the weights of the last iterations and
+    plots. The same call on the same directory goes on where a killed run was:
+    finished iterations are not run again (`initial_epoch`), nor are finished
+    samples of an unfinished one.
+
+    Args:
+        model: The base model, a compiled `keras_hub.models.CausalLM` with a
+            preprocessor. Its loss must be a mean over the sample weights,
+            see `GPTJCausalLM.compile`.
+        task: A `star_keras.tasks.Task`.
+        sampler: A `star_keras.sampling.Sampler` of `model`.
+        run_dir: Directory of this run.
+        eval_sampler: Sampler for held-out problems. Defaults to `sampler`.
+        steps: Callable `(iteration, steps_per_pass) -> steps`. Defaults to
+            `ExponentialSteps()`, 40 steps and 20% more each iteration.
+        batch_size: int. Rows a training step. Defaults to `8`.
+        row_length: int. Tokens a row. Defaults to `1024`. Models that take
+            `segment_ids` get several examples packed into a row.
+        n_train_samples: optional int. Training problems drawn for each
+            iteration. Defaults to all.
+        n_eval_samples: optional int. Held-out problems to evaluate on.
+            Defaults to all.
+        rationalize: bool. Whether failed problems are tried again with a
+            hint. Defaults to `True`.
+        p_rationalization: float. Share of the failed problems that are.
+            Defaults to `1.0`.
+        p_show_hint_save: float. Share of the rationalizations that are
+            trained on with their hint. Defaults to `0.0`.
+        few_shot: bool. Whether prompts begin with the task's worked examples.
+            Defaults to `True`.
+        few_shot_train: bool. Whether training rows do too. Defaults to
+            `False`.
+        direct: bool. Trains on the answers alone, without sampling
+            rationales: a baseline. Defaults to `False`.
+        copy_n: int. What the last `copy_n` iterations kept is trained on
+            again. Defaults to `0`.
+        check_working: bool. Whether rationales need right steps as well as
+            the right answer, for tasks that can tell. The paper looks at the
+            answer only. Defaults to `False`.
+        on_empty: `"continue"` or `"stop"`. What to do after an iteration that
+            keeps nothing; its model is the base model. Defaults to
+            `"continue"`.
+        skip_eval: bool. Defaults to `False`.
+        keep_weights: int. Iterations whose weights stay on disk. Defaults to
+            `1`.
+        seed: int. Decides draws, orders and, in the sampler's hands, samples.
+
+    Raises:
+        ValueError: if an argument is invalid, the task has no problems, a
+            problem has no answer, or `run_dir` is of another configuration.
+
+    Example:
+    ```python
+    star = StarIterationCallback(
+        model,
+        task=tasks.get("arithmetic"),
+        sampler=BatchSampler(model, max_new_tokens=128),
+        run_dir="runs/addition",
+        row_length=256,
+    )
+    model.fit(star.dataset, epochs=10, callbacks=[star])
+    ```
+
+    Reference:
+        [STaR: Bootstrapping Reasoning With Reasoning](https://arxiv.org/abs/2203.14465),
+        algorithm 1.
+    """
+
+    # Batches need no look at their logs: Keras may dispatch ahead.
+    async_safe = True
+
+    def __init__(
+        self,
+        model,
+        task,
+        sampler,
+        run_dir,
+        *,
+        eval_sampler=None,
+        steps=None,
+        batch_size=8,
+        row_length=1024,
+        n_train_samples=None,
+        n_eval_samples=None,
+        rationalize=True,
+        p_rationalization=1.0,
+        p_show_hint_save=0.0,
+        few_shot=True,
+        few_shot_train=False,
+        direct=False,
+        copy_n=0,
+        check_working=False,
+        on_empty="continue",
+        skip_eval=False,
+        keep_weights=1,
+        seed=0,
+    ):
+        super().__init__()
+        for name, value in (
+            ("p_rationalization", p_rationalization),
+            ("p_show_hint_save", p_show_hint_save),
+        ):
+            if not 0 <= value <= 1:
+                _raise_invalid(name, "a share between 0 and 1", value)
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("row_length", row_length, 1),
+            ("copy_n", copy_n, 0),
+            ("keep_weights", keep_weights, 1),
+        ):
+            if value < least:
+                _raise_invalid(name, f"at least {least}", value)
+        for name, value in (
+            ("n_train_samples", n_train_samples),
+            ("n_eval_samples", n_eval_samples),
+        ):
+            if value is not None and value < 1:
+                _raise_invalid(name, "`None` or at least 1", value)
+        if on_empty not in ("continue", "stop"):
+            _raise_invalid("on_empty", 'one of "continue", "stop"', on_empty)
+        self.task = task
+        self.sampler = sampler
+        self.eval_sampler = eval_sampler or sampler
+        self.run_dir = Path(run_dir)
+        self.steps = steps or ExponentialSteps()
+        self.batch_size = batch_size
+        self.row_length = row_length
+        self.n_train_samples = n_train_samples
+        self.n_eval_samples = n_eval_samples
+        self.rationalize = rationalize and not direct
+        self.p_rationalization = p_rationalization
+        self.p_show_hint_save = p_show_hint_save
+        self.few_shot = few_shot
+        self.few_shot_train = few_shot_train
+        self.direct = direct
+        self.copy_n = copy_n
+        self.check_working = check_working
+        self.on_empty = on_empty
+        self.skip_eval = skip_eval
+        self.keep_weights = keep_weights
+        self.seed = seed
+
+        self._language_model = model
+        self._preprocessor = _preprocessor_of(model)
+        self._packed = "segment_ids" in model.input
+        feed_token_ids(model)
+        self._problems = {
+            split: _checked_problems(task, split)
+            for split in (("train",) if skip_eval else ("train", "eval"))
+        }
+        self._by_id = {
+            problem.id: problem
+            for group in self._problems.values()
+            for problem in group
+        }
+        self._base_weights = [np.array(v.value) for v in model.variables]
+        self._fresh_optimizer = None
+        self._examples = []
+        self._open_run_dir()
+
+    # === Run directory ===
+
+    def _open_run_dir(self):
+        self._store = RationaleStore(self.run_dir / "samples")
+        self._metrics_path = self.run_dir / "metrics.jsonl"
+        config = self._config()
+        config = json.loads(json.dumps(config))
+        path = self.run_dir / "config.json"
+        if path.exists():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            differing = [
+                f"{key}: {found.get(key)!r} there, {config.get(key)!r} here"
+                for key in sorted(config.keys() | found.keys())
+                if config.get(key) != found.get(key)
+            ]
+            if differing:
+                raise ValueError(
+                    f"The run directory {self.run_dir} is of another "
+                    f"configuration ({'; '.join(differing)}). Go on with the "
+                    "same configuration, or use another directory."
+                )
+        else:
+            _write_atomically(path, json.dumps(config, indent=2) + "\n")
+        self.metrics = read_json_lines(self._metrics_path, {"iteration"})
+
+    def _config(self):
+        names = (
+            *("batch_size", "row_length", "n_train_samples", "n_eval_samples"),
+            *("rationalize", "p_rationalization", "p_show_hint_save"),
+            *("few_shot", "few_shot_train", "direct", "copy_n", "check_working"),
+            *("skip_eval", "seed"),
+        )
+        problems = json.dumps(
+            {s: [p.id for p in group] for s, group in self._problems.items()}
+        )
+        weights = 0
+        for value in self._base_weights:
+            weights = zlib.crc32(np.ascontiguousarray(value).view("uint8"), weights)
+        return {
+            **{name: getattr(self, name) for name in names},
+            "task": self.task.name,
+            "steps": repr(self.steps),
+            "optimizer": keras.optimizers.serialize(self._language_model.optimizer),
+            "sampler": self.sampler.get_config(),
+            "eval_sampler": self.eval_sampler.get_config(),
+            "problems_crc32": zlib.crc32(problems.encode()),
+            "base_weights_crc32": weights,
+        }
+
+    @property
+    def initial_epoch(self):
+        """Iterations that `run_dir` has finished; pass it to `fit`."""
+        return max((line["iteration"] for line in self.metrics), default=0)
+
+    def rewind(self, iteration):
+        """Forget iterations from this one on, to run them again.
+
+        Their samples and metrics move to `run_dir/discarded-<n>/`.
+
+        Args:
+            iteration: int. The first iteration to run again. The weights of
+                the one before it must still be there, see `keep_weights`.
+
+        Raises:
+            ValueError: if the iteration was not reached, or those weights are
+                gone.
+        """
+        done = self.initial_epoch
+        if not 1 <= iteration <= done + 1:
+            _raise_invalid("iteration", f"1 to {done + 1}", iteration)
+        if iteration > 1 and not self._weights_path(iteration - 1).exists():
+            found = sorted(p.name for p in (self.run_dir / "weights").glob("i*"))
+            raise ValueError(
+                f"Iteration {iteration} starts with the weights of iteration "
+                f"{iteration - 1}, which are gone. Found: {found}. Keep more "
+                "with `keep_weights`."
+            )
+        number = sum(1 for _ in self.run_dir.glob("discarded-*")) + 1
+        discarded = self.run_dir / f"discarded-{number}"
+        discarded.mkdir()
+        for later in range(iteration, done + 2):
+            for path in (self._store.path(later), self._weights_path(later)):
+                if path.exists():
+                    path.rename(discarded / path.name)
+        kept = [line for line in self.metrics if line["iteration"] < iteration]
+        if self._metrics_path.exists():
+            (discarded / "metrics.jsonl").write_bytes(self._metrics_path.read_bytes())
+            _write_atomically(
+                self._metrics_path, "".join(json.dumps(line) + "\n" for line in kept)
+            )
+        self.metrics = kept
+        self._weights_iteration = None
+
+    def _weights_path(self, iteration):
+        return self.run_dir / "weights" / f"iteration_{iteration:04d}.weights.h5"
+
+    # === Data ===
+
+    @property
+    def dataset(self):
+        """An endless `tf.data.Dataset` of what the current iteration kept.
+
+        Its elements are `(x, y, sample_weight)`, see
+        `star_keras.packing.make_row`, of shape `(batch_size, row_length)`. An
+        epoch ends after the steps of the schedule, and the next one opens the
+        dataset anew.
+        """
+
+        def spec(dtype):
+            return tf.TensorSpec((self.batch_size, self.row_length), dtype)
+
+        names = ["token_ids", "padding_mask"]
+        if self._packed:
+            names += ["segment_ids", "positions"]
+        return tf.data.Dataset.from_generator(
+            self._training_batches,
+            output_signature=(
+                {name: spec("int32") for name in names},
+                spec("int32"),
+                spec("float32"),
+            ),
+        ).prefetch(2)
+
+    def _training_batches(self):
+        return training_batches(
+            self._examples,
+            batch_size=self.batch_size,
+            row_length=self.row_length,
+            pad_id=self._preprocessor.tokenizer.pad_token_id,
+            seed=(self.seed, self._iteration if self._examples else 0),
+            packed=self._packed,
+        )
+
+    # === Hooks ===
+
+    def on_train_begin(self, logs=None):
+        if self.model is not self._language_model:
+            raise ValueError(
+                "StarIterationCallback was made for another model than the one "
+                "that is fitted. Pass the same model to both."
+            )
+        _check_loss(self.model)
+        if self._fresh_optimizer is None:
+            self._fresh_optimizer = _fresh_values(self.model.optimizer)
+        done = self.initial_epoch
+        if done and self._weights_iteration is None:
+            path = self._weights_path(done)
+            if not path.exists():
+                raise ValueError(
+                    f"{self.run_dir} has finished iteration {done}, but its "
+                    f"weights {path} are missing. Put them back, or start in "
+                    "another directory."
+                )
+            keras.saving.load_weights(
+                self.model, path, objects_to_skip=[self.model.optimizer]
+            )
+        self._weights_iteration = done
+        if not self.metrics and not self.skip_eval:
+            self._finish_iteration(0, self._evaluate(0))
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch != self.initial_epoch:
+            raise ValueError(
+                f"Epoch {epoch} would be iteration {epoch + 1}, but "
+                f"{self.initial_epoch} iterations of {self.run_dir} are "
+                f"finished. Pass initial_epoch={self.initial_epoch} to fit."
+            )
+        iteration = self._iteration = epoch + 1
+        start = time.monotonic()
+
+        problems = self._draw_problems(iteration)
+        if self.direct:
+            rationales = [self._known_answer(iteration, p) for p in problems]
+            figures = {}
+        else:
+            rationales = self._attempt(iteration, "rationale", problems)
+            figures = _accuracy("train_accuracy", rationales)
+            if self.rationalize:
+                failed = self._draw_failed(iteration, problems, rationales)
+                hinted = self._attempt(iteration, "rationalization", failed)
+                figures |= _accuracy("rationalization_accuracy", hinted)
+                rationales = rationales + hinted
+            sampled = max(len(rationales), 1)
+            unparsed = sum(r.verdict == "unparsed" for r in rationales)
+            figures["unparsed"] = unparsed / sampled
+        kept = [r for r in rationales if r.weight]
+        hinted = sum(r.prompt_kind == "rationalization" for r in kept)
+        figures["num_rationales"] = len(kept)
+        figures["share_kept"] = (len(kept) - hinted) / len(problems)
+        figures["share_rationalized"] = hinted / len(problems)
+        for earlier in range(max(1, iteration - self.copy_n), iteration):
+            kept += [r for r in self._store.load(earlier) if r.weight]
+
+        self._examples = self._tokenize(kept)
+        self._steps = self._num_steps(iteration)
+        figures["steps"] = self._steps
+        figures["sampling_seconds"] = time.monotonic() - start
+        self._figures = figures
+        if not kept:
+            print(
+                f"\nIteration {iteration} kept no rationale: its model is the "
+                f"base model. {'Stopping' if self.on_empty == 'stop' else 'Going on'}"
+                f" (on_empty={self.on_empty!r})."
+            )
+        self._restart()
+        self._last_step_begun = False
+        self._train_start = time.monotonic()
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if batch + self.model.steps_per_execution >= self._steps:
+            # Ends the epoch after this step; taken back in on_epoch_end.
+            self._last_step_begun = True
+            self.model.stop_training = True
+
+    def on_epoch_end(self, epoch, logs=None):
+        if not self._last_step_begun:
+            return  # Another callback has stopped this epoch before its end.
+        self._figures["training_seconds"] = time.monotonic() - self._train_start
+        loss = (logs or {}).get("loss")
+        if loss is not None and not math.isfinite(loss):
+            raise FloatingPointError(
+                f"The loss of iteration {self._iteration} is {loss}. Nothing of "
+                "this iteration's training was saved. Use a lower learning "
+                "rate, a global_clipnorm or a wider dtype, in a new run_dir."
+            )
+        self.model.stop_training = self.on_empty == "stop" and not self._examples
+        if not self.skip_eval:
+            self._figures |= self._evaluate(self._iteration)
+        if logs is not None:
+            logs.update(self._figures)
+        trained = {"loss": loss} if loss is not None else {}
+        self._finish_iteration(self._iteration, trained | self._figures)
+
+    # === The loop's parts ===
+
+    def _draw_problems(self, iteration):
+        problems = self._problems["train"]
+        if self.n_train_samples is None or self.n_train_samples >= len(problems):
+            return problems
+        return self._random(iteration, "draw").sample(problems, self.n_train_samples)
+
+    def _draw_failed(self, iteration, problems, rationales):
+        solved = {r.problem for r in rationales if r.verdict == "correct"}
+        draw = self._random(iteration, "failed")
+        return [
+            problem
+            for problem in problems
+            # One number a problem, used or not, so that draws do not shift.
+            if draw.random() < self.p_rationalization and problem.id not in solved
+        ]
+
+    def _attempt(self, iteration, kind, problems):
+        """Sample and grade one completion for each problem.
+
+        Goes on with what the store already has of this iteration.
+        """
+        done = {r.key: r for r in self._store.load(iteration)}
+        missing = [p for p in problems if (kind, p.id, 0) not in done]
+        bar = self._progress_bar(kind, len(problems))
+        bar(len(problems) - len(missing))
+        evaluation = kind == "evaluation"
+        for rationales in attempt(
+            self.task,
+            missing,
+            self.eval_sampler if evaluation else self.sampler,
+            kind=kind,
+            prefix=self._few_shot_prefix(kind == "rationalization", self.few_shot),
+            iteration=iteration,
+            check_working=self.check_working and not evaluation,
+        ):
+            rationales = [self._with_hint_choice(r) for r in rationales]
+            self._store.append(iteration, rationales)
+            done |= {r.key: r for r in rationales}
+            bar(len(rationales))
+        return [done[kind, p.id, 0] for p in problems]
+
+    def _with_hint_choice(self, rationale):
+        if rationale.prompt_kind != "rationalization" or not self.p_show_hint_save:
+            return rationale
+        draw = self._random(rationale.iteration, rationale.problem).random()
+        return dataclasses.replace(rationale, show_hint=draw < self.p_show_hint_save)
+
+    def _known_answer(self, iteration, problem):
+        return Rationale(
+            iteration=iteration,
+            problem=problem.id,
+            problem_class=problem.problem_class,
+            sample=0,
+            prompt_kind="direct",
+            completion=self.task.format_response("", problem.answer),
+            answer=problem.answer,
+            verdict="correct",
+            weight=1.0,
+        )
+
+    def _few_shot_prefix(self, hint, wanted):
+        if not wanted:
+            return ""
+        return prompts.few_shot_prompt(self.task, hint=hint, direct=self.direct)
+
+    def _tokenize(self, rationales):
+        prefixes = {
+            hint: self._few_shot_prefix(hint, self.few_shot_train)
+            for hint in (False, True)
+        }
+        texts = []
+        for rationale in rationales:
+            prompt = build_prompt(
+                self.task,
+                self._by_id[rationale.problem],
+                prefix=prefixes[rationale.show_hint],
+                hint=rationale.show_hint,
+            )
+            texts.append((prompt, rationale.completion, rationale.weight))
+        examples = tokenize_examples(self._preprocessor, texts)
+        for rationale, example in zip(rationales, examples, strict=True):
+            if len(example) > self.row_length:
+                raise ValueError(
+                    f"The training example of problem {rationale.problem!r} has "
+                    f"{len(example)} tokens, more than row_length="
+                    f"{self.row_length}. Use longer rows."
+                )
+        return examples
+
+    def _num_steps(self, iteration):
+        if not self._examples:
+            return 1
+        tokens = sum(map(len, self._examples))
+        rows = tokens / self.row_length if self._packed else len(self._examples)
+        steps = self.steps(iteration, math.ceil(rows / self.batch_size))
+        if steps < 1:
+            _raise_invalid("steps", "a schedule of at least one step", steps)
+        return steps
+
+    def _restart(self):
+        """Put the base weights and the optimizer's first state back."""
+        for variable, value in zip(
+            self.model.variables, self._base_weights, strict=True
+        ):
+            variable.assign(value)
+        for variable, value in self._fresh_optimizer:
+            variable.assign(keras.ops.broadcast_to(value, variable.shape))
+
+    def _evaluate(self, iteration):
+        start = time.monotonic()
+        problems = self._problems["eval"]
+        if self.n_eval_samples is not None and self.n_eval_samples < len(problems):
+            problems = self._random(0, "eval").sample(problems, self.n_eval_samples)
+        rationales = self._attempt(iteration, "evaluation", problems)
+        return _accuracy("eval_accuracy", rationales) | {
+            "eval_seconds": time.monotonic() - start
+        }
+
+    def _finish_iteration(self, iteration, figures):
+        if iteration:
+            self._save_weights(iteration)
+        line = {"iteration": iteration, **figures}
+        with self._metrics_path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.metrics.append(line)
+        self._weights_iteration = iteration
+        weights = sorted((self.run_dir / "weights").glob("iteration_*"))
+        for old in weights[: -self.keep_weights]:
+            old.unlink()
+        plots.save_plots(self.metrics, self.run_dir)
+
+    def _save_weights(self, iteration):
+        path = self._weights_path(iteration)
+        path.parent.mkdir(exist_ok=True)
+        partial = path.with_name("partial.weights.h5")
+        keras.saving.save_weights(
+            self.model, partial, objects_to_skip=[self.model.optimizer]
+        )
+        partial.replace(path)
+
+    # === Small things ===
+
+    _iteration = 0
+    _weights_iteration = None
+
+    def _random(self, iteration, purpose):
+        return random.Random(f"{self.seed} {iteration} {purpose}")
+
+    def _progress_bar(self, kind, total):
+        if not (self.params or {}).get("verbose") or not total:
+            return lambda done: None
+        print(f"{kind}: {total} problems")
+        bar = keras.utils.Progbar(total, unit_name="problem")
+        return lambda done: bar.add(done) if done else None
+
+
+def _accuracy(name, rationales):
+    return accuracy_by_class([(r.problem_class, r.verdict) for r in rationales], name)
+
+
+def _raise_invalid(name, rule, value):
+    raise ValueError(
+        f"Invalid value for argument `{name}`. Expected {rule}. "
+        f"Received: {name}={value!r}."
+    )
+
+
+def _preprocessor_of(model):
+    if getattr(model, "preprocessor", None) is None:
+        raise ValueError(
+            "Invalid value for argument `model`. Expected a model with a "
+            "preprocessor, whose tokenizer the rationales are made with. "
+            "Received: model.preprocessor=None."
+        )
+    return model.preprocessor
+
+
+def _checked_problems(task, split):
+    problems = list(task.problems(split))
+    if not problems:
+        raise ValueError(f"The task {task.name!r} has no problems in {split!r}.")
+    ids = set()
+    for problem in problems:
+        if not problem.answer.strip():
+            raise ValueError(
+                f"Problem {problem.id!r} of the task {task.name!r} has no answer. "
+                "Give it one, or leave it out."
+            )
+        if problem.id in ids:
+            raise ValueError(
+                f"The task {task.name!r} has the id {problem.id!r} twice in "
+                f"{split!r}. Ids must be unique."
+            )
+        ids.add(problem.id)
+    return problems
+
+
+def _check_loss(model):
+    reduction = getattr(model.loss, "reduction", "mean_with_sample_weight")
+    if reduction != "mean_with_sample_weight":
+        raise ValueError(
+            "The model's loss must be a mean over the weights of the response "
+            f"tokens, but its reduction is {reduction!r}. Compile the model with "
+            "loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True, "
+            "reduction='mean_with_sample_weight')."
+        )
+
+
+def _fresh_values(optimizer):
+    """The optimizer's state before its first step.
+
+    Returns:
+        Pairs of a variable and its value; a scalar where the variable is
+        filled with one number, as new slots are.
+    """
+    if int(optimizer.iterations) != 0:
+        raise ValueError(
+            "Every iteration starts with a fresh optimizer, but this one has "
+            f"already made {int(optimizer.iterations)} steps. Compile the model "
+            "with a new optimizer."
+        )
+    values = []
+    for variable in optimizer.variables:
+        lowest = keras.ops.min(variable.value)
+        constant = bool(lowest == keras.ops.max(variable.value))
+        values.append((variable, np.array(lowest if constant else variable.value)))
+    return values
+
+
+def _write_atomically(path, text):
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

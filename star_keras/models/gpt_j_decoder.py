@@ -1,0 +1,188 @@
+"""One block of GPT-J: attention and MLP side by side after one LayerNorm."""
+
+import math
+
+import keras
+from keras import ops
+
+from star_keras.models.gpt_j_attention import GPTJAttention
+
+
+@keras.saving.register_keras_serializable(package="star_keras")
+class GPTJDecoder(keras.layers.Layer):
+    """A transformer block `x + attention(norm(x)) + mlp(norm(x))`.
+
+    Args:
+        num_heads: int. Number of attention heads.
+        intermediate_dim: int. Width of the MLP.
+        rotary_dim: int. Leading dimensions of a head that are rotated.
+        rotary_max_wavelength: int. Defaults to `10000`.
+        num_layers: int. Blocks of the whole network; the initial output
+            kernels are scaled by `1 / sqrt(2 * num_layers)`. Defaults to `1`.
+        dropout: float. Rate for the outputs of attention and MLP. Defaults to
+            `0.0`.
+        layer_norm_epsilon: float. Defaults to `1e-5`.
+        gradient_checkpointing: bool. Whether training computes the block's
+            activations again instead of keeping them. Defaults to `False`.
+
+    Call arguments:
+        hidden_states: float tensor `(batch, length, hidden_dim)`.
+        padding_mask: optional int or bool tensor `(batch, length)`, 1 where a
+            token is real.
+        segment_ids: optional int tensor `(batch, length)`. A token sees only
+            tokens of its own segment.
+        positions: optional int tensor `(batch, length)`. Defaults to
+            `0, 1, 2, ...` (plus `cache_update_index`).
+        cache: optional tuple `(key, value)`, see `GPTJAttention`.
+        cache_update_index: int scalar, or int tensor `(batch,)`.
+
+    Returns:
+        A tensor `(batch, length, hidden_dim)`; with a cache the tuple
+        `(outputs, cache)`.
+    """
+
+    def __init__(
+        self,
+        num_heads,
+        intermediate_dim,
+        rotary_dim,
+        rotary_max_wavelength=10000,
+        num_layers=1,
+        dropout=0.0,
+        layer_norm_epsilon=1e-5,
+        gradient_checkpointing=False,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+        self.intermediate_dim = intermediate_dim
+        self.rotary_dim = rotary_dim
+        self.rotary_max_wavelength = rotary_max_wavelength
+        self.num_layers = num_layers
+        self.dropout = dropout
+        self.layer_norm_epsilon = layer_norm_epsilon
+        self.gradient_checkpointing = gradient_checkpointing
+
+    def build(self, hidden_states_shape):
+        hidden_dim = hidden_states_shape[-1]
+        # Fan-in scaling: a fixed 0.02 leaves narrow networks stuck.
+        output_scale = 1 / math.sqrt(2 * self.num_layers)
+        self.layer_norm = keras.layers.LayerNormalization(
+            epsilon=self.layer_norm_epsilon,
+            dtype=self.dtype_policy,
+            name="layer_norm",
+        )
+        self.layer_norm.build(hidden_states_shape)
+        self.self_attention = GPTJAttention(
+            num_heads=self.num_heads,
+            head_dim=hidden_dim // self.num_heads,
+            rotary_dim=self.rotary_dim,
+            rotary_max_wavelength=self.rotary_max_wavelength,
+            kernel_stddev=1 / math.sqrt(hidden_dim),
+            output_stddev=output_scale / math.sqrt(hidden_dim),
+            dtype=self.dtype_policy,
+            name="self_attention",
+        )
+        self.self_attention.build(hidden_states_shape)
+        self.feedforward_intermediate_dense = keras.layers.Dense(
+            self.intermediate_dim,
+            kernel_initializer=keras.initializers.RandomNormal(
+                stddev=1 / math.sqrt(hidden_dim)
+            ),
+            dtype=self.dtype_policy,
+            name="feedforward_intermediate_dense",
+        )
+        self.feedforward_intermediate_dense.build(hidden_states_shape)
+        self.feedforward_output_dense = keras.layers.Dense(
+            hidden_dim,
+            kernel_initializer=keras.initializers.RandomNormal(
+                stddev=output_scale / math.sqrt(self.intermediate_dim)
+            ),
+            dtype=self.dtype_policy,
+            name="feedforward_output_dense",
+        )
+        self.feedforward_output_dense.build(
+            (*hidden_states_shape[:-1], self.intermediate_dim)
+        )
+        self.attention_dropout = keras.layers.Dropout(
+            self.dropout, dtype=self.dtype_policy, name="attention_dropout"
+        )
+        self.feedforward_dropout = keras.layers.Dropout(
+            self.dropout, dtype=self.dtype_policy, name="feedforward_dropout"
+        )
+        self.built = True
+
+    def call(
+        self,
+        hidden_states,
+        padding_mask=None,
+        segment_ids=None,
+        positions=None,
+        cache=None,
+        cache_update_index=None,
+        training=None,
+    ):
+        length = ops.shape(hidden_states)[1]
+        offsets = ops.arange(length, dtype="int32")[None, :]
+        if cache is None:
+            # (batch or 1, query, key)
+            mask = offsets[:, :, None] >= offsets[:, None, :]
+            if segment_ids is not None:
+                mask = mask & (segment_ids[:, :, None] == segment_ids[:, None, :])
+            if padding_mask is not None:
+                mask = mask & ops.cast(padding_mask, "bool")[:, None, :]
+            if positions is None:
+                positions = offsets
+            block = self._block
+            if self.gradient_checkpointing and training:
+                block = keras.remat(block)
+            attention, mlp = block(hidden_states, mask, positions)
+            # Dropout advances a random state, which must not happen inside
+            # the function that is computed again.
+            attention = self.attention_dropout(attention, training=training)
+            mlp = self.feedforward_dropout(mlp, training=training)
+            return hidden_states + attention + mlp
+
+        index = ops.convert_to_tensor(cache_update_index, dtype="int32")
+        queries = ops.reshape(index, (-1, 1)) + offsets  # (batch or 1, query)
+        keys = ops.arange(ops.shape(cache[0])[2], dtype="int32")
+        mask = queries[:, :, None] >= keys[None, None, :]
+        if positions is None:
+            positions = queries
+        x = self.layer_norm(hidden_states)
+        attention, cache = self.self_attention(
+            x, mask, positions, cache=cache, cache_update_index=index
+        )
+        return hidden_states + attention + self._mlp(x), cache
+
+    def _block(self, hidden_states, mask, positions):
+        x = self.layer_norm(hidden_states)
+        attention, _ = self.self_attention(x, mask, positions)
+        return attention, self._mlp(x)
+
+    def _mlp(self, x):
+        shape = ops.shape(x)
+        x = ops.reshape(x, (-1, shape[-1]))  # see GPTJAttention
+        x = self.feedforward_intermediate_dense(x)
+        x = keras.activations.gelu(x, approximate=True)
+        x = self.feedforward_output_dense(x)
+        return ops.reshape(x, shape)
+
+    def compute_output_shape(self, hidden_states_shape):
+        return hidden_states_shape
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(
+            {
+                "num_heads": self.num_heads,
+                "intermediate_dim": self.intermediate_dim,
+                "rotary_dim": self.rotary_dim,
+                "rotary_max_wavelength": self.rotary_max_wavelength,
+                "num_layers": self.num_layers,
+                "dropout": self.dropout,
+                "layer_norm_epsilon": self.layer_norm_epsilon,
+                "gradient_checkpointing": self.gradient_checkpointing,
+            }
+        )
+        return config

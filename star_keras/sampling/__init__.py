@@ -1,0 +1,14 @@
+"""Samplers of rationales: prompts in, completions out."""
+
+from star_keras.sampling.attempt import attempt, build_prompt
+from star_keras.sampling.batch_sampler import BatchSampler
+from star_keras.sampling.sampler import Completion, Sampler, SampleRequest
+
+__all__ = [
+    "BatchSampler",
+    "Completion",
+    "SampleRequest",
+    "Sampler",
+    "attempt",
+    "build_prompt",
+]

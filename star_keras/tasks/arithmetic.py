@@ -1,0 +1,173 @@
+"""Addition with a scratchpad that carries, as in the STaR paper.
+
+One problem with its worked response, the first operand's and the second's
+digits eaten from the right, the sum growing to the left, `C` the carry:
+
+    Input:
+    6 2 4 + 2 5 9
+    Target:
+    <scratch>
+    6 2 4 + 2 5 9 , C: 0
+    6 2 + 2 5 , 3 C: 1
+    6 + 2 , 8 3 C: 0
+    , 8 8 3 C: 0
+    0 8 8 3
+    </scratch>
+    8 8 3
+
+A hint shows the answer behind `Target:`.
+"""
+
+import functools
+import random
+from collections.abc import Sequence
+
+from star_keras.tasks.task import FewShotExample, Problem, Task
+
+
+def scratchpad(first: str, second: str) -> str:
+    """The worked steps of adding two strings of `n` decimal digits each.
+
+    Reference:
+        [Show Your Work](https://arxiv.org/abs/2112.00114), section 3, in the
+        layout of [STaR](https://arxiv.org/abs/2203.14465), figure 3.
+    """
+    lines = []
+    carry, total = 0, ""
+    for kept in range(len(first), 0, -1):
+        operands = f"{' '.join(first[:kept])} + {' '.join(second[:kept])}"
+        lines.append(_step(f"{operands} ,", total, carry))
+        column = int(first[kept - 1]) + int(second[kept - 1]) + carry
+        carry, total = column // 10, f"{column % 10}{total}"
+    lines.append(_step(",", total, carry))
+    lines.append(" ".join(f"{carry}{total}"))
+    return "\n".join(lines)
+
+
+def _step(left: str, total: str, carry: int) -> str:
+    return " ".join([left, *total, "C:", str(carry)])
+
+
+def _spaced_sum(first: str, second: str) -> str:
+    return " ".join(str(int(first) + int(second)))
+
+
+class Arithmetic(Task):
+    """`n`-digit addition for several `n`, drawn from a seed.
+
+    No problem of one split is in another. The class of a problem is its
+    number of digits. Few digits have few problems (two numbers of one digit
+    can be added in 100 ways): a fifth of them at most is held out, and a
+    split then has fewer than asked for.
+
+    Args:
+        digits: Lengths of the operands in `"train"` and `"eval"`.
+        extrapolation_digits: Lengths in the split `"extrapolation"`, which
+            nothing is trained on.
+        train_problems: Problems a length in `"train"`.
+        eval_problems: Problems a length in the other two splits.
+        examples_per_length: Worked examples a length in the few-shot prompt
+            (the paper has 10). They are drawn apart from all splits' seeds
+            but taken out of them.
+        seed: Same seed, same problems.
+    """
+
+    name = "arithmetic"
+    stop = ("\n\n", "\nInput:")
+    splits = ("train", "eval", "extrapolation")
+
+    def __init__(
+        self,
+        digits: Sequence[int] = (1, 2, 3, 4, 5),
+        extrapolation_digits: Sequence[int] = (6, 7, 8, 9, 10),
+        train_problems: int = 10_000,
+        eval_problems: int = 200,
+        examples_per_length: int = 2,
+        seed: int = 0,
+    ):
+        for name, lengths in (
+            ("digits", digits),
+            ("extrapolation_digits", extrapolation_digits),
+        ):
+            if any(n < 1 for n in lengths) or len(set(lengths)) < len(lengths):
+                raise ValueError(
+                    f"Invalid value for argument `{name}`. Expected different "
+                    f"positive numbers. Received: {name}={lengths}."
+                )
+        self.digits = tuple(digits)
+        self.extrapolation_digits = tuple(extrapolation_digits)
+        self.train_problems = train_problems
+        self.eval_problems = eval_problems
+        self.examples_per_length = examples_per_length
+        self.seed = seed
+
+    @functools.cache  # noqa: B019 (lives as long as its run)
+    def _problems_of_length(self, n: int) -> tuple[list, list, list]:
+        """Few-shot, held-out and training problems of `n` digits."""
+        draw = random.Random(f"arithmetic {self.seed} {n}")
+        low, high = (0, 9) if n == 1 else (10 ** (n - 1), 10**n - 1)
+        possible = (high - low + 1) ** 2
+        shown = self.examples_per_length
+        held_out = min(self.eval_problems, possible // 5)
+        count = min(shown + held_out + self.train_problems, possible)
+        if count == possible:
+            pairs = [(a, b) for a in range(low, high + 1) for b in range(low, high + 1)]
+            draw.shuffle(pairs)
+        else:
+            pairs = {}  # a set that keeps its order
+            while len(pairs) < count:
+                pairs[draw.randint(low, high), draw.randint(low, high)] = None
+        problems = [make_problem(str(a), str(b)) for a, b in pairs]
+        return (
+            problems[:shown],
+            problems[shown : shown + held_out],
+            problems[shown + held_out :],
+        )
+
+    def problems(self, split: str) -> list[Problem]:
+        lengths = self.extrapolation_digits if split == "extrapolation" else self.digits
+        part = {"train": 2, "eval": 1, "extrapolation": 1}[split]
+        return [p for n in lengths for p in self._problems_of_length(n)[part]]
+
+    @property
+    def few_shot_examples(self) -> list[FewShotExample]:
+        return [
+            FewShotExample(
+                problem=problem, rationale=scratchpad(*_operands(problem.question))
+            )
+            for n in self.digits
+            for problem in self._problems_of_length(n)[0]
+        ]
+
+    def format_question(self, problem: Problem, hint: bool = False) -> str:
+        target = f"Target: {problem.answer}" if hint else "Target:"
+        return f"Input:\n{problem.question}\n{target}\n"
+
+    def format_response(self, rationale: str, answer: str) -> str:
+        if not rationale:
+            return answer
+        return f"<scratch>\n{rationale}\n</scratch>\n{answer}"
+
+    def extract_answer(self, completion: str) -> str | None:
+        answer = completion.rpartition("</scratch>")[2].strip()
+        digits = answer.split(" ")
+        is_number = all(len(d) == 1 and d in "0123456789" for d in digits)
+        return answer if is_number else None
+
+    def working_is_valid(self, completion: str, problem: Problem) -> bool:
+        rationale = scratchpad(*_operands(problem.question))
+        return completion.strip() == self.format_response(rationale, problem.answer)
+
+
+def make_problem(first: str, second: str) -> Problem:
+    """The problem of adding two digit strings of the same length."""
+    return Problem(
+        id=f"{first}+{second}",
+        question=f"{' '.join(first)} + {' '.join(second)}",
+        answer=_spaced_sum(first, second),
+        problem_class=f"{len(first)}_digits",
+    )
+
+
+def _operands(question: str) -> list[str]:
+    return question.replace(" ", "").split("+")

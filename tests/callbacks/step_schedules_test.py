@@ -1,0 +1,29 @@
+import pytest
+
+from star_keras.callbacks import (
+    EpochSteps,
+    ExponentialSteps,
+    SteadySteps,
+    get_step_schedule,
+)
+
+
+def test_exponential_is_the_papers():
+    steps = [ExponentialSteps(40, growth=1.2)(n, 7) for n in range(1, 6)]
+    assert steps == [40, 48, 57, 69, 82]
+
+
+def test_steady_adds():
+    assert [SteadySteps(40, add=20)(n, 7) for n in (1, 2, 3)] == [40, 60, 80]
+
+
+def test_epochs_follow_what_was_kept():
+    schedule = EpochSteps(base_epochs=1, add_epochs=0.5)
+    assert [schedule(n, 10) for n in (1, 2, 3)] == [10, 15, 20]
+    assert schedule(1, 0) == 1
+
+
+def test_schedules_by_name():
+    assert get_step_schedule("steady", start=3, add=1) == SteadySteps(3, 1)
+    with pytest.raises(ValueError, match=r"epochs.*exponential.*steady.*'linear'"):
+        get_step_schedule("linear")

@@ -1,0 +1,94 @@
+"""Small models and tasks that the tests share."""
+
+import os
+
+# The tests run on CPU, whatever else there is.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+import star_keras  # noqa: F401  isort: skip  (before keras: selects the backend)
+
+import keras
+import pytest
+from tokenizers import pre_tokenizers
+
+from star_keras import tasks
+from star_keras.models import (
+    GPTJBackbone,
+    GPTJCausalLM,
+    GPTJCausalLMPreprocessor,
+    GPTJTokenizer,
+)
+
+
+class Doubling(tasks.Task):
+    """A task of ten lines, as a user would write one."""
+
+    name = "doubling"
+
+    def __init__(self, train=24, held_out=6):
+        self._counts = {"train": train, "eval": held_out}
+
+    def problems(self, split):
+        start = 0 if split == "train" else 100
+        return [
+            tasks.Problem(
+                id=f"double-{n}",
+                question=f"What is twice {n}?",
+                answer=str(2 * n),
+                problem_class="even" if n % 2 == 0 else "odd",
+            )
+            for n in range(start, start + self._counts[split])
+        ]
+
+    few_shot_examples = (
+        tasks.FewShotExample(
+            problem=tasks.Problem(
+                id="shown", question="What is twice 50?", answer="100"
+            ),
+            rationale="50 + 50 = 100.",
+        ),
+    )
+
+
+@pytest.fixture
+def doubling():
+    return Doubling()
+
+
+@pytest.fixture(scope="session")
+def byte_tokenizer():
+    """A tokenizer with one token a byte, and one merge, which it needs."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = ["<|endoftext|>", *alphabet, "qz"]
+    return GPTJTokenizer(
+        vocabulary={token: i for i, token in enumerate(tokens)}, merges=["q z"]
+    )
+
+
+@pytest.fixture
+def make_model(byte_tokenizer):
+    """Makes a small random GPT-J, the same for the same seed."""
+
+    def make(seed=0, max_sequence_length=256, **kwargs):
+        keras.utils.set_random_seed(seed)
+        sizes = {
+            "vocabulary_size": 258,
+            "num_layers": 2,
+            "num_heads": 2,
+            "hidden_dim": 32,
+            "intermediate_dim": 64,
+            "rotary_dim": 8,
+            "max_sequence_length": max_sequence_length,
+        }
+        model = GPTJCausalLM(
+            GPTJBackbone(**{**sizes, **kwargs}),
+            GPTJCausalLMPreprocessor(byte_tokenizer, sequence_length=64),
+        )
+        model.compile(
+            optimizer=keras.optimizers.Adam(1e-3, name="adam"), weighted_metrics=[]
+        )
+        return model
+
+    return make
