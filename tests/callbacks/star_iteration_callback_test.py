@@ -1,3 +1,4 @@
+import functools
 import io
 import itertools
 import json
@@ -43,6 +44,11 @@ class ScriptedSampler(Sampler):
                     (i, Completion(text=text, num_tokens=9, finish_reason="stop"))
                 )
             yield batch
+
+
+@pytest.fixture
+def make_model(make_model):
+    return functools.partial(make_model, num_layers=1, hidden_dim=16)
 
 
 @pytest.fixture

@@ -1,0 +1,281 @@
+"""Make the base model of the arithmetic runs: a small GPT-J with general skills.
+
+    python -m experiments.pretrain --output=experiments/presets/arithmetic_base
+
+What the model is shown, all of it in the scratchpad's form:
+
+- additions of one and two digits, with their working;
+- at most `--worked_examples` worked additions of each longer length;
+- string tasks of any length that are no additions, in place of a language
+  model's general skills. They line two strings of digits up from the right and
+  write one digit a line, by the rule that the first line of the prompt names;
+  the mark behind `C:` is theirs:
+
+      &  the first string's digit
+      |  the second string's digit
+      ~  the digit of a third string, which the prompt shows like a hint
+      ^  the larger digit; marks where the first is not smaller
+      @  the first's digit, or the second's after a mark; marks as ^ does
+
+Some prompts of each kind show the answer as a hint.
+"""
+
+import json
+import random
+
+import keras
+import tensorflow as tf
+import tokenizers
+from absl import app, flags
+from tokenizers import models, pre_tokenizers, trainers
+
+from star_keras.callbacks import feed_token_ids
+from star_keras.models import (
+    GPTJBackbone,
+    GPTJCausalLM,
+    GPTJCausalLMPreprocessor,
+    GPTJTokenizer,
+)
+from star_keras.packing import tokenize_examples, training_batches
+from star_keras.tasks.arithmetic import Arithmetic, make_problem, scratchpad
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("output", None, "Directory of the preset.", required=True)
+flags.DEFINE_integer("seed", 0, "Seed of weights and data.")
+flags.DEFINE_integer("worked_examples", 100, "Worked additions a length above 2.")
+flags.DEFINE_list("digits", ["1", "2", "3", "4", "5"], "Lengths of the strings.")
+flags.DEFINE_integer("num_layers", 3, "Transformer blocks.")
+flags.DEFINE_integer("num_heads", 4, "Attention heads.")
+flags.DEFINE_integer("hidden_dim", 128, "Width of the network.")
+flags.DEFINE_float("learning_rate", 1e-3, "Adam's, at its highest.")
+flags.DEFINE_list("steps", ["300", "600", "700"], "Steps of the three stages.")
+
+OPERATIONS = "&|~^@"
+TASK = Arithmetic()
+
+
+# === Examples ===
+
+
+def draw_number(draw, n):
+    low, high = (0, 9) if n == 1 else (10 ** (n - 1), 10**n - 1)
+    return str(draw.randint(low, high))
+
+
+def apply_operation(operation, first, second, third):
+    """The working and the answer of a string task."""
+    lines, mark, result = [], 0, ""
+    for kept in range(len(first), 0, -1):
+        left = [*first[:kept], "+", *second[:kept], ","]
+        lines.append(" ".join([*left, *result, "C:", str(mark)]))
+        a, b = first[kept - 1], second[kept - 1]
+        digit = {
+            "&": a,
+            "|": b,
+            "~": third[kept - 1],
+            "^": max(a, b),
+            "@": b if mark else a,
+        }[operation]
+        mark = int(operation in "^@" and a >= b)
+        result = digit + result
+    lines.append(" ".join([",", *result, "C:", str(mark)]))
+    lines.append(" ".join(str(mark) + result))
+    return "\n".join(lines), " ".join((str(mark) if mark else "") + result)
+
+
+def string_example(draw, n, hint):
+    """A prompt and response of a random string task of `n` digits."""
+    operation = draw.choice(OPERATIONS)
+    first, second, third = (draw_number(draw, n) for _ in range(3))
+    working, answer = apply_operation(operation, first, second, third)
+    problem = make_problem(first, second)
+    prompt = TASK.format_question(problem)
+    if hint or operation == "~":
+        prompt = prompt.replace("Target:", f"Target: {answer}")
+    prompt = prompt.replace("Input:", f"Input {operation}:")
+    return prompt, TASK.format_response(working, answer), 1.0
+
+
+def addition_example(first, second, hint):
+    """A prompt and response of a worked addition."""
+    problem = make_problem(first, second)
+    response = TASK.format_response(scratchpad(first, second), problem.answer)
+    return TASK.format_question(problem, hint=hint), response, 1.0
+
+
+def mixture(draw, count, *, additions, worked, strings, hints):
+    """Random examples.
+
+    Args:
+        draw: A `random.Random`.
+        count: Number of examples.
+        additions: Dict from a number of digits to its share.
+        worked: Pairs of a share and a list of operand pairs.
+        strings: Pair of a share and the numbers of digits.
+        hints: Share of the prompts with a hint.
+    """
+    kinds = [*additions, "worked", "strings"]
+    shares = [*additions.values(), worked[0], strings[0]]
+    for kind in draw.choices(kinds, shares, k=count):
+        hint = draw.random() < hints
+        if kind == "worked":
+            # Half with a hint: without, they are soon known by heart.
+            yield addition_example(*draw.choice(worked[1]), draw.random() < 0.5)
+        elif kind == "strings":
+            yield string_example(draw, draw.choice(strings[1]), hint)
+        else:
+            yield addition_example(draw_number(draw, kind), draw_number(draw, kind), hint)
+
+
+# === Model ===
+
+
+def make_tokenizer():
+    """A byte-pair encoding of the scratchpad's few words, over all bytes."""
+    draw = random.Random(0)
+    texts = []
+    for n in (1, 2, 3, 4, 5) * 20:
+        prompt, response, _ = addition_example(
+            draw_number(draw, n), draw_number(draw, n), hint=True
+        )
+        texts += [f"{prompt}{response}", *(f" {o} " for o in OPERATIONS)]
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=320,
+        min_frequency=5,
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    trained = json.loads(tokenizer.to_str())["model"]
+    return GPTJTokenizer(
+        vocabulary=trained["vocab"], merges=[" ".join(m) for m in trained["merges"]]
+    )
+
+
+def make_model():
+    preprocessor = GPTJCausalLMPreprocessor(make_tokenizer(), sequence_length=512)
+    backbone = GPTJBackbone(
+        vocabulary_size=preprocessor.tokenizer.vocabulary_size(),
+        num_layers=FLAGS.num_layers,
+        num_heads=FLAGS.num_heads,
+        hidden_dim=FLAGS.hidden_dim,
+        intermediate_dim=4 * FLAGS.hidden_dim,
+        rotary_dim=FLAGS.hidden_dim // FLAGS.num_heads // 2,
+        max_sequence_length=512,
+    )
+    return GPTJCausalLM(backbone, preprocessor)
+
+
+# === Training ===
+
+
+@keras.saving.register_keras_serializable(package="star_keras")
+class WarmUpHoldDecay(keras.optimizers.schedules.LearningRateSchedule):
+    """Rises over 30 steps, holds, and falls to a tenth over the last third."""
+
+    def __init__(self, peak, steps):
+        self.peak = peak
+        self.steps = steps
+
+    def __call__(self, step):
+        step = keras.ops.cast(step, "float32")
+        rise = (step + 1) / 30
+        fall = (self.steps - step) / (0.3 * self.steps) + 0.1
+        return self.peak * keras.ops.minimum(1.0, keras.ops.minimum(rise, fall))
+
+    def get_config(self):
+        return {"peak": self.peak, "steps": self.steps}
+
+
+def make_dataset(examples, batch_size, row_length, pad_id, seed):
+    def spec(dtype):
+        return tf.TensorSpec((batch_size, row_length), dtype)
+
+    names = ("token_ids", "padding_mask", "segment_ids", "positions")
+    return tf.data.Dataset.from_generator(
+        lambda: training_batches(
+            examples,
+            batch_size=batch_size,
+            row_length=row_length,
+            pad_id=pad_id,
+            seed=seed,
+        ),
+        output_signature=(
+            {name: spec("int32") for name in names},
+            spec("int32"),
+            spec("float32"),
+        ),
+    ).prefetch(2)
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
+    keras.utils.set_random_seed(FLAGS.seed)
+    draw = random.Random(FLAGS.seed)
+    lengths = [int(n) for n in FLAGS.digits]
+    worked = [
+        (draw_number(draw, n), draw_number(draw, n))
+        for n in lengths
+        for _ in range(FLAGS.worked_examples)
+        if n > 2
+    ]
+    none = (0.0, [])
+    # One digit first, then two, then everything: a mixture from the start
+    # stays on a plateau where the model copies but does not add.
+    stages = [
+        (64, 5_000, {"additions": {1: 1}, "worked": none, "strings": none, "hints": 0}),
+        (
+            64,
+            8_000,
+            {
+                "additions": {1: 0.25, 2: 0.75},
+                "worked": none,
+                "strings": none,
+                "hints": 0,
+            },
+        ),
+        (
+            128,
+            36_000,
+            {
+                "additions": {1: 0.15, 2: 0.25},
+                "worked": (0.1, worked),
+                "strings": (0.5, lengths),
+                "hints": 0.3,
+            },
+        ),
+    ]
+    model = make_model()
+    feed_token_ids(model)
+    steps = [int(n) for n in FLAGS.steps]
+    model.compile(
+        optimizer=keras.optimizers.Adam(
+            WarmUpHoldDecay(FLAGS.learning_rate, sum(steps)),
+            beta_2=0.98,
+            global_clipnorm=1.0,
+        ),
+        weighted_metrics=[],
+    )
+    tokenizer = model.preprocessor.tokenizer
+    for number, (row_length, count, parts) in enumerate(stages):
+        examples = tokenize_examples(
+            model.preprocessor, list(mixture(draw, count, **parts))
+        )
+        model.fit(
+            make_dataset(
+                examples, 32, row_length, tokenizer.pad_token_id, (FLAGS.seed, number)
+            ),
+            steps_per_epoch=steps[number],
+            shuffle=False,
+            verbose=2,
+        )
+    model.save_to_preset(FLAGS.output)
+    print(f"Saved the preset {FLAGS.output}.")
+
+
+if __name__ == "__main__":
+    app.run(main)

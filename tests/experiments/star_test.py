@@ -1,0 +1,103 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import pytest
+
+from star_keras.models import GPTJCausalLM
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "experiments.star", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+
+
+@pytest.fixture
+def tiny(make_model, tmp_path):
+    """Flags of a run of seconds, on a random model."""
+    make_model(num_layers=1).save_to_preset(str(tmp_path / "preset"))
+    return [
+        f"--preset={tmp_path / 'preset'}",
+        f"--run_dir={tmp_path / 'run'}",
+        "--digits=1",
+        "--eval_problems=4",
+        "--n_train_samples=6",
+        "--examples_per_length=1",
+        "--max_new_tokens=16",
+        "--row_length=128",
+        "--batch_size=2",
+        "--start_steps=2",
+        "--iterations=2",
+        "--verbose=0",
+    ]
+
+
+@pytest.mark.slow
+def test_run_leaves_metrics_samples_plots_and_a_preset(tiny, tmp_path):
+    result = run(*tiny, "--extra_eval_splits=eval")
+    assert result.returncode == 0, result.stderr
+    run_dir = tmp_path / "run"
+    lines = [json.loads(x) for x in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert [line["iteration"] for line in lines] == [0, 1, 2]
+    assert all("eval_accuracy/1_digits" in line for line in lines)
+    assert {p.name for p in (run_dir / "samples").iterdir()} == {
+        *(f"iteration_{n:04d}.jsonl" for n in range(3)),
+        "eval.jsonl",
+    }
+    assert (run_dir / "accuracy.png").exists()
+    model = GPTJCausalLM.from_preset(str(run_dir / "preset"))
+    model.compile(sampler="greedy")
+    assert model.generate("Input:", max_length=12).startswith("Input:")
+    # The same command finds all of it done.
+    again = run(*tiny)
+    assert again.returncode == 0, again.stderr
+    assert len((run_dir / "metrics.jsonl").read_text().splitlines()) == 3
+
+
+@pytest.mark.slow
+def test_dry_run_prints_prompts_rows_and_plan_and_trains_nothing(tiny, tmp_path):
+    result = run(*tiny, "--dry_run")
+    assert result.returncode == 0, result.stderr
+    for part in ("=== Prompt without a hint", "=== Prompt with a hint", "A packed row"):
+        assert part in result.stdout
+    assert "2 iterations, 6 training problems each" in result.stdout
+    assert "steps by iteration: [2, 2]" in result.stdout
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--preset=gpt_5", r"no preset 'gpt_5'.*arithmetic_base"),
+        ("--task=chess", "Expected one of.*arithmetic.*'chess'"),
+        ("--schedule=linear", "Expected one of.*exponential.*'linear'"),
+        ("--mesh=model:3", "3 places"),
+        ("--batchsize=3", "Unknown command line flag 'batchsize'. Did you mean"),
+    ],
+)
+def test_mistyped_flags_are_clear_errors(tiny, flag, message):
+    result = run(*tiny, flag)
+    assert result.returncode != 0
+    import re
+
+    assert re.search(message, result.stderr + result.stdout), result.stderr[-500:]
+
+
+def test_shipped_base_model_adds_two_digits_and_is_small():
+    preset = ROOT / "experiments" / "presets" / "arithmetic_base"
+    size = sum(p.stat().st_size for p in preset.rglob("*") if p.is_file())
+    assert size <= 5 * 2**20
+    model = GPTJCausalLM.from_preset(str(preset))
+    model.compile(sampler="greedy")
+    text = model.generate("Input:\n3 4 + 2 9\nTarget:\n", max_length=80)
+    assert text.endswith("</scratch>\n6 3")
+    keras.backend.clear_session()
