@@ -8,14 +8,11 @@ What the model is shown, all of it in the scratchpad's form:
 - at most `--worked_examples` worked additions of each longer length;
 - string tasks of any length that are no additions, in place of a language
   model's general skills. They line two strings of digits up from the right and
-  write one digit a line, by the rule that the first line of the prompt names;
-  the mark behind `C:` is theirs:
+  copy one digit a line, from where the mark between the strings says:
 
-      &  the first string's digit
-      |  the second string's digit
-      ~  the digit of a third string, which the prompt shows like a hint
-      ^  the larger digit; marks where the first is not smaller
-      @  the first's digit, or the second's after a mark; marks as ^ does
+      &  the first string
+      |  the second string
+      ~  a third string, which the prompt shows like a hint
 
 Some prompts of each kind show the answer as a hint.
 """
@@ -37,6 +34,7 @@ from star_keras.models import (
     GPTJTokenizer,
 )
 from star_keras.packing import tokenize_examples, training_batches
+from star_keras.tasks import Problem
 from star_keras.tasks.arithmetic import Arithmetic, make_problem, scratchpad
 
 FLAGS = flags.FLAGS
@@ -48,9 +46,9 @@ flags.DEFINE_integer("num_layers", 3, "Transformer blocks.")
 flags.DEFINE_integer("num_heads", 4, "Attention heads.")
 flags.DEFINE_integer("hidden_dim", 128, "Width of the network.")
 flags.DEFINE_float("learning_rate", 1e-3, "Adam's, at its highest.")
-flags.DEFINE_list("steps", ["300", "600", "700"], "Steps of the three stages.")
+flags.DEFINE_list("steps", ["300", "800", "700"], "Steps of the three stages.")
 
-OPERATIONS = "&|~^@"
+OPERATIONS = "&|~"
 TASK = Arithmetic()
 
 
@@ -62,37 +60,26 @@ def draw_number(draw, n):
     return str(draw.randint(low, high))
 
 
-def apply_operation(operation, first, second, third):
+def copy_digits(operation, first, second, third):
     """The working and the answer of a string task."""
-    lines, mark, result = [], 0, ""
+    source = {"&": first, "|": second, "~": third}[operation]
+    lines = []
     for kept in range(len(first), 0, -1):
-        left = [*first[:kept], "+", *second[:kept], ","]
-        lines.append(" ".join([*left, *result, "C:", str(mark)]))
-        a, b = first[kept - 1], second[kept - 1]
-        digit = {
-            "&": a,
-            "|": b,
-            "~": third[kept - 1],
-            "^": max(a, b),
-            "@": b if mark else a,
-        }[operation]
-        mark = int(operation in "^@" and a >= b)
-        result = digit + result
-    lines.append(" ".join([",", *result, "C:", str(mark)]))
-    lines.append(" ".join(str(mark) + result))
-    return "\n".join(lines), " ".join((str(mark) if mark else "") + result)
+        left = [*first[:kept], operation, *second[:kept], ","]
+        lines.append(" ".join([*left, *source[kept:], "C: 0"]))
+    lines.append(" ".join([",", *source, "C: 0"]))
+    lines.append(" ".join(["0", *source]))
+    return "\n".join(lines), " ".join(source)
 
 
 def string_example(draw, n, hint):
     """A prompt and response of a random string task of `n` digits."""
     operation = draw.choice(OPERATIONS)
     first, second, third = (draw_number(draw, n) for _ in range(3))
-    working, answer = apply_operation(operation, first, second, third)
-    problem = make_problem(first, second)
-    prompt = TASK.format_question(problem)
-    if hint or operation == "~":
-        prompt = prompt.replace("Target:", f"Target: {answer}")
-    prompt = prompt.replace("Input:", f"Input {operation}:")
+    working, answer = copy_digits(operation, first, second, third)
+    question = f"{' '.join(first)} {operation} {' '.join(second)}"
+    problem = Problem(id=question, question=question, answer=answer)
+    prompt = TASK.format_question(problem, hint=hint or operation == "~")
     return prompt, TASK.format_response(working, answer), 1.0
 
 
@@ -119,12 +106,14 @@ def mixture(draw, count, *, additions, worked, strings, hints):
     for kind in draw.choices(kinds, shares, k=count):
         hint = draw.random() < hints
         if kind == "worked":
-            # Half with a hint: without, they are soon known by heart.
+            # Half with a hint: without one they are soon known by heart.
             yield addition_example(*draw.choice(worked[1]), draw.random() < 0.5)
         elif kind == "strings":
             yield string_example(draw, draw.choice(strings[1]), hint)
         else:
-            yield addition_example(draw_number(draw, kind), draw_number(draw, kind), hint)
+            yield addition_example(
+                draw_number(draw, kind), draw_number(draw, kind), hint
+            )
 
 
 # === Model ===
@@ -242,9 +231,9 @@ def main(argv):
             128,
             36_000,
             {
-                "additions": {1: 0.15, 2: 0.25},
+                "additions": {1: 0.15, 2: 0.35},
                 "worked": (0.1, worked),
-                "strings": (0.5, lengths),
+                "strings": (0.4, lengths),
                 "hints": 0.3,
             },
         ),

@@ -87,6 +87,8 @@ flags.DEFINE_integer("batch_size", 8, "Rows a training step.")
 flags.DEFINE_integer("row_length", 1024, "Tokens a row.")
 flags.DEFINE_float("learning_rate", 1e-6, "Adam's, after the warm-up.")
 flags.DEFINE_integer("warmup_steps", 100, "Steps to reach it, each iteration.")
+flags.DEFINE_integer("decay_steps", 0, "Cosine decay to a tenth; 0: constant.")
+flags.DEFINE_float("beta_2", 0.999, "Adam's.")
 flags.DEFINE_float("clipnorm", 1.0, "Global norm that gradients are clipped to.")
 
 
@@ -126,15 +128,19 @@ def load_model(preset, **kwargs):
 
 
 def make_optimizer():
-    learning_rate = FLAGS.learning_rate
-    if FLAGS.warmup_steps:
-        learning_rate = keras.optimizers.schedules.PolynomialDecay(
-            FLAGS.learning_rate / FLAGS.warmup_steps,
-            decay_steps=FLAGS.warmup_steps,
-            end_learning_rate=FLAGS.learning_rate,
-        )
+    warm_up = {
+        "warmup_target": FLAGS.learning_rate,
+        "warmup_steps": FLAGS.warmup_steps,
+    }
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0 if FLAGS.warmup_steps else FLAGS.learning_rate,
+        # Without a decay the cosine has nowhere to go.
+        decay_steps=FLAGS.decay_steps or 1,
+        alpha=0.1 if FLAGS.decay_steps else 1.0,
+        **(warm_up if FLAGS.warmup_steps else {}),
+    )
     return keras.optimizers.Adam(
-        learning_rate, global_clipnorm=FLAGS.clipnorm, name="star_adam"
+        schedule, beta_2=FLAGS.beta_2, global_clipnorm=FLAGS.clipnorm, name="star_adam"
     )
 
 
@@ -265,6 +271,7 @@ def main(argv):
         epochs=FLAGS.iterations,
         initial_epoch=star.initial_epoch,
         callbacks=[star],
+        shuffle=False,  # the dataset is shuffled already
         verbose=FLAGS.verbose,
     )
 

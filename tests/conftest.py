@@ -4,6 +4,8 @@ import os
 
 # The tests run on CPU, whatever else there is.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Compiling takes longer than running models this small.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 

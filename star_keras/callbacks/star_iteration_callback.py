@@ -58,7 +58,7 @@ class StarIterationCallback(keras.callbacks.Callback):
         row_length: int. Tokens a row. Defaults to `1024`. Models that take
             `segment_ids` get several examples packed into a row.
         n_train_samples: optional int. Training problems drawn for each
-            iteration. Defaults to all.
+            iteration, evenly over the problem classes. Defaults to all.
         n_eval_samples: optional int. Held-out problems to evaluate on.
             Defaults to all.
         rationalize: bool. Whether failed problems are tried again with a
@@ -435,10 +435,24 @@ class StarIterationCallback(keras.callbacks.Callback):
     # === The loop's parts ===
 
     def _draw_problems(self, iteration):
+        """This iteration's training problems, as even over classes as can be."""
         problems = self._problems["train"]
         if self.n_train_samples is None or self.n_train_samples >= len(problems):
             return problems
-        return self._random(iteration, "draw").sample(problems, self.n_train_samples)
+        classes = {}
+        for problem in problems:
+            classes.setdefault(problem.problem_class, []).append(problem)
+        draw = self._random(iteration, "draw")
+        drawn = []
+        # The smallest first: what a class lacks, the larger ones make up for.
+        for left, group in zip(
+            range(len(classes), 0, -1),
+            sorted(classes.values(), key=len),
+            strict=True,
+        ):
+            share = -(-(self.n_train_samples - len(drawn)) // left)
+            drawn += draw.sample(group, min(share, len(group)))
+        return drawn
 
     def _draw_failed(self, iteration, problems, rationales):
         solved = {r.problem for r in rationales if r.verdict == "correct"}

@@ -285,6 +285,22 @@ def test_n_train_samples_draws_anew_each_iteration(make_star):
     assert held_out[0] == held_out[1] == held_out[2]
 
 
+def test_n_train_samples_are_even_over_classes(make_star):
+    class Uneven(Doubling):
+        def problems(self, split):
+            problems = super().problems(split)
+            few = ("double-1", "double-3", "double-5", "double-101")
+            return [p for p in problems if p.problem_class == "even" or p.id in few]
+
+    star = make_star(task=Uneven(), n_train_samples=10)
+    drawn = [p.problem_class for p in star._draw_problems(1)]
+    assert drawn.count("odd") == 3
+    assert drawn.count("even") == 7
+    star = make_star("some", task=Uneven(), n_train_samples=4)
+    drawn = [p.problem_class for p in star._draw_problems(1)]
+    assert drawn.count("odd") == drawn.count("even") == 2
+
+
 def test_copy_n_trains_again_on_earlier_rationales(make_star):
     star = make_star(copy_n=1)
     fit(star, 3)

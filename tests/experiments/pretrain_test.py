@@ -6,21 +6,26 @@ from experiments import pretrain
 
 
 @pytest.mark.parametrize(
-    ("operation", "answer"),
-    [("&", "6 2 4"), ("|", "2 5 9"), ("~", "1 1 7"), ("^", "1 6 5 9"), ("@", "1 6 2 4")],
+    ("operation", "answer"), [("&", "6 2 4"), ("|", "2 5 9"), ("~", "1 1 7")]
 )
-def test_operations_are_what_the_docstring_says(operation, answer):
-    working, result = pretrain.apply_operation(operation, "624", "259", "117")
+def test_string_tasks_copy_from_the_right(operation, answer):
+    working, result = pretrain.copy_digits(operation, "624", "259", "117")
+    last = answer.split()[-1]
     assert result == answer
-    assert len(working.splitlines()) == 5
+    assert working.splitlines() == [
+        f"6 2 4 {operation} 2 5 9 , C: 0",
+        f"6 2 {operation} 2 5 , {last} C: 0",
+        f"6 {operation} 2 , {' '.join(answer.split()[1:])} C: 0",
+        f", {answer} C: 0",
+        f"0 {answer}",
+    ]
 
 
 def test_string_tasks_are_no_additions():
     draw = random.Random(0)
     for _ in range(200):
         prompt, response, _ = pretrain.string_example(draw, 4, hint=False)
-        assert prompt.splitlines()[0] != "Input:"
-        assert response.startswith("<scratch>\n")
+        assert "+" not in prompt + response
 
 
 def test_longer_additions_are_only_the_worked_ones():
@@ -37,6 +42,6 @@ def test_longer_additions_are_only_the_worked_ones():
     longer = {
         prompt.splitlines()[1]
         for prompt, _, _ in examples
-        if prompt.startswith("Input:") and len(prompt.splitlines()[1]) > 7
+        if "+" in prompt and len(prompt.splitlines()[1]) > 7
     }
     assert longer == {"1 2 3 + 4 5 6", "1 2 3 4 + 5 6 7 8"}

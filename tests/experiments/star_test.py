@@ -45,7 +45,9 @@ def test_run_leaves_metrics_samples_plots_and_a_preset(tiny, tmp_path):
     result = run(*tiny, "--extra_eval_splits=eval")
     assert result.returncode == 0, result.stderr
     run_dir = tmp_path / "run"
-    lines = [json.loads(x) for x in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(x) for x in (run_dir / "metrics.jsonl").read_text().splitlines()
+    ]
     assert [line["iteration"] for line in lines] == [0, 1, 2]
     assert all("eval_accuracy/1_digits" in line for line in lines)
     assert {p.name for p in (run_dir / "samples").iterdir()} == {
