@@ -6,6 +6,7 @@
 The same command goes on with a run that was interrupted.
 """
 
+import dataclasses
 import json
 import tempfile
 from pathlib import Path
@@ -17,7 +18,8 @@ from absl import app, flags
 from star_keras import distribution, packing, prompts, tasks
 from star_keras.callbacks import StarIterationCallback, get_step_schedule
 from star_keras.evaluation import evaluate
-from star_keras.rationales import write_json_lines
+from star_keras.json_lines import write_json_lines
+from star_keras.models import GPTJCausalLM
 from star_keras.sampling import BatchSampler
 
 PRESETS_DIR = Path(__file__).parent / "presets"
@@ -61,7 +63,9 @@ flags.DEFINE_float("top_p", None, "Sample among the likeliest with this probabil
 
 # === Outer loop ===
 flags.DEFINE_integer("iterations", 10, "Iterations of the outer loop.")
-flags.DEFINE_integer("start_iter", None, "Run again from this iteration on.")
+flags.DEFINE_integer(
+    "start_iter", None, "Run again from this iteration on. Leave it out to go on."
+)
 flags.DEFINE_integer("n_train_samples", None, "Problems an iteration. Default: all.")
 flags.DEFINE_integer("n_eval_samples", None, "Held-out problems. Default: all.")
 flags.DEFINE_bool("rationalize", True, "Try failed problems again with a hint.")
@@ -147,7 +151,7 @@ def make_optimizer():
 def print_dry_run(star, task, preprocessor):
     """Show what a run would do with its first problems, without a model step."""
     problem = task.problems("train")[0]
-    for hint in (False, True) if FLAGS.rationalize else (False,):
+    for hint in (False, True) if star.rationalize else (False,):
         prefix = (
             ""
             if FLAGS.no_prompt
@@ -201,16 +205,28 @@ def print_dry_run(star, task, preprocessor):
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
+    if FLAGS.task == "jsonl" and not (FLAGS.train_path and FLAGS.eval_path):
+        raise app.UsageError("--task=jsonl needs --train_path and --eval_path.")
     if FLAGS.run_dir is None and not FLAGS.dry_run:
         raise app.UsageError("--run_dir is needed unless --dry_run is given.")
 
     # === Task, mesh, model ===
     keras.utils.set_random_seed(FLAGS.seed)
     task = make_task()
+    unknown = sorted(set(FLAGS.extra_eval_splits) - set(task.splits))
+    if unknown:
+        raise app.UsageError(
+            f"--extra_eval_splits has {unknown}. Expected some of {list(task.splits)}."
+        )
     if FLAGS.mesh:
         keras.distribution.set_distribution(distribution.model_parallel(FLAGS.mesh))
     model = load_model(FLAGS.preset, dtype=FLAGS.dtype)
     if FLAGS.gradient_checkpointing:
+        if not isinstance(model, GPTJCausalLM):
+            raise app.UsageError(
+                "--gradient_checkpointing is for GPT-J models. "
+                f"{FLAGS.preset!r} is a {type(model).__name__}."
+            )
         model.backbone.gradient_checkpointing = True
     model.compile(
         optimizer=make_optimizer(),
@@ -226,15 +242,15 @@ def main(argv):
         "batch_size": FLAGS.sample_batch_size,
         "seed": FLAGS.seed,
     }
-    eval_sampler = sampler = BatchSampler(model, **sizes)
-    if FLAGS.temperature:
-        sampler = BatchSampler(
-            model,
-            temperature=FLAGS.temperature,
-            top_k=FLAGS.top_k,
-            top_p=FLAGS.top_p,
-            **sizes,
-        )
+    sampler = BatchSampler(
+        model,
+        temperature=FLAGS.temperature,
+        top_k=FLAGS.top_k,
+        top_p=FLAGS.top_p,
+        **sizes,
+    )
+    # One sampler for both where it can be: it compiles once.
+    eval_sampler = BatchSampler(model, **sizes) if FLAGS.temperature else sampler
     star = StarIterationCallback(
         model,
         task,
@@ -277,15 +293,21 @@ def main(argv):
 
     # === Result ===
     run_dir = Path(FLAGS.run_dir)
-    prefix = "" if FLAGS.no_prompt else prompts.few_shot_prompt(task)
+    prefix = ""
+    if not FLAGS.no_prompt:
+        prefix = prompts.few_shot_prompt(task, direct=FLAGS.direct)
     for split in FLAGS.extra_eval_splits:
         figures, completions = evaluate(
-            task, task.problems(split), eval_sampler, prefix=prefix
+            task,
+            task.problems(split),
+            eval_sampler,
+            prefix=prefix,
+            iteration=star.initial_epoch,
         )
         path = run_dir / f"{split}.json"
         path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
         path = run_dir / "samples" / f"{split}.jsonl"
-        write_json_lines(path, completions)
+        write_json_lines(path, map(dataclasses.asdict, completions))
         print(split, {name: round(value, 4) for name, value in figures.items()})
     model.save_to_preset(str(run_dir / "preset"))
     for line in star.metrics:

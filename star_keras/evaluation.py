@@ -9,7 +9,12 @@ from star_keras.tasks import Problem, Task
 
 
 def evaluate(
-    task: Task, problems: Sequence[Problem], sampler: Sampler, *, prefix: str = ""
+    task: Task,
+    problems: Sequence[Problem],
+    sampler: Sampler,
+    *,
+    prefix: str = "",
+    iteration: int = 0,
 ) -> tuple[dict[str, float], list[Rationale]]:
     """Exact match over problems, over all and by class.
 
@@ -18,6 +23,7 @@ def evaluate(
         problems: What to try.
         sampler: Samples the completions; greedy unless you mean otherwise.
         prefix: The few-shot prompt, see `star_keras.prompts.few_shot_prompt`.
+        iteration: The outer-loop iteration that the model is of, for records.
 
     Returns:
         `{"accuracy": ..., "accuracy/<class>": ...}` and all completions, in
@@ -25,7 +31,14 @@ def evaluate(
     """
     done = {
         rationale.problem: rationale
-        for batch in attempt(task, problems, sampler, kind="evaluation", prefix=prefix)
+        for batch in attempt(
+            task,
+            problems,
+            sampler,
+            kind="evaluation",
+            prefix=prefix,
+            iteration=iteration,
+        )
         for rationale in batch
     }
     rationales = [done[problem.id] for problem in problems]

@@ -35,19 +35,20 @@ def grade(
 
 
 def accuracy_by_class(
-    graded: Iterable[tuple[str, Verdict]], name: str
+    graded: Iterable[tuple[str, Verdict]], name: str, classes: Iterable[str] = ()
 ) -> dict[str, float]:
     """Share of correct completions, over all and for each problem class.
 
     Args:
         graded: Pairs `(problem class, verdict)`.
         name: What the figure is called.
+        classes: Classes that get a figure even if nothing of them was graded.
 
     Returns:
         `{name: ..., f"{name}/{problem class}": ...}`; NaN where nothing was
         graded.
     """
-    correct: dict[str, list[bool]] = {}
+    correct: dict[str, list[bool]] = {name: [] for name in classes}
     for problem_class, verdict in graded:
         correct.setdefault(problem_class, []).append(verdict == "correct")
     everything = [c for group in correct.values() for c in group]

@@ -187,22 +187,17 @@ def training_batches(
     """
     generator = np.random.default_rng(list(seed))
     lengths = [len(example) for example in examples]
-    groups = (
-        pack(lengths, row_length)
-        if packed and examples
-        else [[i] for i in range(len(examples))] or [[]]
-    )
     waiting = []
     while True:
         # Which examples share a row is drawn anew each pass.
         order = generator.permutation(len(examples))
-        if packed and examples:
-            groups = [
-                [order[i] for i in group]
-                for group in pack([lengths[i] for i in order], row_length)
-            ]
+        if packed:
+            groups = pack([lengths[i] for i in order], row_length)
+        else:
+            groups = [[i] for i in range(len(order))]
+        groups = groups or [[]]
         for g in generator.permutation(len(groups)):
-            row = make_row([examples[i] for i in groups[g]], row_length, pad_id)
+            row = make_row([examples[order[i]] for i in groups[g]], row_length, pad_id)
             if not packed:
                 del row[0]["segment_ids"], row[0]["positions"]
             waiting.append(row)

@@ -1,13 +1,12 @@
 """Everything that was sampled, why it was kept or not, and its file."""
 
 import dataclasses
-import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
 from star_keras.grading import Verdict
+from star_keras.json_lines import read_json_lines, replace_json_lines, write_json_lines
 
 PromptKind = Literal["rationale", "rationalization", "evaluation", "direct"]
 
@@ -67,7 +66,9 @@ class RationaleStore:
         return self.directory / f"iteration_{iteration:04d}.jsonl"
 
     def append(self, iteration: int, rationales: Iterable[Rationale]):
-        write_json_lines(self.path(iteration), rationales, mode="a")
+        write_json_lines(
+            self.path(iteration), map(dataclasses.asdict, rationales), mode="a"
+        )
 
     def load(self, iteration: int) -> list[Rationale]:
         """All rationales of an iteration, in the order they were sampled.
@@ -79,64 +80,13 @@ class RationaleStore:
         return [
             Rationale(**record)
             for record in read_json_lines(
-                path, {f.name for f in dataclasses.fields(Rationale)}
+                path, {f.name for f in dataclasses.fields(Rationale)}, exactly=True
             )
         ]
 
-
-def write_json_lines(path: Path, rationales: Iterable[Rationale], mode: str = "w"):
-    """Write rationales as JSON lines, and wait until they are on disk."""
-    lines = "".join(
-        json.dumps(dataclasses.asdict(r), ensure_ascii=False) + "\n" for r in rationales
-    )
-    with path.open(mode, encoding="utf-8") as file:
-        file.write(lines)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def read_json_lines(path: Path, fields: set[str]) -> list[dict]:
-    """Read a JSON-lines file that this package appends to.
-
-    Args:
-        path: The file. One that does not exist has no lines.
-        fields: The names that each line must have, at least.
-
-    Raises:
-        ValueError: if a line is not a JSON object with these fields. A last
-            line without its newline is what a kill left behind: it is cut off
-            the file instead.
-    """
-    if not path.exists():
-        return []
-    content = path.read_bytes()
-    end = content.rfind(b"\n") + 1
-    if end < len(content):
-        os.truncate(path, end)
-    records = []
-    for number, line in enumerate(content[:end].splitlines(), start=1):
-        records.append(parse_json_line(line, fields, path, number))
-    return records
-
-
-def parse_json_line(line, fields: set[str], path, number: int) -> dict:
-    """Parse one line that must be a JSON object with certain fields.
-
-    Raises:
-        ValueError: naming the file, the line and what is wrong with it.
-    """
-    try:
-        record = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"{path}, line {number}: not valid JSON ({error}).") from None
-    if not isinstance(record, dict):
-        raise ValueError(
-            f"{path}, line {number}: expected a JSON object. Received: {record!r}."
-        )
-    missing = sorted(fields - record.keys())
-    if missing:
-        raise ValueError(
-            f"{path}, line {number}: missing {', '.join(map(repr, missing))}. "
-            f"Expected the fields {sorted(fields)}. Received: {sorted(record)}."
-        )
-    return record
+    def drop(self, iteration: int, kind: PromptKind):
+        """Forget an iteration's rationales of one kind."""
+        found = self.load(iteration)
+        kept = [r for r in found if r.prompt_kind != kind]
+        if len(kept) < len(found):
+            replace_json_lines(self.path(iteration), map(dataclasses.asdict, kept))

@@ -47,3 +47,20 @@ def test_other_malformed_lines_are_named(tmp_path):
         ValueError, match=r"iteration_0001\.jsonl, line 2: not valid JSON"
     ):
         store.load(1)
+
+
+def test_unknown_fields_are_named(tmp_path):
+    store = RationaleStore(tmp_path)
+    store.append(1, [rationale("a")])
+    path = store.path(1)
+    path.write_text(path.read_text().replace('"sample"', '"extra": 1, "sample"'))
+    with pytest.raises(ValueError, match=r"line 1: unknown fields \['extra'\]"):
+        store.load(1)
+
+
+def test_dropping_a_kind_keeps_the_rest(tmp_path):
+    store = RationaleStore(tmp_path)
+    kept = rationale("a")
+    store.append(1, [kept, rationale("b", prompt_kind="evaluation")])
+    store.drop(1, "evaluation")
+    assert store.load(1) == [kept]

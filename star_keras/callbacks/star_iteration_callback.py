@@ -17,8 +17,9 @@ from star_keras import plots, prompts
 from star_keras.callbacks.step_schedules import ExponentialSteps
 from star_keras.callbacks.token_inputs import feed_token_ids
 from star_keras.grading import accuracy_by_class
-from star_keras.packing import tokenize_examples, training_batches
-from star_keras.rationales import Rationale, RationaleStore, read_json_lines
+from star_keras.json_lines import read_json_lines, replace_json_lines, write_json_lines
+from star_keras.packing import pack, tokenize_examples, training_batches
+from star_keras.rationales import Rationale, RationaleStore
 from star_keras.sampling import attempt, build_prompt
 
 
@@ -32,11 +33,12 @@ class StarIterationCallback(keras.callbacks.Callback):
     kept, with a fresh optimizer, and ends with an evaluation on held-out
     problems.
 
-    The epoch's logs get `train_accuracy`, `rationalization_accuracy`,
-    `num_rationales`, `eval_accuracy` and more, with `/<class>` for each
-    problem class, so put this callback first: History, CSVLogger and
-    TensorBoard then have them too. An early stop by another callback before
-    an epoch's last step leaves the iteration unfinished.
+    The epoch's logs get `train_accuracy`, `rationalization_accuracy` and
+    `eval_accuracy`, each with `/<class>` for each problem class too,
+    `num_rationales` and more (NaN where nothing was tried), so put this
+    callback first: History, CSVLogger and TensorBoard then have them too. An
+    early stop by another callback before an epoch's last step leaves the
+    iteration unfinished.
 
     `run_dir` holds `samples/` (all that was sampled, JSON lines),
     `metrics.jsonl`, `config.json`, the weights of the last iterations and
@@ -84,7 +86,8 @@ class StarIterationCallback(keras.callbacks.Callback):
         skip_eval: bool. Defaults to `False`.
         keep_weights: int. Iterations whose weights stay on disk. Defaults to
             `1`.
-        seed: int. Decides draws, orders and, in the sampler's hands, samples.
+        seed: int. Decides draws and orders; the sampler has its own. A model
+            with dropout also needs `keras.utils.set_random_seed`.
 
     Raises:
         ValueError: if an argument is invalid, the task has no problems, a
@@ -106,9 +109,6 @@ class StarIterationCallback(keras.callbacks.Callback):
         [STaR: Bootstrapping Reasoning With Reasoning](https://arxiv.org/abs/2203.14465),
         algorithm 1.
     """
-
-    # Batches need no look at their logs: Keras may dispatch ahead.
-    async_safe = True
 
     def __init__(
         self,
@@ -189,13 +189,9 @@ class StarIterationCallback(keras.callbacks.Callback):
             split: _checked_problems(task, split)
             for split in (("train",) if skip_eval else ("train", "eval"))
         }
-        self._by_id = {
-            problem.id: problem
-            for group in self._problems.values()
-            for problem in group
-        }
+        self._by_id = {problem.id: problem for problem in self._problems["train"]}
         self._base_weights = [np.array(v.value) for v in model.variables]
-        self._fresh_optimizer = None
+        self._optimizer = None
         self._examples = []
         self._open_run_dir()
 
@@ -204,8 +200,7 @@ class StarIterationCallback(keras.callbacks.Callback):
     def _open_run_dir(self):
         self._store = RationaleStore(self.run_dir / "samples")
         self._metrics_path = self.run_dir / "metrics.jsonl"
-        config = self._config()
-        config = json.loads(json.dumps(config))
+        config = json.loads(json.dumps(self._config()))
         path = self.run_dir / "config.json"
         if path.exists():
             found = json.loads(path.read_text(encoding="utf-8"))
@@ -231,20 +226,30 @@ class StarIterationCallback(keras.callbacks.Callback):
             *("few_shot", "few_shot_train", "direct", "copy_n", "check_working"),
             *("skip_eval", "seed"),
         )
-        problems = json.dumps(
-            {s: [p.id for p in group] for s, group in self._problems.items()}
-        )
+        shown = self.few_shot or self.few_shot_train
+        texts = [
+            {
+                split: [dataclasses.asdict(problem) for problem in problems]
+                for split, problems in self._problems.items()
+            },
+            [self._few_shot_prefix(hint, shown) for hint in (False, True)],
+            list(self.task.stop),
+        ]
+        model = self._language_model
         weights = 0
-        for value in self._base_weights:
-            weights = zlib.crc32(np.ascontiguousarray(value).view("uint8"), weights)
+        for variable in model.weights:
+            value = np.ascontiguousarray(np.array(variable.value))
+            weights = zlib.crc32(value.view("uint8"), weights)
+        optimizer = keras.optimizers.serialize(model.optimizer)
+        optimizer["config"].pop("name", None)
         return {
             **{name: getattr(self, name) for name in names},
             "task": self.task.name,
             "steps": repr(self.steps),
-            "optimizer": keras.optimizers.serialize(self._language_model.optimizer),
+            "optimizer": optimizer,
             "sampler": self.sampler.get_config(),
             "eval_sampler": self.eval_sampler.get_config(),
-            "problems_crc32": zlib.crc32(problems.encode()),
+            "problems_crc32": zlib.crc32(json.dumps(texts).encode()),
             "base_weights_crc32": weights,
         }
 
@@ -273,8 +278,8 @@ class StarIterationCallback(keras.callbacks.Callback):
             found = sorted(p.name for p in (self.run_dir / "weights").glob("i*"))
             raise ValueError(
                 f"Iteration {iteration} starts with the weights of iteration "
-                f"{iteration - 1}, which are gone. Found: {found}. Keep more "
-                "with `keep_weights`."
+                f"{iteration - 1}, which are gone. Rewind to 1, or to one after "
+                f"those that are there: {found}."
             )
         number = sum(1 for _ in self.run_dir.glob("discarded-*")) + 1
         discarded = self.run_dir / f"discarded-{number}"
@@ -286,11 +291,10 @@ class StarIterationCallback(keras.callbacks.Callback):
         kept = [line for line in self.metrics if line["iteration"] < iteration]
         if self._metrics_path.exists():
             (discarded / "metrics.jsonl").write_bytes(self._metrics_path.read_bytes())
-            _write_atomically(
-                self._metrics_path, "".join(json.dumps(line) + "\n" for line in kept)
-            )
+            replace_json_lines(self._metrics_path, kept)
         self.metrics = kept
         self._weights_iteration = None
+        self._restore_base()
 
     def _weights_path(self, iteration):
         return self.run_dir / "weights" / f"iteration_{iteration:04d}.weights.h5"
@@ -328,7 +332,7 @@ class StarIterationCallback(keras.callbacks.Callback):
             batch_size=self.batch_size,
             row_length=self.row_length,
             pad_id=self._preprocessor.tokenizer.pad_token_id,
-            seed=(self.seed, self._iteration if self._examples else 0),
+            seed=(self.seed, self._iteration),
             packed=self._packed,
         )
 
@@ -341,7 +345,14 @@ class StarIterationCallback(keras.callbacks.Callback):
                 "that is fitted. Pass the same model to both."
             )
         _check_loss(self.model)
-        if self._fresh_optimizer is None:
+        if (self.params or {}).get("steps") is not None:
+            raise ValueError(
+                "Invalid value for argument `steps_per_epoch` of fit. Expected "
+                "`None`: the schedule `steps` decides. Received: steps_per_epoch="
+                f"{self.params['steps']}. Leave it out."
+            )
+        if self._optimizer is not self.model.optimizer:
+            self._optimizer = self.model.optimizer
             self._fresh_optimizer = _fresh_values(self.model.optimizer)
         done = self.initial_epoch
         if done and self._weights_iteration is None:
@@ -369,17 +380,23 @@ class StarIterationCallback(keras.callbacks.Callback):
         iteration = self._iteration = epoch + 1
         start = time.monotonic()
 
+        # An evaluation that a kill cut short was of a model that is gone.
+        self._store.drop(iteration, "evaluation")
         problems = self._draw_problems(iteration)
         if self.direct:
             rationales = [self._known_answer(iteration, p) for p in problems]
+            stored = {r.key for r in self._store.load(iteration)}
+            self._store.append(
+                iteration, [r for r in rationales if r.key not in stored]
+            )
             figures = {}
         else:
             rationales = self._attempt(iteration, "rationale", problems)
-            figures = _accuracy("train_accuracy", rationales)
+            figures = self._accuracy("train_accuracy", rationales)
             if self.rationalize:
                 failed = self._draw_failed(iteration, problems, rationales)
                 hinted = self._attempt(iteration, "rationalization", failed)
-                figures |= _accuracy("rationalization_accuracy", hinted)
+                figures |= self._accuracy("rationalization_accuracy", hinted)
                 rationales = rationales + hinted
             sampled = max(len(rationales), 1)
             unparsed = sum(r.verdict == "unparsed" for r in rationales)
@@ -533,15 +550,15 @@ class StarIterationCallback(keras.callbacks.Callback):
                 raise ValueError(
                     f"The training example of problem {rationale.problem!r} has "
                     f"{len(example)} tokens, more than row_length="
-                    f"{self.row_length}. Use longer rows."
+                    f"{self.row_length}. Use longer rows, in a new run_dir."
                 )
         return examples
 
     def _num_steps(self, iteration):
         if not self._examples:
             return 1
-        tokens = sum(map(len, self._examples))
-        rows = tokens / self.row_length if self._packed else len(self._examples)
+        lengths = [len(example) for example in self._examples]
+        rows = len(pack(lengths, self.row_length) if self._packed else lengths)
         steps = self.steps(iteration, math.ceil(rows / self.batch_size))
         if steps < 1:
             _raise_invalid("steps", "a schedule of at least one step", steps)
@@ -549,12 +566,15 @@ class StarIterationCallback(keras.callbacks.Callback):
 
     def _restart(self):
         """Put the base weights and the optimizer's first state back."""
-        for variable, value in zip(
-            self.model.variables, self._base_weights, strict=True
-        ):
-            variable.assign(value)
+        self._restore_base()
         for variable, value in self._fresh_optimizer:
             variable.assign(keras.ops.broadcast_to(value, variable.shape))
+
+    def _restore_base(self):
+        for variable, value in zip(
+            self._language_model.variables, self._base_weights, strict=True
+        ):
+            variable.assign(value)
 
     def _evaluate(self, iteration):
         start = time.monotonic()
@@ -562,7 +582,7 @@ class StarIterationCallback(keras.callbacks.Callback):
         if self.n_eval_samples is not None and self.n_eval_samples < len(problems):
             problems = self._random(0, "eval").sample(problems, self.n_eval_samples)
         rationales = self._attempt(iteration, "evaluation", problems)
-        return _accuracy("eval_accuracy", rationales) | {
+        return self._accuracy("eval_accuracy", rationales, "eval") | {
             "eval_seconds": time.monotonic() - start
         }
 
@@ -570,10 +590,7 @@ class StarIterationCallback(keras.callbacks.Callback):
         if iteration:
             self._save_weights(iteration)
         line = {"iteration": iteration, **figures}
-        with self._metrics_path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        write_json_lines(self._metrics_path, [line], mode="a")
         self.metrics.append(line)
         self._weights_iteration = iteration
         weights = sorted((self.run_dir / "weights").glob("iteration_*"))
@@ -595,19 +612,22 @@ class StarIterationCallback(keras.callbacks.Callback):
     _iteration = 0
     _weights_iteration = None
 
+    def _accuracy(self, name, rationales, split="train"):
+        return accuracy_by_class(
+            [(r.problem_class, r.verdict) for r in rationales],
+            name,
+            classes={problem.problem_class for problem in self._problems[split]},
+        )
+
     def _random(self, iteration, purpose):
         return random.Random(f"{self.seed} {iteration} {purpose}")
 
     def _progress_bar(self, kind, total):
-        if not (self.params or {}).get("verbose") or not total:
+        if (self.params or {}).get("verbose") not in (1, "auto") or not total:
             return lambda done: None
         print(f"{kind}: {total} problems")
         bar = keras.utils.Progbar(total, unit_name="problem")
         return lambda done: bar.add(done) if done else None
-
-
-def _accuracy(name, rationales):
-    return accuracy_by_class([(r.problem_class, r.verdict) for r in rationales], name)
 
 
 def _raise_invalid(name, rule, value):
@@ -648,11 +668,12 @@ def _checked_problems(task, split):
 
 
 def _check_loss(model):
-    reduction = getattr(model.loss, "reduction", "mean_with_sample_weight")
+    reduction = getattr(model.loss, "reduction", None)
     if reduction != "mean_with_sample_weight":
         raise ValueError(
             "The model's loss must be a mean over the weights of the response "
-            f"tokens, but its reduction is {reduction!r}. Compile the model with "
+            f"tokens, but {model.loss!r} has the reduction {reduction!r}. Compile "
+            "the model with "
             "loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True, "
             "reduction='mean_with_sample_weight')."
         )

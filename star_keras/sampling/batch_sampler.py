@@ -65,6 +65,12 @@ class BatchSampler(Sampler):
                     f"Invalid value for argument `{name}`. Expected {rule}. "
                     f"Received: {name}={value}."
                 )
+        if temperature == 0 and (top_k is not None or top_p is not None):
+            raise ValueError(
+                "Invalid value for arguments `top_k` and `top_p`. Expected `None` "
+                "when temperature=0, which is greedy. Received: "
+                f"top_k={top_k}, top_p={top_p}. Set a temperature."
+            )
         self.model = model
         self.tokenizer = model.preprocessor.tokenizer
         self.max_new_tokens = max_new_tokens
@@ -114,7 +120,10 @@ class BatchSampler(Sampler):
         for request, prompt in zip(requests, prompts, strict=True):
             length = len(prompt) + self.max_new_tokens
             if not len(prompt):
-                raise ValueError(f"The prompt of {request.name!r} is empty.")
+                raise ValueError(
+                    f"The prompt of {request.name!r} is empty. Expected at least one "
+                    "token."
+                )
             if limit is not None and length > limit:
                 raise ValueError(
                     f"The prompt of {request.name!r} has {len(prompt)} tokens; "

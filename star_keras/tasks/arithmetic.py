@@ -67,9 +67,8 @@ class Arithmetic(Task):
         train_problems: Problems a length in `"train"`.
         eval_problems: Problems a length in the other two splits.
         examples_per_length: Worked examples a length in the few-shot prompt
-            (the paper has 10). They are drawn apart from all splits' seeds
-            but taken out of them.
-        seed: Same seed, same problems.
+            (the paper has 10). They are in no split.
+        seed: Same seed and same counts, same problems.
     """
 
     name = "arithmetic"
@@ -94,6 +93,27 @@ class Arithmetic(Task):
                     f"Invalid value for argument `{name}`. Expected different "
                     f"positive numbers. Received: {name}={lengths}."
                 )
+        if set(digits) & set(extrapolation_digits):
+            raise ValueError(
+                "Invalid value for argument `extrapolation_digits`. Expected "
+                f"lengths that are not trained on, digits={digits}. Received: "
+                f"extrapolation_digits={extrapolation_digits}."
+            )
+        for name, value in (
+            ("train_problems", train_problems),
+            ("eval_problems", eval_problems),
+        ):
+            if value < 0:
+                raise ValueError(
+                    f"Invalid value for argument `{name}`. Expected 0 or more. "
+                    f"Received: {name}={value}."
+                )
+        # More would leave one digit without problems to train on.
+        if not 0 <= examples_per_length <= 50:
+            raise ValueError(
+                "Invalid value for argument `examples_per_length`. Expected 0 to 50. "
+                f"Received: examples_per_length={examples_per_length}."
+            )
         self.digits = tuple(digits)
         self.extrapolation_digits = tuple(extrapolation_digits)
         self.train_problems = train_problems

@@ -11,7 +11,7 @@ example instead of a problem.
 import functools
 from pathlib import Path
 
-from star_keras.rationales import parse_json_line
+from star_keras.json_lines import parse_json_line
 from star_keras.tasks.task import FewShotExample, Problem, Task
 
 
@@ -50,6 +50,12 @@ class JsonLines(Task):
                 if not line.strip():
                     continue
                 record = parse_json_line(line, {"question", "answer"}, path, number)
+                for name in ("question", "answer"):
+                    if not isinstance(record[name], str | int | float):
+                        raise ValueError(
+                            f"{path}, line {number}: expected a text or a number as "
+                            f"{name!r}. Received: {record[name]!r}."
+                        )
                 problem = Problem(
                     id=str(record.get("id", f"{split}-{number}")),
                     question=str(record["question"]),
@@ -57,13 +63,17 @@ class JsonLines(Task):
                     problem_class=str(record.get("class", "")),
                 )
                 if not problem.answer:
-                    raise ValueError(f"{path}, line {number}: the answer is empty.")
+                    raise ValueError(
+                        f"{path}, line {number}: the answer is empty. "
+                        "Give it one, or leave the line out."
+                    )
                 if problem.id in ids:
                     raise ValueError(
-                        f"{path}, line {number}: the id {problem.id!r} comes twice."
+                        f"{path}, line {number}: the id {problem.id!r} comes twice. "
+                        "Ids must be unique in a file."
                     )
                 ids.add(problem.id)
-                if "rationale" in record:
+                if split == "train" and "rationale" in record:
                     examples.append(
                         FewShotExample(problem=problem, rationale=record["rationale"])
                     )

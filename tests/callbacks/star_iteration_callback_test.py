@@ -315,6 +315,10 @@ def test_direct_trains_on_answers_without_sampling(make_star):
     assert len(star._examples) == 24
     ids = star._examples[0].response_ids[:-1].tolist()
     assert star._preprocessor.tokenizer.detokenize(ids) == " The answer is 0."
+    assert [r.prompt_kind for r in samples(star, 1)] == ["direct"] * 24
+    star = make_star("copied", direct=True, skip_eval=True, copy_n=1)
+    fit(star, 2)
+    assert len(star._examples) == 48
 
 
 def test_check_working_rejects_right_answers_after_wrong_steps(make_star, make_model):

@@ -176,11 +176,12 @@ def test_too_long_prompt_is_named_and_nothing_is_sampled(make_model):
         {"batch_size": 0},
         {"temperature": -1.0},
         {"top_k": 0},
+        {"top_k": 5},
         {"top_p": 0.0},
         {"top_p": 1.5},
     ],
 )
 def test_bad_arguments_are_named(make_model, argument):
     (name,) = argument
-    with pytest.raises(ValueError, match=f"`{name}`.*Received: {name}="):
+    with pytest.raises(ValueError, match=f"`{name}`.*Received: .*{name}="):
         BatchSampler(make_model(), **{"max_new_tokens": 8, **argument})
