@@ -589,7 +589,9 @@ class StarIterationCallback(keras.callbacks.Callback):
     def _finish_iteration(self, iteration, figures):
         if iteration:
             self._save_weights(iteration)
-        line = {"iteration": iteration, **figures}
+        # NaN is no JSON: what was not tried has no figure in the file.
+        known = {name: value for name, value in figures.items() if value == value}
+        line = {"iteration": iteration, **known}
         write_json_lines(self._metrics_path, [line], mode="a")
         self.metrics.append(line)
         self._weights_iteration = iteration
