@@ -11,6 +11,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 import star_keras  # noqa: F401  isort: skip  (before keras: selects the backend)
 
+import hypothesis
 import keras
 import pytest
 from tokenizers import pre_tokenizers
@@ -22,6 +23,10 @@ from star_keras.models import (
     GPTJCausalLMPreprocessor,
     GPTJTokenizer,
 )
+
+# The same examples in every run, however slow the machine is.
+hypothesis.settings.register_profile("tests", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("tests")
 
 
 class Doubling(tasks.Task):
