@@ -14,14 +14,14 @@ What the model is shown, all of it in the scratchpad's form:
       |  the second string
       ~  a third string, which the prompt shows like a hint
 
-Some prompts of each kind show the answer as a hint.
+Some prompts of each kind show the answer as a hint. What `Arithmetic` holds out
+for evaluation, up to `--held_out` problems a length, is not shown.
 """
 
 import json
 import random
 
 import keras
-import tensorflow as tf
 import tokenizers
 from absl import app, flags
 from tokenizers import models, pre_tokenizers, trainers
@@ -33,7 +33,11 @@ from star_keras.models import (
     GPTJCausalLMPreprocessor,
     GPTJTokenizer,
 )
-from star_keras.packing import tokenize_examples, training_batches
+from star_keras.packing import (
+    tokenize_examples,
+    training_batches,
+    training_dataset,
+)
 from star_keras.tasks import Problem
 from star_keras.tasks.arithmetic import Arithmetic, make_problem, scratchpad
 
@@ -41,6 +45,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("output", None, "Directory of the preset.", required=True)
 flags.DEFINE_integer("seed", 0, "Seed of weights and data.")
 flags.DEFINE_integer("worked_examples", 100, "Worked additions a length above 2.")
+flags.DEFINE_integer("held_out", 1000, "Held-out problems a length, never shown.")
 flags.DEFINE_list("digits", ["1", "2", "3", "4", "5"], "Lengths of the strings.")
 flags.DEFINE_integer("num_layers", 3, "Transformer blocks.")
 flags.DEFINE_integer("num_heads", 4, "Attention heads.")
@@ -58,6 +63,14 @@ TASK = Arithmetic()
 def draw_number(draw, n):
     low, high = (0, 9) if n == 1 else (10 ** (n - 1), 10**n - 1)
     return str(draw.randint(low, high))
+
+
+def draw_operands(draw, n, held_out):
+    """Operands of an addition whose problem id is not in `held_out`."""
+    while True:
+        first, second = draw_number(draw, n), draw_number(draw, n)
+        if make_problem(first, second).id not in held_out:
+            return first, second
 
 
 def copy_digits(operation, first, second, third):
@@ -90,12 +103,13 @@ def addition_example(first, second, hint):
     return TASK.format_question(problem, hint=hint), response, 1.0
 
 
-def mixture(draw, count, *, additions, worked, strings, hints):
+def mixture(draw, count, held_out, *, additions, worked, strings, hints):
     """Random examples.
 
     Args:
         draw: A `random.Random`.
         count: Number of examples.
+        held_out: Ids of problems that must not be shown.
         additions: Dict from a number of digits to its share.
         worked: Pairs of a share and a list of operand pairs.
         strings: Pair of a share and the numbers of digits.
@@ -111,9 +125,7 @@ def mixture(draw, count, *, additions, worked, strings, hints):
         elif kind == "strings":
             yield string_example(draw, draw.choice(strings[1]), hint)
         else:
-            yield addition_example(
-                draw_number(draw, kind), draw_number(draw, kind), hint
-            )
+            yield addition_example(*draw_operands(draw, kind, held_out), hint)
 
 
 # === Model ===
@@ -180,11 +192,7 @@ class WarmUpHoldDecay(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def make_dataset(examples, batch_size, row_length, pad_id, seed):
-    def spec(dtype):
-        return tf.TensorSpec((batch_size, row_length), dtype)
-
-    names = ("token_ids", "padding_mask", "segment_ids", "positions")
-    return tf.data.Dataset.from_generator(
+    return training_dataset(
         lambda: training_batches(
             examples,
             batch_size=batch_size,
@@ -192,12 +200,9 @@ def make_dataset(examples, batch_size, row_length, pad_id, seed):
             pad_id=pad_id,
             seed=seed,
         ),
-        output_signature=(
-            {name: spec("int32") for name in names},
-            spec("int32"),
-            spec("float32"),
-        ),
-    ).prefetch(2)
+        batch_size=batch_size,
+        row_length=row_length,
+    )
 
 
 def main(argv):
@@ -206,8 +211,12 @@ def main(argv):
     keras.utils.set_random_seed(FLAGS.seed)
     draw = random.Random(FLAGS.seed)
     lengths = [int(n) for n in FLAGS.digits]
+    task = Arithmetic(
+        digits=lengths, extrapolation_digits=(), eval_problems=FLAGS.held_out
+    )
+    held_out = {problem.id for problem in task.problems("eval")}
     worked = [
-        (draw_number(draw, n), draw_number(draw, n))
+        draw_operands(draw, n, held_out)
         for n in lengths
         for _ in range(FLAGS.worked_examples)
         if n > 2
@@ -252,7 +261,7 @@ def main(argv):
     tokenizer = model.preprocessor.tokenizer
     for number, (row_length, count, parts) in enumerate(stages):
         examples = tokenize_examples(
-            model.preprocessor, list(mixture(draw, count, **parts))
+            model.preprocessor, list(mixture(draw, count, held_out, **parts))
         )
         model.fit(
             make_dataset(

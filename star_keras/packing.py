@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
+import tensorflow as tf
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -204,3 +205,30 @@ def training_batches(
             if len(waiting) == batch_size:
                 yield stack_rows(waiting)
                 waiting = []
+
+
+def training_dataset(make_batches, *, batch_size: int, row_length: int, packed=True):
+    """A `tf.data.Dataset` that `fit` takes and opens anew each epoch.
+
+    Args:
+        make_batches: Callable that returns an iterator like
+            `training_batches`. Called whenever the dataset is opened.
+        batch_size: Rows a batch.
+        row_length: Tokens a row.
+        packed: Whether batches have `segment_ids` and `positions`.
+    """
+
+    def spec(dtype):
+        return tf.TensorSpec((batch_size, row_length), dtype)
+
+    names = ["token_ids", "padding_mask"]
+    if packed:
+        names += ["segment_ids", "positions"]
+    return tf.data.Dataset.from_generator(
+        make_batches,
+        output_signature=(
+            {name: spec("int32") for name in names},
+            spec("int32"),
+            spec("float32"),
+        ),
+    ).prefetch(2)

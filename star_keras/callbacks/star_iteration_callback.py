@@ -11,14 +11,18 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from star_keras import plots, prompts
 from star_keras.callbacks.step_schedules import ExponentialSteps
 from star_keras.callbacks.token_inputs import feed_token_ids
 from star_keras.grading import accuracy_by_class
 from star_keras.json_lines import read_json_lines, replace_json_lines, write_json_lines
-from star_keras.packing import pack, tokenize_examples, training_batches
+from star_keras.packing import (
+    pack,
+    tokenize_examples,
+    training_batches,
+    training_dataset,
+)
 from star_keras.rationales import Rationale, RationaleStore
 from star_keras.sampling import attempt, build_prompt
 
@@ -310,21 +314,12 @@ class StarIterationCallback(keras.callbacks.Callback):
         epoch ends after the steps of the schedule, and the next one opens the
         dataset anew.
         """
-
-        def spec(dtype):
-            return tf.TensorSpec((self.batch_size, self.row_length), dtype)
-
-        names = ["token_ids", "padding_mask"]
-        if self._packed:
-            names += ["segment_ids", "positions"]
-        return tf.data.Dataset.from_generator(
+        return training_dataset(
             self._training_batches,
-            output_signature=(
-                {name: spec("int32") for name in names},
-                spec("int32"),
-                spec("float32"),
-            ),
-        ).prefetch(2)
+            batch_size=self.batch_size,
+            row_length=self.row_length,
+            packed=self._packed,
+        )
 
     def _training_batches(self):
         return training_batches(

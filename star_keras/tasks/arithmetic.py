@@ -19,6 +19,7 @@ A hint shows the answer behind `Target:`.
 """
 
 import functools
+import itertools
 import random
 from collections.abc import Sequence
 
@@ -68,7 +69,8 @@ class Arithmetic(Task):
         eval_problems: Problems a length in the other two splits.
         examples_per_length: Worked examples a length in the few-shot prompt
             (the paper has 10). They are in no split.
-        seed: Same seed and same counts, same problems.
+        seed: Same seed, same problems: another count only makes a split longer
+            or shorter.
     """
 
     name = "arithmetic"
@@ -124,25 +126,44 @@ class Arithmetic(Task):
     @functools.cache  # noqa: B019 (lives as long as its run)
     def _problems_of_length(self, n: int) -> tuple[list, list, list]:
         """Few-shot, held-out and training problems of `n` digits."""
-        draw = random.Random(f"arithmetic {self.seed} {n}")
-        low, high = (0, 9) if n == 1 else (10 ** (n - 1), 10**n - 1)
-        possible = (high - low + 1) ** 2
-        shown = self.examples_per_length
-        held_out = min(self.eval_problems, possible // 5)
-        count = min(shown + held_out + self.train_problems, possible)
-        if count == possible:
-            pairs = [(a, b) for a in range(low, high + 1) for b in range(low, high + 1)]
-            draw.shuffle(pairs)
-        else:
-            pairs = {}  # a set that keeps its order
-            while len(pairs) < count:
-                pairs[draw.randint(low, high), draw.randint(low, high)] = None
-        problems = [make_problem(str(a), str(b)) for a, b in pairs]
-        return (
-            problems[:shown],
-            problems[shown : shown + held_out],
-            problems[shown + held_out :],
+        possible = 100 if n == 1 else (9 * 10 ** (n - 1)) ** 2
+        # From a stream of its own: what is held out hangs on no other count.
+        held_out = list(
+            itertools.islice(
+                self._pairs(n, "eval"), min(self.eval_problems, possible // 5)
+            )
         )
+        excluded = set(held_out)
+        rest = list(
+            itertools.islice(
+                (pair for pair in self._pairs(n, "train") if pair not in excluded),
+                min(
+                    self.examples_per_length + self.train_problems,
+                    possible - len(held_out),
+                ),
+            )
+        )
+        shown = self.examples_per_length
+        return tuple(
+            [make_problem(str(a), str(b)) for a, b in pairs]
+            for pairs in (rest[:shown], held_out, rest[shown:])
+        )
+
+    def _pairs(self, n, purpose):
+        """Different pairs of operands of `n` digits in a random order."""
+        draw = random.Random(f"arithmetic {self.seed} {n} {purpose}")
+        low, high = (0, 9) if n == 1 else (10 ** (n - 1), 10**n - 1)
+        if n <= 2:
+            pairs = list(itertools.product(range(low, high + 1), repeat=2))
+            draw.shuffle(pairs)
+            yield from pairs
+        else:
+            seen = set()
+            while True:
+                pair = draw.randint(low, high), draw.randint(low, high)
+                if pair not in seen:
+                    seen.add(pair)
+                    yield pair
 
     def problems(self, split: str) -> list[Problem]:
         lengths = self.extrapolation_digits if split == "extrapolation" else self.digits

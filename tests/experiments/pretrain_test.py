@@ -3,6 +3,7 @@ import random
 import pytest
 
 from experiments import pretrain
+from star_keras.tasks import Arithmetic
 
 
 @pytest.mark.parametrize(
@@ -34,6 +35,7 @@ def test_longer_additions_are_only_the_worked_ones():
     examples = pretrain.mixture(
         draw,
         500,
+        frozenset(),
         additions={1: 0.3, 2: 0.3},
         worked=(0.2, worked),
         strings=(0.2, [1, 2, 3, 4, 5]),
@@ -45,3 +47,22 @@ def test_longer_additions_are_only_the_worked_ones():
         if "+" in prompt and len(prompt.splitlines()[1]) > 9
     }
     assert longer == {"1 2 3 + 4 5 6", "1 2 3 4 + 5 6 7 8"}
+
+
+def test_what_is_held_out_is_not_shown():
+    held_out = {p.id for p in Arithmetic(eval_problems=1000).problems("eval")}
+    examples = pretrain.mixture(
+        random.Random(0),
+        3000,
+        held_out,
+        additions={1: 0.5, 2: 0.5},
+        worked=(0.0, []),
+        strings=(0.0, []),
+        hints=0.3,
+    )
+    shown = {prompt.splitlines()[1].replace(" ", "") for prompt, _, _ in examples}
+    assert len(shown) > 1000
+    assert not shown & held_out
+    # What a run holds out is among it, whatever its other sizes are.
+    run = Arithmetic(train_problems=40, eval_problems=200, examples_per_length=7)
+    assert {p.id for p in run.problems("eval")} < held_out
