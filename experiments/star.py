@@ -168,7 +168,7 @@ def print_dry_run(star, task, preprocessor):
             (
                 task.format_question(example.problem),
                 task.format_response(
-                    "" if FLAGS.direct else example.rationale, example.problem.answer
+                    "" if FLAGS.direct else example.rationale, example.problem
                 ),
                 1.0,
             )

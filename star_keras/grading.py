@@ -1,5 +1,7 @@
 """Reading the answer out of a completion, and judging it."""
 
+import collections
+import math
 from collections.abc import Iterable
 from typing import Literal
 
@@ -57,6 +59,67 @@ def accuracy_by_class(
         if problem_class:
             figures[f"{name}/{problem_class}"] = _mean(correct[problem_class])
     return figures
+
+
+def flexible_accuracy(task: Task, by_id: dict[str, Problem], rationales) -> float:
+    """Share of rationales that the task's flexible reading finds correct.
+
+    Args:
+        task: The task.
+        by_id: Its problems by their ids.
+        rationales: `star_keras.rationales.Rationale`s. NaN without any.
+    """
+    right = []
+    for rationale in rationales:
+        answer = task.extract_answer_flexible(rationale.completion)
+        problem = by_id[rationale.problem]
+        right.append(answer is not None and task.is_correct(answer, problem))
+    return _mean(right)
+
+
+def shares_unread(rationales) -> dict[str, float]:
+    """Share `unparsed`, without an answer that could be read, and `truncated`,
+    cut off before their stop. NaN without any rationale."""
+    return {
+        "unparsed": _mean([r.verdict == "unparsed" for r in rationales]),
+        "truncated": _mean([r.finish_reason == "length" for r in rationales]),
+    }
+
+
+def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
+    """Unbiased estimate of the chance that one of `k` samples is correct.
+
+    Args:
+        num_samples: Samples that were drawn, at least `k`.
+        num_correct: How many of them are correct.
+        k: How many samples one would draw.
+
+    Reference:
+        [Evaluating Large Language Models Trained on Code](https://arxiv.org/abs/2107.03374),
+        equation 1.
+    """
+    return 1 - math.comb(num_samples - num_correct, k) / math.comb(num_samples, k)
+
+
+def majority_vote(answers: Iterable[str | None]) -> str | None:
+    """The most frequent answer that could be read; of equals the first."""
+    votes = collections.Counter(a for a in answers if a is not None)
+    return max(votes, key=votes.__getitem__) if votes else None
+
+
+def confidence_interval(share: float, count: int) -> tuple[float, float]:
+    """Wilson's 95% interval of a share that was seen in `count` trials.
+
+    Reference:
+        Wilson, [Probable Inference](https://doi.org/10.2307/2276774) (1927).
+    """
+    if not count:
+        return 0.0, 1.0
+    z = 1.959964
+    center = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    spread = math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+    spread *= z / (1 + z**2 / count)
+    return max(0.0, center - spread), min(1.0, center + spread)
 
 
 def natural_order(text: str) -> tuple:

@@ -15,9 +15,7 @@ def few_shot_prompt(task: Task, *, hint: bool = False, direct: bool = False) -> 
     """
     return "".join(
         task.format_question(example.problem, hint=hint)
-        + task.format_response(
-            "" if direct else example.rationale, example.problem.answer
-        )
+        + task.format_response("" if direct else example.rationale, example.problem)
         + EXAMPLE_SEPARATOR
         for example in task.few_shot_examples
     )

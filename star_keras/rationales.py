@@ -1,7 +1,8 @@
 """Everything that was sampled, why it was kept or not, and its file."""
 
+import collections
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -24,10 +25,14 @@ class Rationale:
             `"rationalization"` with one, `"evaluation"` for a held-out
             problem, `"direct"` for a known answer that was not sampled.
         completion: What the model wrote, up to its stop.
+        finish_reason: `"length"` if it was cut off before its stop, else
+            `"stop"`.
         answer: The answer read from it, or `None`.
         verdict: See `star_keras.grading.grade`.
         weight: Weight of its tokens in training; 0 is not trained on.
         show_hint: Whether it is trained on with the hint in its prompt.
+        filtered: Why a correct one is not trained on: `"duplicate"` of another
+            of its problem, or `"cap"` if the problem has enough.
     """
 
     iteration: int
@@ -36,15 +41,65 @@ class Rationale:
     sample: int
     prompt_kind: PromptKind
     completion: str
+    finish_reason: Literal["stop", "length"]
     answer: str | None
     verdict: Verdict
     weight: float
     show_hint: bool = False
+    filtered: Literal["", "duplicate", "cap"] = ""
 
     @property
     def key(self):
         """What names a sample within its iteration."""
         return self.prompt_kind, self.problem, self.sample
+
+
+def filter_and_weigh(
+    rationales: Iterable[Rationale],
+    *,
+    key: Callable[[str], str] | None = None,
+    max_per_problem: int | None = None,
+    weigh_by_problem: bool = False,
+) -> list[Rationale]:
+    """Decide which correct rationales of an iteration are trained on, and how.
+
+    Args:
+        rationales: The graded ones, each problem's in the order of preference.
+        key: Function of a completion. Of a problem's rationales with the same
+            key only the first is trained on.
+        max_per_problem: How many of a problem's are trained on.
+        weigh_by_problem: Whether a problem's rationales weigh 1 together
+            instead of 1 each.
+
+    Returns:
+        The same rationales with their `weight` and `filtered`.
+    """
+    seen: set[tuple[str, str]] = set()
+    kept: collections.Counter[str] = collections.Counter()
+    reasons = []
+    rationales = list(rationales)
+    for rationale in rationales:
+        reason = ""
+        if rationale.verdict == "correct":
+            name = (rationale.problem, key(rationale.completion) if key else "")
+            if key and name in seen:
+                reason = "duplicate"
+            elif max_per_problem and kept[rationale.problem] >= max_per_problem:
+                reason = "cap"
+            else:
+                seen.add(name)
+                kept[rationale.problem] += 1
+        reasons.append(reason)
+    weighed = []
+    for rationale, reason in zip(rationales, reasons, strict=True):
+        trained = rationale.verdict == "correct" and not reason
+        share = kept[rationale.problem] if weigh_by_problem else 1
+        weighed.append(
+            dataclasses.replace(
+                rationale, weight=1 / share if trained else 0.0, filtered=reason
+            )
+        )
+    return weighed
 
 
 class RationaleStore:
@@ -83,6 +138,14 @@ class RationaleStore:
                 path, {f.name for f in dataclasses.fields(Rationale)}, exactly=True
             )
         ]
+
+    def update(self, iteration: int, rationales: Iterable[Rationale]):
+        """Replace the stored rationales that have the keys of these."""
+        changed = {r.key: r for r in rationales}
+        found = self.load(iteration)
+        replaced = [changed.get(r.key, r) for r in found]
+        if replaced != found:
+            replace_json_lines(self.path(iteration), map(dataclasses.asdict, replaced))
 
     def drop(self, iteration: int, kind: PromptKind):
         """Forget an iteration's rationales of one kind."""

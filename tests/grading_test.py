@@ -5,7 +5,7 @@ from star_keras.tasks.arithmetic import Arithmetic, make_problem, scratchpad
 
 TASK = Arithmetic()
 PROBLEM = make_problem("15", "27")
-RIGHT = TASK.format_response(scratchpad("15", "27"), "4 2")
+RIGHT = TASK.format_response(scratchpad("15", "27"), PROBLEM)
 
 
 def test_verdicts():

@@ -20,7 +20,24 @@ def all_tasks():
                 for i, a in enumerate(answers)
             ]
 
-    return [Plain(), tasks.Arithmetic(train_problems=20, eval_problems=5)]
+    class WithProblems:
+        """Real tasks whose problems are those of the few-shot prompt."""
+
+        def problems(self, split):
+            return [example.problem for example in self.few_shot_examples]
+
+    class CommonsenseQA(WithProblems, tasks.CommonsenseQA):
+        pass
+
+    class GSM8K(WithProblems, tasks.GSM8K):
+        pass
+
+    return [
+        Plain(),
+        tasks.Arithmetic(train_problems=20, eval_problems=5),
+        CommonsenseQA(),
+        GSM8K(),
+    ]
 
 
 @pytest.mark.parametrize("task", all_tasks(), ids=lambda task: task.name)
@@ -37,7 +54,7 @@ def test_stripping_a_hint_undoes_adding_it(task):
 @pytest.mark.parametrize("task", all_tasks(), ids=lambda task: task.name)
 def test_few_shot_examples_grade_as_correct(task):
     for example in task.few_shot_examples:
-        response = task.format_response(example.rationale, example.problem.answer)
+        response = task.format_response(example.rationale, example.problem)
         answer = task.extract_answer(response)
         assert task.is_correct(answer, example.problem)
         assert task.working_is_valid(response, example.problem)

@@ -11,6 +11,7 @@ def rationale(problem, **kwargs):
         "sample": 0,
         "prompt_kind": "rationale",
         "completion": 'Zwölf.\n"12"',
+        "finish_reason": "stop",
         "answer": None,
         "verdict": "unparsed",
         "weight": 0.0,

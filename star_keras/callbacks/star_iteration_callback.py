@@ -15,7 +15,7 @@ import numpy as np
 from star_keras import plots, prompts
 from star_keras.callbacks.step_schedules import ExponentialSteps
 from star_keras.callbacks.token_inputs import feed_token_ids
-from star_keras.grading import accuracy_by_class
+from star_keras.grading import accuracy_by_class, flexible_accuracy, shares_unread
 from star_keras.json_lines import read_json_lines, replace_json_lines, write_json_lines
 from star_keras.packing import (
     pack,
@@ -23,8 +23,9 @@ from star_keras.packing import (
     training_batches,
     training_dataset,
 )
-from star_keras.rationales import Rationale, RationaleStore
+from star_keras.rationales import Rationale, RationaleStore, filter_and_weigh
 from star_keras.sampling import attempt, build_prompt
+from star_keras.tasks import Task
 
 
 class StarIterationCallback(keras.callbacks.Callback):
@@ -81,6 +82,22 @@ class StarIterationCallback(keras.callbacks.Callback):
             rationales: a baseline. Defaults to `False`.
         copy_n: int. What the last `copy_n` iterations kept is trained on
             again. Defaults to `0`.
+        samples_per_problem: int. Completions sampled for each problem, with
+            and without a hint; more than one need a temperature. Defaults to
+            `1`.
+        drop_duplicates: bool. Whether only the first of a problem's rationales
+            that are the same (`Task.rationale_key`) is trained on. Defaults
+            to `False`.
+        max_rationales_per_problem: optional int. How many of a problem's
+            rationales are trained on. Defaults to all.
+        weigh_by_problem: bool. Whether a problem's rationales weigh 1
+            together instead of 1 each. Defaults to `False`.
+        mastered_after: int. A problem is mastered when the last so many
+            iterations that sampled it got only correct rationales, without a
+            hint; `0` for never. When it is not sampled it is trained on with
+            the last of those. Defaults to `0`.
+        p_mastered: float. Share of the mastered problems that are sampled
+            all the same. Defaults to `0.25`.
         check_working: bool. Whether rationales need right steps as well as
             the right answer, for tasks that can tell. The paper looks at the
             answer only. Defaults to `False`.
@@ -134,6 +151,12 @@ class StarIterationCallback(keras.callbacks.Callback):
         few_shot_train=False,
         direct=False,
         copy_n=0,
+        samples_per_problem=1,
+        drop_duplicates=False,
+        max_rationales_per_problem=None,
+        weigh_by_problem=False,
+        mastered_after=0,
+        p_mastered=0.25,
         check_working=False,
         on_empty="continue",
         skip_eval=False,
@@ -144,6 +167,7 @@ class StarIterationCallback(keras.callbacks.Callback):
         for name, value in (
             ("p_rationalization", p_rationalization),
             ("p_show_hint_save", p_show_hint_save),
+            ("p_mastered", p_mastered),
         ):
             if not 0 <= value <= 1:
                 _raise_invalid(name, "a share between 0 and 1", value)
@@ -152,17 +176,27 @@ class StarIterationCallback(keras.callbacks.Callback):
             ("row_length", row_length, 1),
             ("copy_n", copy_n, 0),
             ("keep_weights", keep_weights, 1),
+            ("samples_per_problem", samples_per_problem, 1),
+            ("mastered_after", mastered_after, 0),
         ):
             if value < least:
                 _raise_invalid(name, f"at least {least}", value)
         for name, value in (
             ("n_train_samples", n_train_samples),
             ("n_eval_samples", n_eval_samples),
+            ("max_rationales_per_problem", max_rationales_per_problem),
         ):
             if value is not None and value < 1:
                 _raise_invalid(name, "`None` or at least 1", value)
         if on_empty not in ("continue", "stop"):
             _raise_invalid("on_empty", 'one of "continue", "stop"', on_empty)
+        if samples_per_problem > 1 and sampler.get_config().get("temperature") == 0:
+            raise ValueError(
+                "Invalid value for argument `samples_per_problem`. Expected 1 with "
+                "a greedy sampler, whose samples are all the same. Received: "
+                f"samples_per_problem={samples_per_problem}. Give the sampler a "
+                "temperature."
+            )
         self.task = task
         self.sampler = sampler
         self.eval_sampler = eval_sampler or sampler
@@ -179,6 +213,12 @@ class StarIterationCallback(keras.callbacks.Callback):
         self.few_shot_train = few_shot_train
         self.direct = direct
         self.copy_n = copy_n
+        self.samples_per_problem = samples_per_problem
+        self.drop_duplicates = drop_duplicates
+        self.max_rationales_per_problem = max_rationales_per_problem
+        self.weigh_by_problem = weigh_by_problem
+        self.mastered_after = mastered_after
+        self.p_mastered = p_mastered
         self.check_working = check_working
         self.on_empty = on_empty
         self.skip_eval = skip_eval
@@ -228,6 +268,8 @@ class StarIterationCallback(keras.callbacks.Callback):
             *("batch_size", "row_length", "n_train_samples", "n_eval_samples"),
             *("rationalize", "p_rationalization", "p_show_hint_save"),
             *("few_shot", "few_shot_train", "direct", "copy_n", "check_working"),
+            *("samples_per_problem", "drop_duplicates", "max_rationales_per_problem"),
+            *("weigh_by_problem", "mastered_after", "p_mastered"),
             *("skip_eval", "seed"),
         )
         shown = self.few_shot or self.few_shot_train
@@ -378,6 +420,8 @@ class StarIterationCallback(keras.callbacks.Callback):
         # An evaluation that a kill cut short was of a model that is gone.
         self._store.drop(iteration, "evaluation")
         problems = self._draw_problems(iteration)
+        mastered = self._mastered(iteration, problems)
+        problems = [p for p in problems if p.id not in mastered]
         if self.direct:
             rationales = [self._known_answer(iteration, p) for p in problems]
             stored = {r.key for r in self._store.load(iteration)}
@@ -393,14 +437,21 @@ class StarIterationCallback(keras.callbacks.Callback):
                 hinted = self._attempt(iteration, "rationalization", failed)
                 figures |= self._accuracy("rationalization_accuracy", hinted)
                 rationales = rationales + hinted
-            sampled = max(len(rationales), 1)
-            unparsed = sum(r.verdict == "unparsed" for r in rationales)
-            figures["unparsed"] = unparsed / sampled
+            figures |= shares_unread(rationales)
+        rationales = self._filter_and_weigh(iteration, rationales)
         kept = [r for r in rationales if r.weight]
-        hinted = sum(r.prompt_kind == "rationalization" for r in kept)
+        kept += [r for group in mastered.values() for r in group if r.weight]
         figures["num_rationales"] = len(kept)
-        figures["share_kept"] = (len(kept) - hinted) / len(problems)
-        figures["share_rationalized"] = hinted / len(problems)
+        tried = len(problems) + len(mastered)
+        for figure, hinted in (("share_kept", False), ("share_rationalized", True)):
+            solved = {
+                r.problem
+                for r in kept
+                if (r.prompt_kind == "rationalization") == hinted
+            }
+            figures[figure] = len(solved) / tried
+        if self.mastered_after:
+            figures["share_mastered"] = len(mastered) / tried
         for earlier in range(max(1, iteration - self.copy_n), iteration):
             kept += [r for r in self._store.load(earlier) if r.weight]
 
@@ -476,16 +527,45 @@ class StarIterationCallback(keras.callbacks.Callback):
             if draw.random() < self.p_rationalization and problem.id not in solved
         ]
 
+    def _mastered(self, iteration, problems):
+        """What stands for the mastered problems that are not sampled.
+
+        Returns:
+            Dict from a problem's id to its rationales of the last iteration
+            that sampled it.
+        """
+        if not self.mastered_after:
+            return {}
+        history = {}
+        for earlier in range(1, iteration):
+            for rationale in self._store.load(earlier):
+                if rationale.prompt_kind == "rationale":
+                    attempts = history.setdefault(rationale.problem, {})
+                    attempts.setdefault(earlier, []).append(rationale)
+        draw = self._random(iteration, "mastered")
+        mastered = {}
+        for problem in problems:
+            attempts = list(history.get(problem.id, {}).values())
+            last = attempts[-self.mastered_after :]
+            if draw.random() >= self.p_mastered and (
+                len(last) == self.mastered_after
+                and all(r.verdict == "correct" for group in last for r in group)
+            ):
+                mastered[problem.id] = last[-1]
+        return mastered
+
     def _attempt(self, iteration, kind, problems):
-        """Sample and grade one completion for each problem.
+        """Sample and grade completions for each problem.
 
         Goes on with what the store already has of this iteration.
         """
-        done = {r.key: r for r in self._store.load(iteration)}
-        missing = [p for p in problems if (kind, p.id, 0) not in done]
-        bar = self._progress_bar(kind, len(problems))
-        bar(len(problems) - len(missing))
         evaluation = kind == "evaluation"
+        samples = 1 if evaluation else self.samples_per_problem
+        todo = [(problem, n) for problem in problems for n in range(samples)]
+        done = {r.key: r for r in self._store.load(iteration)}
+        missing = [(p, n) for p, n in todo if (kind, p.id, n) not in done]
+        bar = self._progress_bar(kind, len(todo))
+        bar(len(todo) - len(missing))
         for rationales in attempt(
             self.task,
             missing,
@@ -499,7 +579,18 @@ class StarIterationCallback(keras.callbacks.Callback):
             self._store.append(iteration, rationales)
             done |= {r.key: r for r in rationales}
             bar(len(rationales))
-        return [done[kind, p.id, 0] for p in problems]
+        return [done[kind, p.id, n] for p, n in todo]
+
+    def _filter_and_weigh(self, iteration, rationales):
+        weighed = filter_and_weigh(
+            rationales,
+            key=self.task.rationale_key if self.drop_duplicates else None,
+            max_per_problem=self.max_rationales_per_problem,
+            weigh_by_problem=self.weigh_by_problem,
+        )
+        if weighed != rationales:
+            self._store.update(iteration, weighed)
+        return weighed
 
     def _with_hint_choice(self, rationale):
         if rationale.prompt_kind != "rationalization" or not self.p_show_hint_save:
@@ -514,7 +605,8 @@ class StarIterationCallback(keras.callbacks.Callback):
             problem_class=problem.problem_class,
             sample=0,
             prompt_kind="direct",
-            completion=self.task.format_response("", problem.answer),
+            completion=self.task.format_response("", problem),
+            finish_reason="stop",
             answer=problem.answer,
             verdict="correct",
             weight=1.0,
@@ -538,7 +630,9 @@ class StarIterationCallback(keras.callbacks.Callback):
                 prefix=prefixes[rationale.show_hint],
                 hint=rationale.show_hint,
             )
-            texts.append((prompt, rationale.completion, rationale.weight))
+            # A stop string after a blank line leaves that line behind.
+            response = rationale.completion.rstrip()
+            texts.append((prompt, response, rationale.weight))
         examples = tokenize_examples(self._preprocessor, texts)
         for rationale, example in zip(rationales, examples, strict=True):
             if len(example) > self.row_length:
@@ -577,9 +671,10 @@ class StarIterationCallback(keras.callbacks.Callback):
         if self.n_eval_samples is not None and self.n_eval_samples < len(problems):
             problems = self._random(0, "eval").sample(problems, self.n_eval_samples)
         rationales = self._attempt(iteration, "evaluation", problems)
-        return self._accuracy("eval_accuracy", rationales, "eval") | {
-            "eval_seconds": time.monotonic() - start
-        }
+        figures = self._accuracy("eval_accuracy", rationales, "eval")
+        for name, share in shares_unread(rationales).items():
+            figures[f"eval_{name}"] = share
+        return figures | {"eval_seconds": time.monotonic() - start}
 
     def _finish_iteration(self, iteration, figures):
         if iteration:
@@ -610,11 +705,16 @@ class StarIterationCallback(keras.callbacks.Callback):
     _weights_iteration = None
 
     def _accuracy(self, name, rationales, split="train"):
-        return accuracy_by_class(
+        figures = accuracy_by_class(
             [(r.problem_class, r.verdict) for r in rationales],
             name,
             classes={problem.problem_class for problem in self._problems[split]},
         )
+        if type(self.task).extract_answer_flexible is not Task.extract_answer_flexible:
+            by_id = {problem.id: problem for problem in self._problems[split]}
+            flexible = flexible_accuracy(self.task, by_id, rationales)
+            figures[f"{name}_flexible"] = flexible
+        return figures
 
     def _random(self, iteration, purpose):
         return random.Random(f"{self.seed} {iteration} {purpose}")

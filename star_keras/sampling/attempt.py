@@ -18,7 +18,7 @@ def build_prompt(task: Task, problem: Problem, *, prefix: str, hint: bool) -> st
 
 def attempt(
     task: Task,
-    problems: Sequence[Problem],
+    todo: Sequence[tuple[Problem, int]],
     sampler: Sampler,
     *,
     kind: PromptKind,
@@ -30,7 +30,7 @@ def attempt(
 
     Args:
         task: Their task.
-        problems: What to try.
+        todo: Pairs of a problem and the number of the sample, from 0.
         sampler: Samples the completions.
         kind: `"rationalization"` shows the answers as hints.
         prefix: The few-shot prompt.
@@ -46,14 +46,14 @@ def attempt(
         SampleRequest(
             prompt=build_prompt(task, problem, prefix=prefix, hint=hint),
             name=problem.id,
-            seed=(iteration, zlib.crc32(problem.id.encode()), 0, int(hint)),
+            seed=(iteration, zlib.crc32(problem.id.encode()), sample, int(hint)),
         )
-        for problem in problems
+        for problem, sample in todo
     ]
     for batch in sampler.sample(requests, stop=task.stop):
         rationales = []
         for i, completion in batch:
-            problem = problems[i]
+            problem, sample = todo[i]
             answer, verdict = grade(
                 task, problem, completion.text, check_working=check_working
             )
@@ -63,9 +63,10 @@ def attempt(
                     iteration=iteration,
                     problem=problem.id,
                     problem_class=problem.problem_class,
-                    sample=0,
+                    sample=sample,
                     prompt_kind=kind,
                     completion=completion.text,
+                    finish_reason=completion.finish_reason,
                     answer=answer,
                     verdict=verdict,
                     weight=float(trainable),

@@ -1,14 +1,24 @@
 """Tasks: problems, and how their text is made and read."""
 
 from star_keras.tasks.arithmetic import Arithmetic
+from star_keras.tasks.commonsense_qa import CommonsenseQA
+from star_keras.tasks.gsm8k import GSM8K
 from star_keras.tasks.jsonl import JsonLines
+from star_keras.tasks.sources import read_problems
 from star_keras.tasks.task import FewShotExample, Problem, Task
 
-TASKS = {"arithmetic": Arithmetic, "jsonl": JsonLines}
+TASKS = {
+    "arithmetic": Arithmetic,
+    "commonsense_qa": CommonsenseQA,
+    "gsm8k": GSM8K,
+    "jsonl": JsonLines,
+}
 
 __all__ = [
     "Arithmetic",
+    "CommonsenseQA",
     "FewShotExample",
+    "GSM8K",
     "JsonLines",
     "Problem",
     "TASKS",
@@ -17,19 +27,40 @@ __all__ = [
 ]
 
 
-def get(name: str, **kwargs) -> Task:
+def get(name: str, *, prompts_file=None, **kwargs) -> Task:
     """A task by its name.
 
     Args:
-        name: `"arithmetic"` or `"jsonl"`.
+        name: A key of `TASKS`.
+        prompts_file: A JSON-lines file of worked examples, lines like the
+            task's problems with a `rationale`, in place of the task's own.
         **kwargs: Arguments of the task's constructor.
 
     Raises:
-        ValueError: if there is no such task.
+        ValueError: if there is no such task, or a line is no worked example
+            whose response has the right answer.
     """
     if name not in TASKS:
         raise ValueError(
             "Invalid value for argument `name`. Expected one of "
             f"{sorted(TASKS)}. Received: name={name!r}."
         )
-    return TASKS[name](**kwargs)
+    task = TASKS[name](**kwargs)
+    if prompts_file is not None:
+        problems, examples = read_problems(prompts_file, task.make_problem, "example")
+        if problems or not examples:
+            raise ValueError(
+                f"{prompts_file}: expected worked examples, each with a 'rationale'. "
+                f"Received: {len(examples)} with and {len(problems)} without."
+            )
+        for example in examples:
+            response = task.format_response(example.rationale, example.problem)
+            answer = task.extract_answer(response)
+            if answer is None or not task.is_correct(answer, example.problem):
+                raise ValueError(
+                    f"{prompts_file}: the response of example {example.problem.id!r} "
+                    f"does not read as its answer {example.problem.answer!r}. "
+                    f"Received: {response!r}, read as {answer!r}."
+                )
+        task.few_shot_examples = examples
+    return task

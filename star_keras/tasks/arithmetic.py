@@ -170,7 +170,7 @@ class Arithmetic(Task):
         part = {"train": 2, "eval": 1, "extrapolation": 1}[split]
         return [p for n in lengths for p in self._problems_of_length(n)[part]]
 
-    @property
+    @functools.cached_property
     def few_shot_examples(self) -> list[FewShotExample]:
         return [
             FewShotExample(
@@ -184,10 +184,10 @@ class Arithmetic(Task):
         target = f"Target: {problem.answer}" if hint else "Target:"
         return f"Input:\n{problem.question}\n{target}\n"
 
-    def format_response(self, rationale: str, answer: str) -> str:
+    def format_response(self, rationale: str, problem: Problem) -> str:
         if not rationale:
-            return answer
-        return f"<scratch>\n{rationale}\n</scratch>\n{answer}"
+            return problem.answer
+        return f"<scratch>\n{rationale}\n</scratch>\n{problem.answer}"
 
     def extract_answer(self, completion: str) -> str | None:
         answer = completion.rpartition("</scratch>")[2].strip()
@@ -197,7 +197,7 @@ class Arithmetic(Task):
 
     def working_is_valid(self, completion: str, problem: Problem) -> bool:
         rationale = scratchpad(*_operands(problem.question))
-        return completion.strip() == self.format_response(rationale, problem.answer)
+        return completion.strip() == self.format_response(rationale, problem)
 
 
 def make_problem(first: str, second: str) -> Problem:

@@ -11,8 +11,8 @@ example instead of a problem.
 import functools
 from pathlib import Path
 
-from star_keras.json_lines import parse_json_line
-from star_keras.tasks.task import FewShotExample, Problem, Task
+from star_keras.tasks.sources import read_problems
+from star_keras.tasks.task import Task
 
 
 class JsonLines(Task):
@@ -43,47 +43,11 @@ class JsonLines(Task):
 
     @functools.cache  # noqa: B019 (lives as long as its run)
     def _read(self, split):
-        path = self._paths[split]
-        problems, examples, ids = [], [], set()
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                record = parse_json_line(line, {"question", "answer"}, path, number)
-                for name in ("question", "answer"):
-                    if not isinstance(record[name], str | int | float):
-                        raise ValueError(
-                            f"{path}, line {number}: expected a text or a number as "
-                            f"{name!r}. Received: {record[name]!r}."
-                        )
-                problem = Problem(
-                    id=str(record.get("id", f"{split}-{number}")),
-                    question=str(record["question"]),
-                    answer=str(record["answer"]).strip(),
-                    problem_class=str(record.get("class", "")),
-                )
-                if not problem.answer:
-                    raise ValueError(
-                        f"{path}, line {number}: the answer is empty. "
-                        "Give it one, or leave the line out."
-                    )
-                if problem.id in ids:
-                    raise ValueError(
-                        f"{path}, line {number}: the id {problem.id!r} comes twice. "
-                        "Ids must be unique in a file."
-                    )
-                ids.add(problem.id)
-                if split == "train" and "rationale" in record:
-                    examples.append(
-                        FewShotExample(problem=problem, rationale=record["rationale"])
-                    )
-                else:
-                    problems.append(problem)
-        return problems, examples
+        return read_problems(self._paths[split], self.make_problem, split)
 
     def problems(self, split):
         return self._read(split)[0]
 
-    @property
+    @functools.cached_property
     def few_shot_examples(self):
         return self._read("train")[1]

@@ -81,16 +81,20 @@ class Task:
             return f"Q: {problem.question} ({problem.answer})\nA:"
         return f"Q: {problem.question}\nA:"
 
-    def format_response(self, rationale: str, answer: str) -> str:
-        """The completion that holds this rationale (or none) and answer."""
+    def format_response(self, rationale: str, problem: Problem) -> str:
+        """The completion that holds this rationale (or none) and the answer."""
         rationale = f" {rationale}" if rationale else ""
-        return f"{rationale} {self.answer_marker} {answer}."
+        return f"{rationale} {self.answer_marker} {problem.answer}."
 
     def extract_answer(self, completion: str) -> str | None:
         """The final answer in a completion, `None` if it cannot be read."""
         _, found, answer = completion.rpartition(self.answer_marker)
         answer = answer.strip().removesuffix(".").strip()
         return answer if found and answer else None
+
+    def extract_answer_flexible(self, completion: str) -> str | None:
+        """A more generous reading, reported beside the strict one."""
+        return self.extract_answer(completion)
 
     def is_correct(self, answer: str, problem: Problem) -> bool:
         """Whether an extracted answer is the problem's."""
@@ -102,3 +106,35 @@ class Task:
         Asked only by `check_working`; a task that cannot tell says yes.
         """
         return True
+
+    def rationale_key(self, completion: str) -> str:
+        """What two completions share that count as the same rationale."""
+        return " ".join(completion.split())
+
+    def make_problem(self, record: dict, default_id: str) -> Problem:
+        """The problem that a line of a JSON-lines file holds.
+
+        Args:
+            record: Has `question` and `answer`, and optionally `id` and `class`.
+            default_id: Its id if it has none.
+
+        Raises:
+            ValueError: if it is malformed; the caller adds file and line.
+        """
+        for name in ("question", "answer"):
+            if name not in record:
+                raise ValueError(f"missing {name!r}. Received: {sorted(record)}.")
+            if not isinstance(record[name], str | int | float):
+                raise ValueError(
+                    f"expected a text or a number as {name!r}. Received: "
+                    f"{record[name]!r}."
+                )
+        answer = str(record["answer"]).strip()
+        if not answer:
+            raise ValueError("the answer is empty. Give it one, or leave the line out.")
+        return Problem(
+            id=str(record.get("id", default_id)),
+            question=str(record["question"]),
+            answer=answer,
+            problem_class=str(record.get("class", "")),
+        )

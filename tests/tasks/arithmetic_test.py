@@ -33,7 +33,7 @@ def test_scratchpad_adds_and_reads_back(pair):
     lines = scratchpad(first, second).splitlines()
     assert int(lines[-1].replace(" ", "")) == int(first) + int(second)
     assert len(lines) == len(first) + 2
-    response = task.format_response(scratchpad(first, second), problem.answer)
+    response = task.format_response(scratchpad(first, second), problem)
     assert task.extract_answer(response) == problem.answer
     assert task.working_is_valid(response, problem)
 
@@ -42,7 +42,7 @@ def test_wrong_step_with_the_right_answer_is_invalid_working():
     task = Arithmetic()
     problem = make_problem("624", "259")
     response = task.format_response(
-        PAPER_EXAMPLE.replace("6 + 2 , 8 3 C: 0", "6 + 2 , 7 3 C: 0"), problem.answer
+        PAPER_EXAMPLE.replace("6 + 2 , 8 3 C: 0", "6 + 2 , 7 3 C: 0"), problem
     )
     assert task.extract_answer(response) == problem.answer
     assert not task.working_is_valid(response, problem)

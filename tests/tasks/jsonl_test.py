@@ -39,7 +39,7 @@ def test_lines_with_a_rationale_are_the_few_shot_prompt(make_task):
     )
     assert [p.answer for p in task.problems("train")] == ["3"]
     (example,) = task.few_shot_examples
-    response = task.format_response(example.rationale, example.problem.answer)
+    response = task.format_response(example.rationale, example.problem)
     assert task.extract_answer(response) == "2"
 
 
