@@ -12,54 +12,27 @@ import tempfile
 from pathlib import Path
 
 import keras
-import keras_hub
 from absl import app, flags
 
-from star_keras import distribution, packing, prompts, tasks
+from experiments.common import load_model, make_sampler, make_task
+from star_keras import packing, prompts
 from star_keras.callbacks import StarIterationCallback, get_step_schedule
 from star_keras.evaluation import evaluate
 from star_keras.json_lines import write_json_lines
 from star_keras.models import GPTJCausalLM
-from star_keras.sampling import BatchSampler
-
-PRESETS_DIR = Path(__file__).parent / "presets"
 
 FLAGS = flags.FLAGS
 
 # === Run ===
 flags.DEFINE_string("run_dir", None, "Directory of the run. Needed unless --dry_run.")
-flags.DEFINE_integer("seed", 0, "Seed of draws, orders and samples.")
 flags.DEFINE_bool("dry_run", False, "Print prompts, rows and plan; train nothing.")
 flags.DEFINE_integer("verbose", 2, "0 is silent, 1 has bars, 2 a line an iteration.")
 
-# === Task ===
-flags.DEFINE_string("task", "arithmetic", f"One of {', '.join(sorted(tasks.TASKS))}.")
-flags.DEFINE_list("digits", ["1", "2", "3", "4", "5"], "arithmetic: lengths.")
-flags.DEFINE_integer("train_problems", 10_000, "arithmetic: problems a length.")
-flags.DEFINE_integer("eval_problems", 200, "arithmetic: held-out problems a length.")
-flags.DEFINE_integer("examples_per_length", 2, "arithmetic: in the few-shot prompt.")
-flags.DEFINE_string("train_path", None, "jsonl: file of training problems.")
-flags.DEFINE_string("eval_path", None, "jsonl: file of held-out problems.")
-flags.DEFINE_list(
-    "extra_eval_splits", [], "Splits that the final model is evaluated on as well."
-)
-
 # === Model ===
-flags.DEFINE_string(
-    "preset", "arithmetic_base", "Base model: a name in experiments/presets, or a path."
-)
-flags.DEFINE_string("dtype", "float32", "E.g. float32, bfloat16, mixed_bfloat16.")
 flags.DEFINE_bool("gradient_checkpointing", False, "Recompute activations (GPT-J).")
-flags.DEFINE_string(
-    "mesh", None, 'E.g. "batch:2,model:4" (GPT-J). Default: one device.'
+flags.DEFINE_integer(
+    "lora_rank", None, "Train low-rank adapters of the attention alone.", lower_bound=1
 )
-
-# === Sampling ===
-flags.DEFINE_integer("max_new_tokens", 256, "Longest completion, in tokens.")
-flags.DEFINE_integer("sample_batch_size", 64, "Completions sampled together.")
-flags.DEFINE_float("temperature", 0.0, "0 is greedy. Evaluation always is.")
-flags.DEFINE_integer("top_k", None, "Sample among the k likeliest tokens.")
-flags.DEFINE_float("top_p", None, "Sample among the likeliest with this probability.")
 
 # === Outer loop ===
 flags.DEFINE_integer("iterations", 10, "Iterations of the outer loop.")
@@ -75,9 +48,20 @@ flags.DEFINE_bool("no_prompt", False, "Sample without worked examples.")
 flags.DEFINE_bool("few_shot_train", False, "Train with the worked examples.")
 flags.DEFINE_bool("direct", False, "Train on the answers alone.")
 flags.DEFINE_integer("copy_n", 0, "Earlier iterations whose rationales count again.")
+flags.DEFINE_integer("samples_per_problem", 1, "Needs a --temperature above 0.")
+flags.DEFINE_bool("drop_duplicates", False, "Train on a problem's rationales once.")
+flags.DEFINE_integer("max_rationales_per_problem", None, "Default: all.")
+flags.DEFINE_bool("weigh_by_problem", False, "Weigh each by 1 / its problem's.")
+flags.DEFINE_integer(
+    "mastered_after", 0, "Iterations all right after which a problem is mastered."
+)
+flags.DEFINE_float("p_mastered", 0.25, "Share of the mastered that are sampled.")
 flags.DEFINE_bool("check_working", False, "Keep only rationales with right steps.")
 flags.DEFINE_enum("on_empty", "continue", ["continue", "stop"], "If nothing is kept.")
 flags.DEFINE_bool("skip_eval", False, "Do not evaluate.")
+flags.DEFINE_list(
+    "extra_eval_splits", [], "Splits that the final model is evaluated on as well."
+)
 flags.DEFINE_integer("keep_weights", 1, "Iterations whose weights stay on disk.")
 
 # === Training ===
@@ -96,19 +80,6 @@ flags.DEFINE_float("beta_2", 0.999, "Adam's.")
 flags.DEFINE_float("clipnorm", 1.0, "Global norm that gradients are clipped to.")
 
 
-def make_task():
-    arguments = {
-        "arithmetic": {
-            "digits": [int(n) for n in FLAGS.digits],
-            "train_problems": FLAGS.train_problems,
-            "eval_problems": FLAGS.eval_problems,
-            "examples_per_length": FLAGS.examples_per_length,
-        },
-        "jsonl": {"train_path": FLAGS.train_path, "eval_path": FLAGS.eval_path},
-    }
-    return tasks.get(FLAGS.task, **arguments.get(FLAGS.task, {}))
-
-
 def make_steps():
     arguments = {
         "exponential": {"start": FLAGS.start_steps, "growth": FLAGS.growth},
@@ -116,19 +87,6 @@ def make_steps():
         "epochs": {"base_epochs": FLAGS.base_epochs, "add_epochs": FLAGS.add_epochs},
     }
     return get_step_schedule(FLAGS.schedule, **arguments.get(FLAGS.schedule, {}))
-
-
-def load_model(preset, **kwargs):
-    """The causal LM of a preset: a name in `experiments/presets`, or a path."""
-    path = PRESETS_DIR / preset if (PRESETS_DIR / preset).is_dir() else Path(preset)
-    if not (path / "config.json").is_file() and "://" not in preset:
-        names = sorted(p.name for p in PRESETS_DIR.iterdir() if p.is_dir())
-        raise ValueError(
-            f"There is no preset {preset!r}. Expected one of {names}, the path of "
-            "a preset directory, or a handle like kaggle://... ."
-        )
-    source = str(path) if path.is_dir() else preset
-    return keras_hub.models.CausalLM.from_preset(source, **kwargs)
 
 
 def make_optimizer():
@@ -205,8 +163,6 @@ def print_dry_run(star, task, preprocessor):
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
-    if FLAGS.task == "jsonl" and not (FLAGS.train_path and FLAGS.eval_path):
-        raise app.UsageError("--task=jsonl needs --train_path and --eval_path.")
     if FLAGS.run_dir is None and not FLAGS.dry_run:
         raise app.UsageError("--run_dir is needed unless --dry_run is given.")
 
@@ -218,9 +174,7 @@ def main(argv):
         raise app.UsageError(
             f"--extra_eval_splits has {unknown}. Expected some of {list(task.splits)}."
         )
-    if FLAGS.mesh:
-        keras.distribution.set_distribution(distribution.model_parallel(FLAGS.mesh))
-    model = load_model(FLAGS.preset, dtype=FLAGS.dtype)
+    model = load_model()
     if FLAGS.gradient_checkpointing:
         if not isinstance(model, GPTJCausalLM):
             raise app.UsageError(
@@ -228,6 +182,11 @@ def main(argv):
                 f"{FLAGS.preset!r} is a {type(model).__name__}."
             )
         model.backbone.gradient_checkpointing = True
+    if FLAGS.lora_rank:
+        model.backbone.enable_lora(FLAGS.lora_rank)
+        for layer in model.layers:
+            if layer is not model.backbone:  # such as an untied head
+                layer.trainable = False
     model.compile(
         optimizer=make_optimizer(),
         loss=keras.losses.SparseCategoricalCrossentropy(
@@ -237,20 +196,9 @@ def main(argv):
     )
 
     # === Samplers and outer loop ===
-    sizes = {
-        "max_new_tokens": FLAGS.max_new_tokens,
-        "batch_size": FLAGS.sample_batch_size,
-        "seed": FLAGS.seed,
-    }
-    sampler = BatchSampler(
-        model,
-        temperature=FLAGS.temperature,
-        top_k=FLAGS.top_k,
-        top_p=FLAGS.top_p,
-        **sizes,
-    )
+    sampler = make_sampler(model)
     # One sampler for both where it can be: it compiles once.
-    eval_sampler = BatchSampler(model, **sizes) if FLAGS.temperature else sampler
+    eval_sampler = make_sampler(model, greedy=True) if FLAGS.temperature else sampler
     star = StarIterationCallback(
         model,
         task,
@@ -269,6 +217,12 @@ def main(argv):
         few_shot_train=FLAGS.few_shot_train,
         direct=FLAGS.direct,
         copy_n=FLAGS.copy_n,
+        samples_per_problem=FLAGS.samples_per_problem,
+        drop_duplicates=FLAGS.drop_duplicates,
+        max_rationales_per_problem=FLAGS.max_rationales_per_problem,
+        weigh_by_problem=FLAGS.weigh_by_problem,
+        mastered_after=FLAGS.mastered_after,
+        p_mastered=FLAGS.p_mastered,
         check_working=FLAGS.check_working,
         on_empty=FLAGS.on_empty,
         skip_eval=FLAGS.skip_eval,

@@ -654,3 +654,31 @@ def test_other_keras_hub_models_go_through_two_iterations(make_star, make):
     x, y, sample_weight = next(star._training_batches())
     assert set(x) == {"token_ids", "padding_mask"}
     assert y.shape == (3, 128)
+
+
+# === LoRA ===
+
+
+def test_adapters_start_anew_each_iteration_and_nothing_else_changes(
+    make_star, make_model
+):
+    model = make_model()
+    model.backbone.enable_lora(2)
+    model.lm_head.trainable = False
+    model.compile(optimizer=keras.optimizers.Adam(1e-2), weighted_metrics=[])
+    first = {v.path: np.array(v.value) for v in model.weights}
+    starts = []
+
+    class SeeStart(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch == 0:
+                starts.append({v.path: np.array(v.value) for v in model.weights})
+
+    fit(make_star(model=model), 2, [SeeStart()])
+    assert len(starts) == 2
+    for start in starts:
+        for path, value in first.items():
+            np.testing.assert_array_equal(start[path], value)
+    changed = {v.path for v in model.weights if (v.value != first[v.path]).any()}
+    assert changed == {v.path for v in model.trainable_variables}
+    assert all("lora_kernel" in path for path in changed)

@@ -1,0 +1,107 @@
+"""Flags and parts that the scripts share: task, model, sampler."""
+
+from pathlib import Path
+
+import keras
+import keras_hub
+from absl import app, flags
+
+from star_keras import distribution, tasks
+from star_keras.sampling import BatchSampler
+
+PRESETS_DIR = Path(__file__).parent / "presets"
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_integer("seed", 0, "Seed of draws, orders and samples.")
+
+# === Task ===
+flags.DEFINE_string("task", "arithmetic", f"One of {', '.join(sorted(tasks.TASKS))}.")
+flags.DEFINE_string(
+    "data_dir", None, "commonsense_qa, gsm8k: directory of the official files."
+)
+flags.DEFINE_string("train_path", None, "JSON lines to train on. Not for arithmetic.")
+flags.DEFINE_string("eval_path", None, "JSON lines held out. Not for arithmetic.")
+flags.DEFINE_string("prompts_file", None, "JSON lines of worked examples to show.")
+flags.DEFINE_integer(
+    "validation_problems", 500, "gsm8k: training problems held out as `eval`."
+)
+flags.DEFINE_list("digits", ["1", "2", "3", "4", "5"], "arithmetic: lengths.")
+flags.DEFINE_integer("train_problems", 10_000, "arithmetic: problems a length.")
+flags.DEFINE_integer("eval_problems", 200, "arithmetic: held-out problems a length.")
+flags.DEFINE_integer("examples_per_length", 2, "arithmetic: in the few-shot prompt.")
+
+# === Model ===
+flags.DEFINE_string(
+    "preset", "arithmetic_base", "Base model: a name in experiments/presets, or a path."
+)
+flags.DEFINE_string("dtype", "float32", "E.g. float32, bfloat16, mixed_bfloat16.")
+flags.DEFINE_string(
+    "mesh", None, 'E.g. "batch:2,model:4" (GPT-J). Default: one device.'
+)
+
+# === Sampling ===
+flags.DEFINE_integer("max_new_tokens", 256, "Longest completion, in tokens.")
+flags.DEFINE_integer("sample_batch_size", 64, "Completions sampled together.")
+flags.DEFINE_float("temperature", 0.0, "0 is greedy.")
+flags.DEFINE_integer("top_k", None, "Sample among the k likeliest tokens.")
+flags.DEFINE_float("top_p", None, "Sample among the likeliest with this probability.")
+
+
+def make_task():
+    """The task of the flags."""
+    if FLAGS.task == "jsonl" and not (FLAGS.train_path and FLAGS.eval_path):
+        raise app.UsageError("--task=jsonl needs --train_path and --eval_path.")
+    files = {"train_path": FLAGS.train_path, "eval_path": FLAGS.eval_path}
+    arguments = {
+        "arithmetic": {
+            "digits": [int(n) for n in FLAGS.digits],
+            "train_problems": FLAGS.train_problems,
+            "eval_problems": FLAGS.eval_problems,
+            "examples_per_length": FLAGS.examples_per_length,
+        },
+        "commonsense_qa": {"data_dir": FLAGS.data_dir, **files},
+        "gsm8k": {
+            "data_dir": FLAGS.data_dir,
+            "validation_problems": FLAGS.validation_problems,
+            **files,
+        },
+        "jsonl": files,
+    }
+    return tasks.get(
+        FLAGS.task, prompts_file=FLAGS.prompts_file, **arguments.get(FLAGS.task, {})
+    )
+
+
+def load_model():
+    """The causal LM of `--preset`, in `--dtype`, over `--mesh`."""
+    if FLAGS.mesh:
+        keras.distribution.set_distribution(distribution.model_parallel(FLAGS.mesh))
+    preset = FLAGS.preset
+    path = PRESETS_DIR / preset if (PRESETS_DIR / preset).is_dir() else Path(preset)
+    if not (path / "config.json").is_file() and "://" not in preset:
+        names = sorted(p.name for p in PRESETS_DIR.iterdir() if p.is_dir())
+        raise ValueError(
+            f"There is no preset {preset!r}. Expected one of {names}, the path of "
+            "a preset directory, or a handle like kaggle://... ."
+        )
+    source = str(path) if path.is_dir() else preset
+    return keras_hub.models.CausalLM.from_preset(source, dtype=FLAGS.dtype)
+
+
+def make_sampler(model, *, greedy=False):
+    """The sampler of the flags; with `greedy` without their temperature."""
+    choices = {}
+    if not greedy:
+        choices = {
+            "temperature": FLAGS.temperature,
+            "top_k": FLAGS.top_k,
+            "top_p": FLAGS.top_p,
+        }
+    return BatchSampler(
+        model,
+        max_new_tokens=FLAGS.max_new_tokens,
+        batch_size=FLAGS.sample_batch_size,
+        seed=FLAGS.seed,
+        **choices,
+    )

@@ -1,0 +1,99 @@
+"""The baselines and the evaluation, from their command lines."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(script, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", f"experiments.{script}", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+
+
+@pytest.fixture
+def tiny(make_model, tmp_path):
+    make_model(num_layers=1).save_to_preset(str(tmp_path / "preset"))
+    return [
+        f"--preset={tmp_path / 'preset'}",
+        "--digits=1,2",
+        "--eval_problems=3",
+        "--examples_per_length=1",
+        "--max_new_tokens=16",
+    ]
+
+
+def read(directory):
+    figures = json.loads((directory / "figures.json").read_text())
+    lines = (directory / "completions.jsonl").read_text().splitlines()
+    return figures, [json.loads(line) for line in lines]
+
+
+@pytest.mark.slow
+def test_several_samples_give_pass_at_k_and_maj_at_k(tiny, tmp_path):
+    output = tmp_path / "out"
+    result = run(
+        "evaluate", *tiny, f"--output={output}", "--num_samples=3", "--temperature=1"
+    )
+    assert result.returncode == 0, result.stderr
+    figures, completions = read(output)
+    assert {"accuracy", "accuracy/2_digits", "pass@1", "pass@3", "maj@3"} <= set(
+        figures
+    )
+    assert (figures["num_problems"], figures["num_samples"]) == (6, 3)
+    assert [c["sample"] for c in completions] == [0, 1, 2] * 6
+    # Samples of a problem differ: their seeds do.
+    assert len({c["completion"] for c in completions[:3]}) == 3
+
+
+@pytest.mark.slow
+def test_few_shot_evaluates_direct_and_chain_of_thought(tiny, tmp_path):
+    result = run("few_shot", *tiny, f"--output={tmp_path}", "--num_problems=2")
+    assert result.returncode == 0, result.stderr
+    for name in ("direct", "chain_of_thought"):
+        figures, completions = read(tmp_path / name)
+        assert figures["num_problems"] == len(completions) == 2
+
+
+@pytest.mark.slow
+def test_direct_trains_on_answers_alone(tiny, tmp_path):
+    result = run(
+        "direct",
+        *tiny,
+        f"--run_dir={tmp_path / 'run'}",
+        "--n_train_samples=6",
+        "--start_steps=2",
+        "--row_length=64",
+        "--batch_size=2",
+        "--verbose=0",
+        "--lora_rank=2",
+    )
+    assert result.returncode == 0, result.stderr
+    samples = (tmp_path / "run" / "samples" / "iteration_0001.jsonl").read_text()
+    records = [json.loads(line) for line in samples.splitlines()]
+    direct = [r for r in records if r["prompt_kind"] == "direct"]
+    assert len(direct) == 6
+    assert all(r["completion"] == r["answer"] for r in direct)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--output=x", "--split=moon"], "--split=moon is not a split of arithmetic"),
+        (["--output=x", "--num_samples=2"], "--num_samples=2 needs a --temperature"),
+        ([], "--output is needed"),
+        (["--output=x", "--task=jsonl"], "needs --train_path and --eval_path"),
+    ],
+)
+def test_bad_flags_are_named(arguments, message):
+    result = run("evaluate", *arguments)
+    assert result.returncode != 0
+    assert message in result.stderr + result.stdout
