@@ -7,6 +7,7 @@ import keras_hub
 from absl import app, flags
 
 from star_keras import distribution, tasks
+from star_keras.models import GPTJCausalLM, find_hugging_face_gpt_j
 from star_keras.sampling import BatchSampler
 
 PRESETS_DIR = Path(__file__).parent / "presets"
@@ -83,10 +84,12 @@ def load_model():
         names = sorted(p.name for p in PRESETS_DIR.iterdir() if p.is_dir())
         raise ValueError(
             f"There is no preset {preset!r}. Expected one of {names}, the path of "
-            "a preset directory, or a handle like kaggle://... ."
+            "a preset or Hugging Face directory, or a handle like hf://... ."
         )
     source = str(path) if path.is_dir() else preset
-    return keras_hub.models.CausalLM.from_preset(source, dtype=FLAGS.dtype)
+    is_gpt_j = find_hugging_face_gpt_j(source) is not None
+    kind = GPTJCausalLM if is_gpt_j else keras_hub.models.CausalLM
+    return kind.from_preset(source, dtype=FLAGS.dtype)
 
 
 def make_sampler(model, *, greedy=False):

@@ -121,8 +121,8 @@ def mixture(draw, count, held_out, *, additions, worked, strings, hints):
     for kind in draw.choices(kinds, shares, k=count):
         hint = draw.random() < hints
         if kind == "worked":
-            # Half with a hint: without one they are soon known by heart.
-            yield addition_example(*draw.choice(worked[1]), draw.random() < 0.5)
+            # Most with a hint: without one they are soon known by heart.
+            yield addition_example(*draw.choice(worked[1]), draw.random() < 0.75)
         elif kind == "strings":
             yield string_example(draw, draw.choice(strings[1]), hint)
         else:
@@ -242,8 +242,8 @@ def main(argv):
             36_000,
             {
                 "additions": {1: 0.15, 2: 0.35},
-                "worked": (0.1, worked),
-                "strings": (0.4, lengths),
+                "worked": (0.06, worked),
+                "strings": (0.44, lengths),
                 "hints": 0.3,
             },
         ),

@@ -7,6 +7,16 @@ from star_keras.models.gpt_j_causal_lm_preprocessor import (
     GPTJCausalLMPreprocessor,
 )
 from star_keras.models.gpt_j_decoder import GPTJDecoder
+from star_keras.models.gpt_j_hugging_face import (
+    find_hugging_face_gpt_j,
+    load_hugging_face,
+    load_tokenizer,
+    save_hugging_face,
+)
+from star_keras.models.gpt_j_mesh_transformer import (
+    load_mesh_transformer,
+    save_mesh_transformer,
+)
 from star_keras.models.gpt_j_tokenizer import GPTJTokenizer
 
 __all__ = [
@@ -16,4 +26,10 @@ __all__ = [
     "GPTJCausalLMPreprocessor",
     "GPTJDecoder",
     "GPTJTokenizer",
+    "find_hugging_face_gpt_j",
+    "load_hugging_face",
+    "load_mesh_transformer",
+    "load_tokenizer",
+    "save_hugging_face",
+    "save_mesh_transformer",
 ]

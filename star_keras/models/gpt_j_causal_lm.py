@@ -8,6 +8,10 @@ from star_keras.models.gpt_j_backbone import GPTJBackbone, OptionalPackedInputs
 from star_keras.models.gpt_j_causal_lm_preprocessor import (
     GPTJCausalLMPreprocessor,
 )
+from star_keras.models.gpt_j_hugging_face import (
+    find_hugging_face_gpt_j,
+    load_hugging_face,
+)
 
 
 @keras.saving.register_keras_serializable(package="star_keras")
@@ -64,6 +68,21 @@ class GPTJCausalLM(OptionalPackedInputs, CausalLM):
                 from_logits=True, reduction="mean_with_sample_weight"
             )
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
+
+    @classmethod
+    def from_preset(cls, preset, load_weights=True, **kwargs):
+        """A model from a preset, or from a Hugging Face GPT-J.
+
+        Args:
+            preset: Directory that `save_to_preset()` or transformers wrote, or
+                a handle like `"hf://EleutherAI/gpt-j-6b"`.
+            load_weights: bool. Defaults to `True`.
+            **kwargs: Arguments of the backbone, e.g. `dtype="bfloat16"`.
+        """
+        directory = find_hugging_face_gpt_j(preset)
+        if directory is None:
+            return super().from_preset(preset, load_weights=load_weights, **kwargs)
+        return load_hugging_face(cls, directory, load_weights, **kwargs)
 
     # KerasHub would put the optimizer's state into a preset as well.
 

@@ -1,0 +1,82 @@
+"""Checkpoints through the command line of experiments.convert."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from star_keras.models import GPTJCausalLM
+
+ROOT = Path(__file__).parents[2]
+
+
+def convert(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "experiments.convert", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+
+
+def sums(result):
+    assert result.returncode == 0, result.stderr
+    found = re.search(r"logits: sum (\S+), sum of absolutes (\S+)", result.stdout)
+    return [float(number) for number in found.groups()]
+
+
+@pytest.mark.slow
+def test_preset_to_hugging_face_to_mesh_and_back_keeps_the_logits(make_model, tmp_path):
+    model = make_model(
+        vocabulary_size=258, hidden_dim=16, intermediate_dim=64, rotary_dim=4
+    )
+    model.save_to_preset(str(tmp_path / "preset"))
+    config = {
+        "layers": 2,
+        "d_model": 16,
+        "n_heads": 2,
+        "n_vocab": 258,
+        "pe_rotary_dims": 4,
+        "seq": 256,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    first = sums(
+        convert(
+            f"--source={tmp_path / 'preset'}",
+            "--to=hugging_face",
+            f"--output={tmp_path / 'hf'}",
+        )
+    )
+    second = sums(
+        convert(
+            f"--source={tmp_path / 'hf'}",
+            "--to=mesh_transformer",
+            "--shards=2",
+            f"--output={tmp_path / 'mesh'}",
+        )
+    )
+    assert second == pytest.approx(first, rel=1e-5)
+    third = sums(
+        convert(
+            f"--source={tmp_path / 'mesh'}",
+            f"--mesh_config={tmp_path / 'config.json'}",
+            f"--tokenizer={tmp_path / 'hf'}",
+            "--to=preset",
+            f"--output={tmp_path / 'again'}",
+        )
+    )
+    assert third[1] == pytest.approx(first[1], rel=1e-2)  # bfloat16
+    again = GPTJCausalLM.from_preset(str(tmp_path / "again"))
+    again.compile(sampler="greedy")
+    assert again.generate("12 + 3", max_length=10).startswith("12 + 3")
+
+
+def test_what_is_no_checkpoint_is_named(tmp_path):
+    result = convert(
+        f"--source={tmp_path}", "--to=preset", f"--output={tmp_path / 'out'}"
+    )
+    assert result.returncode != 0
+    assert f"--source={tmp_path} is no checkpoint" in result.stderr + result.stdout
