@@ -8,7 +8,7 @@ from absl import app, flags
 
 from star_keras import distribution, tasks
 from star_keras.models import GPTJCausalLM, find_hugging_face_gpt_j
-from star_keras.sampling import BatchSampler
+from star_keras.sampling import get_sampler
 
 PRESETS_DIR = Path(__file__).parent / "presets"
 
@@ -101,7 +101,7 @@ def make_sampler(model, *, greedy=False):
             "top_k": FLAGS.top_k,
             "top_p": FLAGS.top_p,
         }
-    return BatchSampler(
+    return get_sampler(
         model,
         max_new_tokens=FLAGS.max_new_tokens,
         batch_size=FLAGS.sample_batch_size,

@@ -64,6 +64,45 @@ def _write_to_cache(cache, update, index):
     )
 
 
+def _weigh(scores, value, equation):
+    """Values weighed by `exp(scores)`, with the division of softmax left out.
+
+    Done last, on (query, head_dim) instead of (query, key), its gradient is
+    1.5 times faster on CPU.
+
+    Returns:
+        `(outputs, top, total)`: the weighted sum, and with a last axis of one
+        the highest score and the sum of the weights. All are over
+        `exp(top)`.
+    """
+    top = ops.stop_gradient(ops.max(scores, axis=-1, keepdims=True))
+    weights = ops.exp(scores - top)
+    total = ops.sum(weights, axis=-1, keepdims=True)
+    return ops.einsum(equation, ops.cast(weights, value.dtype), value), top, total
+
+
+def _attend_to_prefix(query, key, value, length):
+    """`_weigh` of a prefix that all rows share: one matrix product a head.
+
+    Args:
+        query: float tensor `(B, H, Q, D)`.
+        key, value: float tensors `(1, H, P, D)`.
+        length: int scalar. Filled places of the prefix.
+
+    Reference:
+        [Hydragen](https://arxiv.org/abs/2402.05099), section 3.
+    """
+    scores = ops.einsum(
+        "bhqd,hkd->hbqk",
+        ops.cast(query, "float32") / math.sqrt(ops.shape(query)[-1]),
+        ops.cast(key[0], "float32"),
+    )
+    filled = ops.arange(ops.shape(key)[2], dtype="int32") < length
+    scores = scores + ops.where(filled, 0.0, -1e9)
+    parts = _weigh(scores, value[0], "hbqk,hkd->hbqd")
+    return [ops.transpose(part, (1, 0, 2, 3)) for part in parts]
+
+
 @keras.saving.register_keras_serializable(package="star_keras")
 class GPTJAttention(keras.layers.Layer):
     """Multi-head self-attention with GPT-J's rotary position embedding.
@@ -87,6 +126,10 @@ class GPTJAttention(keras.layers.Layer):
             `(batch, num_heads, cache_length, head_dim)`.
         cache_update_index: int scalar, or int tensor `(batch,)`. Where the
             keys and values of the inputs go in the cache.
+        prefix_cache: `None`, or a tuple `(key, value)` of float tensors
+            `(1, num_heads, prefix_cache_length, head_dim)` that every query
+            of every row sees besides its own row.
+        prefix_length: int scalar. Places of `prefix_cache` that are filled.
 
     Returns:
         `(outputs, cache)`: a tensor `(batch, length, hidden_dim)`, and the
@@ -155,6 +198,8 @@ class GPTJAttention(keras.layers.Layer):
         positions,
         cache=None,
         cache_update_index=None,
+        prefix_cache=None,
+        prefix_length=None,
     ):
         batch, length, hidden_dim = ops.shape(hidden_states)
         # Projections see one axis of tokens: a kernel's gradient that sums
@@ -183,12 +228,17 @@ class GPTJAttention(keras.layers.Layer):
             ops.cast(key, "float32"),
         )
         scores = scores + ops.where(attention_mask, 0.0, -1e9)[:, None, :, :]
-        # The softmax's division comes last, on (query, head_dim) instead of
-        # (query, key): the gradient is then 1.5 times faster on CPU.
-        top = ops.stop_gradient(ops.max(scores, axis=-1, keepdims=True))
-        weights = ops.exp(scores - top)
-        total = ops.sum(weights, axis=-1, keepdims=True)
-        outputs = ops.einsum("bhqk,bhkd->bhqd", ops.cast(weights, value.dtype), value)
+        outputs, top, total = _weigh(scores, value, "bhqk,bhkd->bhqd")
+        if prefix_cache is not None:
+            prefix_outputs, prefix_top, prefix_total = _attend_to_prefix(
+                query, *prefix_cache, prefix_length
+            )
+            # Two softmaxes become one by the logarithms of their sums.
+            highest = ops.maximum(top, prefix_top)
+            share, prefix_share = ops.exp(top - highest), ops.exp(prefix_top - highest)
+            outputs = outputs * ops.cast(share, outputs.dtype)
+            outputs += prefix_outputs * ops.cast(prefix_share, outputs.dtype)
+            total = total * share + prefix_total * prefix_share
         outputs = ops.transpose(outputs / ops.cast(total, outputs.dtype), (0, 2, 1, 3))
         outputs = self.attention_output(
             ops.reshape(outputs, (-1, self.num_heads, self.head_dim))
@@ -202,6 +252,8 @@ class GPTJAttention(keras.layers.Layer):
         positions,
         cache=None,
         cache_update_index=None,
+        prefix_cache=None,
+        prefix_length=None,
     ):
         return (
             keras.KerasTensor(hidden_states.shape, dtype=self.compute_dtype),

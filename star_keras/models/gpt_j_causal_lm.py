@@ -95,7 +95,14 @@ class GPTJCausalLM(OptionalPackedInputs, CausalLM):
     def _not_head(self):
         return [*self.backbone._flatten_layers(), self.optimizer]
 
-    def call_with_cache(self, token_ids, cache, cache_update_index):
+    def call_with_cache(
+        self,
+        token_ids,
+        cache,
+        cache_update_index,
+        prefix_cache=None,
+        prefix_length=None,
+    ):
         """One forward pass that reads and extends a key-value cache.
 
         Args:
@@ -105,6 +112,11 @@ class GPTJCausalLM(OptionalPackedInputs, CausalLM):
             cache_update_index: int scalar, or int tensor `(batch,)` with a
                 position for each row. Position of the first of the tokens;
                 the cache must hold all positions before it.
+            prefix_cache: optional cache of batch size 1, which holds a prefix
+                that all rows share. The rows then begin behind it, and
+                `cache` and `cache_update_index` are of what follows.
+            prefix_length: int scalar. Tokens of the prefix; further places of
+                `prefix_cache` are padding.
 
         Returns:
             `(logits, hidden_states, cache)` with shapes
@@ -113,11 +125,18 @@ class GPTJCausalLM(OptionalPackedInputs, CausalLM):
         """
         x = self.backbone.token_embedding(token_ids)
         updated = []
-        for layer, layer_cache in zip(
-            self.backbone.transformer_layers, cache, strict=True
+        for layer, layer_cache, layer_prefix in zip(
+            self.backbone.transformer_layers,
+            cache,
+            prefix_cache or [None] * len(cache),
+            strict=True,
         ):
             x, layer_cache = layer(
-                x, cache=layer_cache, cache_update_index=cache_update_index
+                x,
+                cache=layer_cache,
+                cache_update_index=cache_update_index,
+                prefix_cache=layer_prefix,
+                prefix_length=prefix_length,
             )
             updated.append(layer_cache)
         hidden_states = self.backbone.layer_norm(x)

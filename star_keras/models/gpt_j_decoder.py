@@ -32,9 +32,12 @@ class GPTJDecoder(keras.layers.Layer):
         segment_ids: optional int tensor `(batch, length)`. A token sees only
             tokens of its own segment.
         positions: optional int tensor `(batch, length)`. Defaults to
-            `0, 1, 2, ...` (plus `cache_update_index`).
+            `0, 1, 2, ...` (plus `cache_update_index` and `prefix_length`).
         cache: optional tuple `(key, value)`, see `GPTJAttention`.
         cache_update_index: int scalar, or int tensor `(batch,)`.
+        prefix_cache: optional tuple `(key, value)`, see `GPTJAttention`. Only
+            together with `cache`.
+        prefix_length: int scalar.
 
     Returns:
         A tensor `(batch, length, hidden_dim)`; with a cache the tuple
@@ -120,6 +123,8 @@ class GPTJDecoder(keras.layers.Layer):
         positions=None,
         cache=None,
         cache_update_index=None,
+        prefix_cache=None,
+        prefix_length=None,
         training=None,
     ):
         length = ops.shape(hidden_states)[1]
@@ -148,10 +153,16 @@ class GPTJDecoder(keras.layers.Layer):
         keys = ops.arange(ops.shape(cache[0])[2], dtype="int32")
         mask = queries[:, :, None] >= keys[None, None, :]
         if positions is None:
-            positions = queries
+            positions = queries if prefix_cache is None else queries + prefix_length
         x = self.layer_norm(hidden_states)
         attention, cache = self.self_attention(
-            x, mask, positions, cache=cache, cache_update_index=index
+            x,
+            mask,
+            positions,
+            cache=cache,
+            cache_update_index=index,
+            prefix_cache=prefix_cache,
+            prefix_length=prefix_length,
         )
         return hidden_states + attention + self._mlp(x), cache
 

@@ -47,6 +47,7 @@ def attempt(
             prompt=build_prompt(task, problem, prefix=prefix, hint=hint),
             name=problem.id,
             seed=(iteration, zlib.crc32(problem.id.encode()), sample, int(hint)),
+            prefix=prefix,
         )
         for problem, sample in todo
     ]

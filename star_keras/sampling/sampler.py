@@ -16,11 +16,14 @@ class SampleRequest:
         seed: Numbers that name this sample within a run: (iteration, problem,
             sample number). With the sampler's seed they decide all random
             choices, whatever else is sampled beside it.
+        prefix: The beginning of the prompt that all requests of a call share:
+            the few-shot prompt. It changes nothing but the work.
     """
 
     prompt: str
     name: str
     seed: tuple[int, ...] = ()
+    prefix: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,6 +65,6 @@ class Sampler(abc.ABC):
             in any order.
 
         Raises:
-            ValueError: if a prompt leaves no room for the completion. Nothing
-                is sampled then.
+            ValueError: if a prompt leaves no room for the completion, or does
+                not begin with the prefix of the call. Nothing is sampled then.
         """

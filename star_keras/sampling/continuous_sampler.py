@@ -1,0 +1,303 @@
+"""A sampler for GPT-J: shared prefix, and slots that are filled again at once."""
+
+import dataclasses
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+import jax
+import keras
+import numpy as np
+from jax import numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+
+from star_keras.models import GPTJCausalLM
+from star_keras.packing import tokenize_prompts
+from star_keras.sampling.model_sampler import ModelSampler
+from star_keras.sampling.sampler import Completion, SampleRequest
+
+# Decoding steps between two looks at the text, at most.
+_BURST = 16
+# Prompts are prefilled together by this share of the slots.
+_GROUPS = 8
+
+
+@dataclasses.dataclass(kw_only=True)
+class _Row:
+    """What a slot works on."""
+
+    request: int
+    prompt_ids: list[int]
+    key_data: np.ndarray
+    new_ids: list[int] = dataclasses.field(default_factory=list)
+
+
+class ContinuousSampler(ModelSampler):
+    """Decodes GPT-J in slots; a finished row makes place for the next prompt.
+
+    The shared prefix is prefilled once a call and stored once; attention to it
+    is one matrix product for all rows. What follows it has a cache of its own
+    in one of `batch_size` slots. Decoding runs in compiled bursts. Between
+    two of them the rows that are done leave their slots, and the next prompts
+    are prefilled, a group at a time, the longest first. Requests with the
+    same prompt are prefilled once where they enter together.
+
+    Lengths are rounded up to `2**n` or `3 * 2**n`, so a run compiles a few
+    functions a prefix length, whatever its prompts.
+
+    Under a `keras.distribution` the slots are split over its batch axis and
+    the heads like the weights of the model.
+
+    Args:
+        model: A `GPTJCausalLM` with a preprocessor.
+        max_new_tokens: int. Longest completion in tokens.
+        batch_size: int. Number of slots. Defaults to `64`.
+        temperature: float. `0` (the default) is greedy.
+        top_k: optional int. Sample among the `k` likeliest tokens.
+        top_p: optional float. Sample among the likeliest tokens that together
+            have this probability.
+        seed: int. See `SampleRequest.seed`. Defaults to `0`.
+
+    Reference:
+        [Orca](https://www.usenix.org/conference/osdi22/presentation/yu),
+        scheduling by iteration;
+        [Hydragen](https://arxiv.org/abs/2402.05099), shared prefixes.
+    """
+
+    def __init__(self, model, *, max_new_tokens, batch_size=64, **kwargs):
+        super().__init__(
+            model, max_new_tokens=max_new_tokens, batch_size=batch_size, **kwargs
+        )
+        if not isinstance(model, GPTJCausalLM):
+            raise ValueError(
+                "Invalid value for argument `model`. Expected a `GPTJCausalLM`. "
+                f"Received: model={model!r}. Use `BatchSampler` for other models."
+            )
+        self._mesh, self._batch_axis, self._heads_axis = None, None, None
+        distribution = keras.distribution.distribution()
+        if distribution is not None:
+            kernel = model.backbone.transformer_layers[0].self_attention.key.kernel
+            sharding = kernel.value.sharding
+            self._mesh = sharding.mesh
+            self._batch_axis = distribution.batch_dim_name
+            self._heads_axis = (*sharding.spec, None, None)[1]
+            if batch_size % self._mesh.shape[self._batch_axis]:
+                raise ValueError(
+                    "Invalid value for argument `batch_size`. Expected a multiple "
+                    f"of the {self._mesh.shape[self._batch_axis]} devices of the "
+                    f"mesh's axis {self._batch_axis!r}. Received: "
+                    f"batch_size={batch_size}."
+                )
+        self._group_size = -(-batch_size // _GROUPS)
+        self._new_cache = jax.jit(self._empty_cache, static_argnums=0)
+        self._prefill = jax.jit(self._prefill_prefix)
+        self._insert = jax.jit(self._insert_group, donate_argnums=1)
+        self._decode = jax.jit(self._decode_burst, donate_argnums=1)
+
+    def sample(
+        self, requests: Sequence[SampleRequest], *, stop: Sequence[str] = ()
+    ) -> Iterator[list[tuple[int, Completion]]]:
+        if not requests:
+            return
+        prefix_ids, prompts = self._tokenize(requests)
+        self._check_lengths(requests, prompts, len(prefix_ids))
+        variables = [v.value for v in self.model.variables]
+        prefix = ()
+        if prefix_ids:
+            token_ids = np.zeros((1, bucket(len(prefix_ids))), "int32")
+            token_ids[0, : len(prefix_ids)] = prefix_ids
+            length = np.int32(len(prefix_ids))
+            prefix = (self._prefill(variables, token_ids), length)
+        # Equal prompts stand together.
+        order = sorted(
+            range(len(requests)), key=lambda i: (-len(prompts[i]), prompts[i])
+        )
+        waiting = deque(
+            _Row(
+                request=i,
+                prompt_ids=prompts[i],
+                key_data=self._key_data(requests[i].seed),
+            )
+            for i in order
+        )
+        cache = self._new_cache(bucket(len(prompts[order[0]]) + self.max_new_tokens))
+        slots: list[_Row | None] = [None] * self.batch_size
+
+        ended: list[_Row] = []
+        while waiting or any(slots):
+            free = slots.count(None)
+            if free >= self._group_size or free == len(slots):
+                while waiting and None in slots:
+                    group = self._fill(slots, waiting)
+                    cache = self._insert(variables, cache, prefix, *group)
+                free = slots.count(None)
+            cache, written = self._decode(
+                variables,
+                cache,
+                prefix,
+                *self._rows(slots),
+                # How many may end before the slots are worth filling again.
+                np.int32(self._group_size - free if waiting else self.batch_size),
+            )
+            # The device works while the text is read.
+            if ended:
+                yield [
+                    (row.request, self._finished(row.new_ids, stop)) for row in ended
+                ]
+            ended = []
+            for slot, new_ids in enumerate(np.asarray(written)):
+                if (row := slots[slot]) is not None:
+                    row.new_ids += new_ids[new_ids >= 0].tolist()
+                    if self._is_done(row, stop):
+                        ended.append(row)
+                        slots[slot] = None
+        yield [(row.request, self._finished(row.new_ids, stop)) for row in ended]
+
+    def _is_done(self, row, stop):
+        if (
+            len(row.new_ids) == self.max_new_tokens
+            or row.new_ids[-1] == self.tokenizer.end_token_id
+        ):
+            return True
+        # A stop string of `n` bytes has `n` tokens at most.
+        longest = max((len(s.encode()) for s in stop), default=0)
+        text = self._text(row.new_ids[-_BURST - longest :]) if longest else ""
+        return any(s in text for s in stop)
+
+    def _tokenize(self, requests):
+        """Token ids of the shared prefix, and of the rest of each prompt."""
+        prefix = self._shared_prefix(requests)
+        rests = [request.prompt[len(prefix) :] for request in requests]
+        preprocessor = self.model.preprocessor
+        if not prefix:
+            return [], tokenize_prompts(preprocessor, rests)
+        (prefix_ids,) = tokenize_prompts(preprocessor, [prefix])
+        return prefix_ids, [list(ids) for ids in self.tokenizer(rests)]
+
+    def _fill(self, slots, waiting):
+        """Put waiting rows into free slots: as many as one group prefills.
+
+        Returns:
+            `(token_ids, source)`: int arrays `(group_size, length)`, the
+            prompts without their last tokens, and `(batch_size,)`, the row of
+            `token_ids` that each slot takes, or -1.
+        """
+        source = np.full(self.batch_size, -1, "int32")
+        prompts: list[list[int]] = []
+        while waiting and None in slots:
+            prompt_ids = waiting[0].prompt_ids
+            if not prompts or prompts[-1] != prompt_ids:
+                if len(prompts) == self._group_size:
+                    break
+                prompts.append(prompt_ids)
+            slot = slots.index(None)
+            slots[slot] = waiting.popleft()
+            source[slot] = len(prompts) - 1
+        token_ids = np.zeros((self._group_size, bucket(len(prompts[0]) - 1)), "int32")
+        for row, prompt_ids in enumerate(prompts):
+            token_ids[row, : len(prompt_ids) - 1] = prompt_ids[:-1]
+        return token_ids, source
+
+    def _rows(self, slots):
+        """Arrays `(batch_size, ...)` of the rows, as `_decode_burst` wants."""
+        rows = len(slots)
+        token, position, count = np.zeros((3, rows), "int32")
+        key_data = np.zeros((rows, 2), "uint32")
+        active = np.array([row is not None for row in slots])
+        for i, row in enumerate(slots):
+            if row is not None:
+                token[i] = (row.new_ids or row.prompt_ids)[-1]
+                count[i] = len(row.new_ids)
+                position[i] = len(row.prompt_ids) + count[i] - 1
+                key_data[i] = row.key_data
+        return token, position, count, active, key_data
+
+    # === Compiled ===
+
+    def _split(self, x, *axes):
+        if self._mesh is None:
+            return x
+        sharding = NamedSharding(self._mesh, PartitionSpec(*axes))
+        return jax.tree.map(
+            lambda leaf: jax.lax.with_sharding_constraint(leaf, sharding), x
+        )
+
+    def _empty_cache(self, length):
+        cache = self.model.build_cache(self.batch_size, length)
+        return self._split(cache, self._batch_axis, self._heads_axis)
+
+    def _prefill_prefix(self, variables, token_ids):
+        with self._with_variables(variables):
+            cache = self.model.build_cache(*token_ids.shape)
+            _, _, cache = self.model.call_with_cache(token_ids, cache, 0)
+        return self._split(cache, None, self._heads_axis)
+
+    def _insert_group(self, variables, cache, prefix, token_ids, source):
+        length = token_ids.shape[1]
+        with self._with_variables(variables):
+            group = self.model.build_cache(*token_ids.shape)
+            _, _, group = self.model.call_with_cache(token_ids, group, 0, *prefix)
+        is_new = (source >= 0)[:, None, None, None]
+        cache = jax.tree.map(
+            lambda old, new: old.at[:, :, :length].set(
+                jnp.where(is_new, new[source], old[:, :, :length])
+            ),
+            cache,
+            group,
+        )
+        return self._split(cache, self._batch_axis, self._heads_axis)
+
+    def _decode_burst(
+        self, variables, cache, prefix, token, position, count, active, key_data, enough
+    ):
+        """Decode until enough rows have ended, `_BURST` tokens at most.
+
+        Args:
+            cache, prefix: What the rows and their shared prefix have so far.
+            token, position, count: int arrays `(batch_size,)`. Last tokens,
+                their places in the cache, and how many of them are new.
+            active: bool array `(batch_size,)`.
+            key_data: uint32 array `(batch_size, 2)`.
+            enough: int scalar.
+
+        Returns:
+            The cache, and an int array `(batch_size, _BURST)` of new tokens,
+            -1 where there is none.
+        """
+        before = jnp.sum(active)
+
+        def unfinished(state):
+            step, _, _, _, _, active, _ = state
+            left = jnp.sum(active)
+            return (step < _BURST) & (left > 0) & (before - left < enough)
+
+        def decode(state):
+            step, cache, token, position, count, active, written = state
+            logits, _, cache = self.model.call_with_cache(
+                token[:, None], cache, position, *prefix
+            )
+            new = self._next_token(logits[:, 0], key_data, count)
+            written = written.at[:, step].set(jnp.where(active, new, -1))
+            token = jnp.where(active, new, token)
+            position, count = position + active, count + active
+            active = (
+                active
+                & (new != self.tokenizer.end_token_id)
+                & (count < self.max_new_tokens)
+            )
+            return step + 1, cache, token, position, count, active, written
+
+        written = jnp.full((self.batch_size, _BURST), -1, "int32")
+        state = (0, cache, token, position, count, active, written)
+        with self._with_variables(variables):
+            _, cache, *_, written = jax.lax.while_loop(unfinished, decode, state)
+        return self._split(cache, self._batch_axis, self._heads_axis), self._split(
+            written
+        )
+
+
+def bucket(length: int) -> int:
+    """The least `2**n` or `3 * 2**n` that is not below `length`, from 16 on."""
+    size = 16
+    while size < length:
+        size = size * 3 // 2 if size & (size - 1) == 0 else size // 3 * 4
+    return size
