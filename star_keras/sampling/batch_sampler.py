@@ -6,7 +6,6 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 
-from star_keras.models import GPTJCausalLM
 from star_keras.packing import tokenize_prompts
 from star_keras.sampling.model_sampler import ModelSampler
 from star_keras.sampling.sampler import Completion, SampleRequest
@@ -20,29 +19,20 @@ _BURST = 16
 class BatchSampler(ModelSampler):
     """Decodes prompts in batches of similar length.
 
-    Works with every KerasHub `CausalLM` that has `call_with_cache`. GPT-J
-    rows each have a position of their own. Other models have one position for
-    the whole batch: it starts at the batch's shortest prompt, and the rest of
-    the longer prompts is fed token by token.
+    Works with every KerasHub `CausalLM` that has `call_with_cache`. A batch
+    has one position for all its rows: it starts at the shortest prompt, and
+    the rest of the longer ones is fed token by token. The shared prefix is
+    computed for one row and copied to the others.
 
     Args:
         model: A `keras_hub.models.CausalLM` with a preprocessor.
-        max_new_tokens: int. Longest completion in tokens.
-        batch_size: int. Rows decoded together.
-        temperature: float. `0` (the default) is greedy.
-        top_k: optional int. Sample among the `k` likeliest tokens.
-        top_p: optional float. Sample among the likeliest tokens that together
-            have this probability.
-        seed: int. See `SampleRequest.seed`.
+        **kwargs: See `ModelSampler`.
     """
 
     def __init__(self, model, **kwargs):
         super().__init__(model, **kwargs)
-        self._row_positions = isinstance(model, GPTJCausalLM)
-        self._prefill = jax.jit(self._prefill_step, static_argnums=2)
-        self._decode = jax.jit(
-            self._decode_burst, static_argnames="num_steps", donate_argnums=(1, 2)
-        )
+        self._prefill = jax.jit(self._prefill_step, static_argnames=("total", "shared"))
+        self._decode = jax.jit(self._decode_burst, donate_argnums=(1, 2))
 
     def sample(
         self, requests: Sequence[SampleRequest], *, stop: Sequence[str] = ()
@@ -53,6 +43,13 @@ class BatchSampler(ModelSampler):
             self.model.preprocessor, [request.prompt for request in requests]
         )
         self._check_lengths(requests, prompts)
+        # Not every tokenizer gives the prefix alone the tokens it has in a
+        # prompt.
+        (prefix,) = tokenize_prompts(
+            self.model.preprocessor, [self._shared_prefix(requests)]
+        )
+        same = [len(set(ids)) == 1 for ids in zip(prefix, *prompts, strict=False)]
+        shared = [*same, False].index(False)
         variables = [v.value for v in self.model.variables]
         order = sorted(range(len(requests)), key=lambda i: len(prompts[i]))
         for start in range(0, len(order), self.batch_size):
@@ -62,10 +59,11 @@ class BatchSampler(ModelSampler):
                 [prompts[i] for i in batch],
                 [requests[i].seed for i in batch],
                 stop,
+                shared,
             )
             yield list(zip(batch, completions, strict=True))
 
-    def _sample_batch(self, variables, prompts, seeds, stop):
+    def _sample_batch(self, variables, prompts, seeds, stop, shared):
         rows = self.batch_size
         lengths = np.array([len(p) for p in prompts], "int32")
         longest, shortest = int(lengths.max()), int(lengths.min())
@@ -76,78 +74,72 @@ class BatchSampler(ModelSampler):
         for row, i in enumerate(filled):
             token_ids[row, : lengths[i]] = prompts[i]
         row_lengths = lengths[filled]
+        key_data = np.stack([self._key_data(seeds[i]) for i in filled])
 
         # Prefill leaves out a prompt's last token: it is the first input of
         # the decoding steps.
-        if self._row_positions:
-            prefill_length = min(_round_up(longest), total)
-            position = jnp.asarray(row_lengths - 1)
-        else:
-            prefill_length = max(shortest - 1 - (shortest - 1) % _BUCKET, 1)
-            position = jnp.asarray(min(prefill_length, shortest - 1), "int32")
-        cache = self._prefill(variables, token_ids[:, :prefill_length], total)
-        keys = np.stack([self._key_data(seeds[i]) for i in filled])
-
+        length = max(shortest - 1 - (shortest - 1) % _BUCKET, 1)
+        cache = self._prefill(
+            variables, token_ids[:, :length], total=total, shared=min(shared, length)
+        )
+        position = jnp.asarray(min(length, shortest - 1), "int32")
         done: list[Completion | None] = [None] * len(prompts)
         token_ids = jnp.asarray(token_ids)
         for _ in range(0, total, _BURST):
             token_ids, cache, position = self._decode(
-                variables,
-                token_ids,
-                cache,
-                position,
-                row_lengths,
-                keys,
-                num_steps=_BURST,
+                variables, token_ids, cache, position, row_lengths, key_data
             )
-            written = np.broadcast_to(np.asarray(position) + 1, (rows,))
+            written = int(position) + 1
             ids = np.asarray(token_ids)
-            for row in range(len(prompts)):
+            for row, start in enumerate(lengths):
                 if done[row] is None:
-                    end = min(written[row], lengths[row] + self.max_new_tokens)
-                    done[row] = self._finished(
-                        ids[row, lengths[row] : end].tolist(), stop
-                    )
+                    new_ids = ids[row, start : max(written, start)].tolist()
+                    done[row] = self._finished(new_ids, stop)
             if None not in done:
                 break
         return done
 
-    def _prefill_step(self, variables, token_ids, total):
+    # === Compiled ===
+
+    def _prefill_step(self, variables, token_ids, total, shared):
+        rows, length = token_ids.shape
+        # Only the cache's shapes are wanted, not its stock prefill.
         with self._with_variables(variables):
-            if self._row_positions:
-                cache = self.model.build_cache(token_ids.shape[0], total)
-            else:
-                # Only the cache's shapes are wanted, not its stock prefill.
-                _, cache = jax.eval_shape(
-                    self.model._build_cache,
-                    jax.ShapeDtypeStruct((token_ids.shape[0], total), "int32"),
+            _, cache = jax.eval_shape(
+                self.model._build_cache,
+                jax.ShapeDtypeStruct((1 if shared else rows, total), "int32"),
+            )
+            cache = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), cache)
+            if shared:
+                _, _, cache = self.model.call_with_cache(
+                    token_ids[:1, :shared], cache, 0
                 )
-                cache = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), cache)
-            _, _, cache = self.model.call_with_cache(token_ids, cache, 0)
+                cache = jax.tree.map(lambda x: jnp.repeat(x, rows, axis=0), cache)
+            if shared < length:
+                _, _, cache = self.model.call_with_cache(
+                    token_ids[:, shared:], cache, shared
+                )
         return cache
 
-    def _decode_burst(
-        self, variables, token_ids, cache, position, lengths, keys, num_steps
-    ):
-        rows = jnp.arange(token_ids.shape[0])
+    def _decode_burst(self, variables, token_ids, cache, position, lengths, key_data):
+        rows, total = token_ids.shape
 
         def step(_, state):
             token_ids, cache, position = state
-            at = jnp.broadcast_to(position, rows.shape)
             logits, _, cache = self.model.call_with_cache(
-                token_ids[rows, at][:, None], cache, position
+                jax.lax.dynamic_slice_in_dim(token_ids, position, 1, axis=1),
+                cache,
+                position,
             )
-            # The place after the end of the array takes what is not wanted.
-            after = jnp.minimum(at + 1, token_ids.shape[1] - 1)
-            sampled = self._next_token(logits[:, 0], keys, after - lengths)
-            is_prompt = (after < lengths) | (at + 1 > after)
-            token = jnp.where(is_prompt, token_ids[rows, after], sampled)
-            token_ids = token_ids.at[rows, after].set(token)
-            position = jnp.minimum(position + 1, token_ids.shape[1] - 1)
-            return token_ids, cache, position
+            # The last place of the array is written again and again.
+            after = jnp.minimum(position + 1, total - 1)
+            sampled = self._next_token(logits[:, 0], key_data, after - lengths)
+            is_prompt = (after < lengths) | (position + 1 > after)
+            token = jnp.where(is_prompt, token_ids[:, after], sampled)
+            return token_ids.at[:, after].set(token), cache, after
 
         with self._with_variables(variables):
-            return jax.lax.fori_loop(0, num_steps, step, (token_ids, cache, position))
+            return jax.lax.fori_loop(0, _BURST, step, (token_ids, cache, position))
 
 
 def _round_up(length):

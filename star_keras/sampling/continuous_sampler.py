@@ -30,6 +30,10 @@ class _Row:
     key_data: np.ndarray
     new_ids: list[int] = dataclasses.field(default_factory=list)
 
+    @property
+    def length(self):
+        return len(self.prompt_ids) + len(self.new_ids)
+
 
 class ContinuousSampler(ModelSampler):
     """Decodes GPT-J in slots; a finished row makes place for the next prompt.
@@ -49,13 +53,8 @@ class ContinuousSampler(ModelSampler):
 
     Args:
         model: A `GPTJCausalLM` with a preprocessor.
-        max_new_tokens: int. Longest completion in tokens.
         batch_size: int. Number of slots. Defaults to `64`.
-        temperature: float. `0` (the default) is greedy.
-        top_k: optional int. Sample among the `k` likeliest tokens.
-        top_p: optional float. Sample among the likeliest tokens that together
-            have this probability.
-        seed: int. See `SampleRequest.seed`. Defaults to `0`.
+        **kwargs: See `ModelSampler`.
 
     Reference:
         [Orca](https://www.usenix.org/conference/osdi22/presentation/yu),
@@ -63,10 +62,8 @@ class ContinuousSampler(ModelSampler):
         [Hydragen](https://arxiv.org/abs/2402.05099), shared prefixes.
     """
 
-    def __init__(self, model, *, max_new_tokens, batch_size=64, **kwargs):
-        super().__init__(
-            model, max_new_tokens=max_new_tokens, batch_size=batch_size, **kwargs
-        )
+    def __init__(self, model, *, batch_size=64, **kwargs):
+        super().__init__(model, batch_size=batch_size, **kwargs)
         if not isinstance(model, GPTJCausalLM):
             raise ValueError(
                 "Invalid value for argument `model`. Expected a `GPTJCausalLM`. "
@@ -88,9 +85,9 @@ class ContinuousSampler(ModelSampler):
                     f"batch_size={batch_size}."
                 )
         self._group_size = -(-batch_size // _GROUPS)
-        self._new_cache = jax.jit(self._empty_cache, static_argnums=0)
-        self._prefill = jax.jit(self._prefill_prefix)
-        self._insert = jax.jit(self._insert_group, donate_argnums=1)
+        self._resize = jax.jit(self._resize_cache, static_argnums=1)
+        self._prefill = jax.jit(self._prefill_prompts)
+        self._place = jax.jit(self._place_rows, donate_argnums=0)
         self._decode = jax.jit(self._decode_burst, donate_argnums=1)
 
     def sample(
@@ -103,10 +100,10 @@ class ContinuousSampler(ModelSampler):
         variables = [v.value for v in self.model.variables]
         prefix = ()
         if prefix_ids:
-            token_ids = np.zeros((1, bucket(len(prefix_ids))), "int32")
+            token_ids = np.zeros((1, bucket(len(prefix_ids), 64)), "int32")
             token_ids[0, : len(prefix_ids)] = prefix_ids
-            length = np.int32(len(prefix_ids))
-            prefix = (self._prefill(variables, token_ids), length)
+            cache = self._prefill(variables, token_ids, prefix)
+            prefix = (cache, np.int32(len(prefix_ids)))
         # Equal prompts stand together.
         order = sorted(
             range(len(requests)), key=lambda i: (-len(prompts[i]), prompts[i])
@@ -119,17 +116,24 @@ class ContinuousSampler(ModelSampler):
             )
             for i in order
         )
-        cache = self._new_cache(bucket(len(prompts[order[0]]) + self.max_new_tokens))
         slots: list[_Row | None] = [None] * self.batch_size
+        cache = None
 
         ended: list[_Row] = []
         while waiting or any(slots):
             free = slots.count(None)
+            groups = []
             if free >= self._group_size or free == len(slots):
                 while waiting and None in slots:
-                    group = self._fill(slots, waiting)
-                    cache = self._insert(variables, cache, prefix, *group)
+                    groups.append(self._fill(slots, waiting))
                 free = slots.count(None)
+            longest = max(row.length for row in slots if row is not None)
+            length = bucket(longest + _BURST, 64)
+            if cache is None or cache[0][0].shape[2] != length:
+                cache = self._resize(cache, length)
+            for token_ids, source in groups:
+                new = self._prefill(variables, token_ids, prefix)
+                cache = self._place(cache, new, source)
             cache, written = self._decode(
                 variables,
                 cache,
@@ -192,7 +196,9 @@ class ContinuousSampler(ModelSampler):
             slot = slots.index(None)
             slots[slot] = waiting.popleft()
             source[slot] = len(prompts) - 1
-        token_ids = np.zeros((self._group_size, bucket(len(prompts[0]) - 1)), "int32")
+        token_ids = np.zeros(
+            (self._group_size, bucket(len(prompts[0]) - 1, 32)), "int32"
+        )
         for row, prompt_ids in enumerate(prompts):
             token_ids[row, : len(prompt_ids) - 1] = prompt_ids[:-1]
         return token_ids, source
@@ -207,7 +213,7 @@ class ContinuousSampler(ModelSampler):
             if row is not None:
                 token[i] = (row.new_ids or row.prompt_ids)[-1]
                 count[i] = len(row.new_ids)
-                position[i] = len(row.prompt_ids) + count[i] - 1
+                position[i] = row.length - 1
                 key_data[i] = row.key_data
         return token, position, count, active, key_data
 
@@ -221,28 +227,32 @@ class ContinuousSampler(ModelSampler):
             lambda leaf: jax.lax.with_sharding_constraint(leaf, sharding), x
         )
 
-    def _empty_cache(self, length):
-        cache = self.model.build_cache(self.batch_size, length)
+    def _resize_cache(self, cache, length):
+        """A cache of this length with what is in `cache`, or an empty one."""
+        if cache is None:
+            cache = self.model.build_cache(self.batch_size, length)
+        more = max(length - cache[0][0].shape[2], 0)
+        cache = jax.tree.map(
+            lambda x: jnp.pad(x[:, :, :length], ((0, 0), (0, 0), (0, more), (0, 0))),
+            cache,
+        )
         return self._split(cache, self._batch_axis, self._heads_axis)
 
-    def _prefill_prefix(self, variables, token_ids):
+    def _prefill_prompts(self, variables, token_ids, prefix):
         with self._with_variables(variables):
             cache = self.model.build_cache(*token_ids.shape)
-            _, _, cache = self.model.call_with_cache(token_ids, cache, 0)
+            _, _, cache = self.model.call_with_cache(token_ids, cache, 0, *prefix)
         return self._split(cache, None, self._heads_axis)
 
-    def _insert_group(self, variables, cache, prefix, token_ids, source):
-        length = token_ids.shape[1]
-        with self._with_variables(variables):
-            group = self.model.build_cache(*token_ids.shape)
-            _, _, group = self.model.call_with_cache(token_ids, group, 0, *prefix)
+    def _place_rows(self, cache, new, source):
         is_new = (source >= 0)[:, None, None, None]
+        length = new[0][0].shape[2]
         cache = jax.tree.map(
-            lambda old, new: old.at[:, :, :length].set(
-                jnp.where(is_new, new[source], old[:, :, :length])
+            lambda x, new: x.at[:, :, :length].set(
+                jnp.where(is_new, new[source], x[:, :, :length])
             ),
             cache,
-            group,
+            new,
         )
         return self._split(cache, self._batch_axis, self._heads_axis)
 
@@ -295,9 +305,10 @@ class ContinuousSampler(ModelSampler):
         )
 
 
-def bucket(length: int) -> int:
-    """The least `2**n` or `3 * 2**n` that is not below `length`, from 16 on."""
-    size = 16
+def bucket(length: int, least: int) -> int:
+    """Rounds a length up to `least` times `2**n` or `1.5 * 2**n`."""
+    size = least
     while size < length:
-        size = size * 3 // 2 if size & (size - 1) == 0 else size // 3 * 4
+        is_power = size & (size - 1) == 0
+        size = size * 3 // 2 if is_power else size // 3 * 4
     return size

@@ -1,0 +1,294 @@
+import json
+import os
+import pathlib
+import random
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from star_keras.models import GPTJCausalLM
+from star_keras.sampling import BatchSampler, ContinuousSampler, get_sampler
+from star_keras.sampling.continuous_sampler import bucket
+
+ROOT = pathlib.Path(__file__).parents[2]
+PREFIX = "Q: one?\nA: 1.\n\nQ: two?\nA: 2.\n\n"
+
+
+def ragged_prompts(count=64):
+    generator = random.Random(0)
+    return [
+        "".join(generator.choices("abcxyz 0123?\n", k=generator.randint(1, 40))) + ":"
+        for _ in range(count)
+    ]
+
+
+PROMPTS = ragged_prompts()
+
+
+@pytest.fixture
+def model(make_model):
+    """Ends about one completion in two before its 24th token."""
+    model = make_model()
+    end = model.preprocessor.tokenizer.end_token_id
+    model.lm_head.bias.assign(np.where(np.arange(258) == end, 2.0, 0.0))
+    return model
+
+
+@pytest.mark.parametrize("prefix", ["", PREFIX])
+def test_greedy_equals_a_plain_uncached_loop(
+    model, prefix, run, requests, plain_greedy
+):
+    """Whatever the number of slots, and the order of the requests."""
+    expected = plain_greedy(model, [prefix + p for p in PROMPTS], 24, length=112)
+    all_requests = requests(PROMPTS, prefix)
+    generator = random.Random(1)
+    reasons = set()
+    for slots in (1, 7, 100):
+        order = list(range(64))
+        generator.shuffle(order)
+        sampler = ContinuousSampler(model, max_new_tokens=24, batch_size=slots)
+        completions = run(sampler, [all_requests[i] for i in order])
+        assert [c.text for c in completions] == [expected[i] for i in order], slots
+        reasons |= {c.finish_reason for c in completions}
+    assert reasons == {"stop", "length"}
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"top_k": 20}, {"top_p": 0.9}])
+def test_samples_do_not_depend_on_the_slots_or_the_order(model, kwargs, run, requests):
+    arguments = {"max_new_tokens": 24, "temperature": 1.0, "seed": 5, **kwargs}
+    wanted = requests(PROMPTS[:24], PREFIX)
+    expected = run(ContinuousSampler(model, batch_size=24, **arguments), wanted)
+    few = ContinuousSampler(model, batch_size=4, **arguments)
+    assert run(few, wanted[::-1])[::-1] == expected
+    assert run(few, wanted[5:6]) == expected[5:6]
+    other = ContinuousSampler(model, batch_size=24, **{**arguments, "seed": 6})
+    assert run(other, wanted) != expected
+
+
+def test_prefix_changes_nothing_but_the_work(model, run, requests):
+    sampler = ContinuousSampler(model, max_new_tokens=24, batch_size=8)
+    apart = run(sampler, requests(PROMPTS[:16], PREFIX))
+    assert run(sampler, requests([PREFIX + p for p in PROMPTS[:16]])) == apart
+
+
+@pytest.mark.parametrize("prefix", ["A: 2.\n\n", "A: 2.\n", "A:", "A: ", "\n\n"])
+@pytest.mark.parametrize("question", ["Q: one?", "\nQ:", " two", "\n\n three"])
+def test_prefix_and_rest_have_the_tokens_of_the_whole(
+    model, prefix, question, requests
+):
+    sampler = ContinuousSampler(model, max_new_tokens=4)
+    (whole,) = model.preprocessor.tokenizer([prefix + question])
+    prefix_ids, (rest,) = sampler._tokenize(requests([question], prefix))
+    assert prefix_ids + rest == list(whole)
+    assert bool(prefix_ids) == bool(prefix.strip())
+
+
+def test_stop_strings_end_a_completion_exactly(model, run, requests):
+    sampler = ContinuousSampler(model, max_new_tokens=40, batch_size=6)
+    wanted = requests(PROMPTS)
+    free = run(sampler, wanted)
+    # Of several tokens, on both sides of the first look at the text.
+    long = next(c.text for c in free if len(c.text.encode()) > 30)
+    for start, size in ((3, 3), (14, 4), (25, 2)):
+        stop = long[start : start + size]
+        stopped = 0
+        for before, after in zip(free, run(sampler, wanted, [stop]), strict=True):
+            if stop not in before.text:
+                assert after == before
+                continue
+            stopped += 1
+            assert after.text == before.text[: before.text.index(stop)]
+            assert after.finish_reason == "stop"
+            shown = len((after.text + stop).encode())
+            assert after.num_tokens <= shown
+        assert stopped
+
+
+def test_samples_of_one_problem_share_its_prefill(model, run, requests):
+    sampler = ContinuousSampler(
+        model, max_new_tokens=24, batch_size=16, temperature=1.0
+    )
+    prefilled, placed = [], []
+    prefill, place = sampler._prefill, sampler._place
+
+    def counting_prefill(variables, token_ids, prefix):
+        prefilled.append(int(token_ids.any(axis=1).sum()))
+        return prefill(variables, token_ids, prefix)
+
+    def counting_place(cache, new, source):
+        placed.append(int((source >= 0).sum()))
+        return place(cache, new, source)
+
+    sampler._prefill, sampler._place = counting_prefill, counting_place
+    completions = run(sampler, requests([PROMPTS[1]] * 8 + [PROMPTS[2]] * 8))
+    assert (prefilled, placed) == ([2], [16])
+    assert len({c.text for c in completions[:8]}) > 1
+
+
+def test_compilations_are_bounded(model, run, requests):
+    sampler = ContinuousSampler(model, max_new_tokens=24, batch_size=8)
+    # Three iterations: other weights, and other problems in another order.
+    for seed in range(3):
+        model.lm_head.bias.assign(model.lm_head.bias * 1.1)
+        for prefix in ("", PREFIX, PREFIX[4:]):
+            shuffled = random.Random(seed).sample(PROMPTS, 32 + seed)
+            run(sampler, requests(shuffled, prefix))
+    # Prompts of 2 to 41 tokens are prefilled at 32 or 48, and have caches of
+    # 64 or 96. All that with a prefix and without.
+    assert sampler._prefill._cache_size() <= 1 + 2 * 2
+    assert sampler._decode._cache_size() <= 2 * 2
+    assert sampler._place._cache_size() <= 2 * 2
+    assert sampler._resize._cache_size() <= 2 + 2
+
+
+def test_lengths_have_few_buckets():
+    lengths = (0, 1, 32, 33, 48, 49, 65, 192, 193, 768)
+    buckets = [32, 32, 32, 48, 48, 64, 96, 192, 256, 768]
+    assert [bucket(n, 32) for n in lengths] == buckets
+    assert {bucket(n, 64) for n in range(2049)} == {
+        *(64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
+    }
+
+
+def test_weights_of_the_moment_are_used(model, make_model, run, requests):
+    sampler = ContinuousSampler(model, max_new_tokens=8, batch_size=4)
+    wanted = requests(PROMPTS[:8], PREFIX)
+    before = run(sampler, wanted)
+    other = make_model(seed=1)
+    model.set_weights(other.get_weights())
+    after = run(sampler, wanted)
+    assert after != before
+    fresh = ContinuousSampler(other, max_new_tokens=8, batch_size=4)
+    assert after == run(fresh, wanted)
+
+
+def test_too_long_prompt_is_named_and_nothing_is_sampled(make_model, requests):
+    model = make_model(max_sequence_length=62)
+    sampler = ContinuousSampler(model, max_new_tokens=20)
+    # The prefix has 30 tokens.
+    stream = sampler.sample(requests(["short", "much too long"], PREFIX))
+    with pytest.raises(ValueError, match="'problem 1' has 43 tokens.*63.* 62 of the"):
+        next(stream)
+
+
+def test_prompt_without_a_question_is_an_error(model, requests):
+    sampler = ContinuousSampler(model, max_new_tokens=20)
+    with pytest.raises(ValueError, match="'problem 0' is empty.*behind its prefix"):
+        next(sampler.sample(requests([""], "A: 2.")))
+
+
+def test_other_models_are_an_error(gpt2):
+    with pytest.raises(ValueError, match="`GPTJCausalLM`.*`BatchSampler`"):
+        ContinuousSampler(gpt2, max_new_tokens=4)
+
+
+def test_get_sampler_suits_the_model(gpt2, model):
+    assert isinstance(model, GPTJCausalLM)
+    assert type(get_sampler(model, max_new_tokens=4)) is ContinuousSampler
+    assert type(get_sampler(gpt2, max_new_tokens=4)) is BatchSampler
+
+
+PROGRAM = """
+import star_keras
+import json
+import sys
+import jax
+import keras
+import numpy as np
+from tokenizers import pre_tokenizers
+from star_keras import distribution, models
+from star_keras.sampling import ContinuousSampler, SampleRequest
+
+alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+tokens = ["<|endoftext|>", *alphabet, "qz"]
+
+def make():
+    keras.utils.set_random_seed(0)
+    tokenizer = models.GPTJTokenizer(
+        vocabulary={token: i for i, token in enumerate(tokens)}, merges=["q z"])
+    return models.GPTJCausalLM(
+        models.GPTJBackbone(
+            vocabulary_size=264, num_layers=2, num_heads=4, hidden_dim=32,
+            intermediate_dim=64, rotary_dim=4),
+        models.GPTJCausalLMPreprocessor(tokenizer))
+
+prefix = "Q: one?\\nA: 1.\\n\\n"
+requests = [
+    SampleRequest(prompt=prefix + "Q" * i, name=str(i), seed=(i,), prefix=prefix)
+    for i in range(1, 25)]
+
+def results(model):
+    found = []
+    for temperature in (0.0, 1.0):
+        sampler = ContinuousSampler(
+            model, max_new_tokens=20, batch_size=8, temperature=temperature)
+        done = {}
+        for batch in sampler.sample(requests):
+            done.update(batch)
+        found.append([done[i].text for i in range(24)])
+    return found, sampler
+
+whole, _ = results(make())
+keras.distribution.set_distribution(distribution.model_parallel("batch:2,model:4"))
+split, sampler = results(make())
+cache = sampler._resize(None, 32)
+try:
+    ContinuousSampler(sampler.model, max_new_tokens=4, batch_size=9)
+except ValueError as error:
+    message = str(error)
+json.dump({
+    "devices": jax.device_count(),
+    "whole": whole,
+    "split": split,
+    "shape": cache[0][0].shape,
+    "shard": cache[0][0].sharding.shard_shape(cache[0][0].shape),
+    "compilations": [
+        f._cache_size() for f in (sampler._prefill, sampler._place, sampler._decode)],
+    "message": message,
+}, sys.stdout)
+"""
+
+
+@pytest.fixture(scope="module")
+def on_eight_devices():
+    """What the program above finds; JAX takes its devices at the start."""
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout)
+    assert found["devices"] == 8
+    return found
+
+
+@pytest.mark.slow
+def test_split_model_writes_the_texts_of_the_whole_one(on_eight_devices):
+    assert on_eight_devices["split"] == on_eight_devices["whole"]
+    greedy, sampled = on_eight_devices["split"]
+    assert greedy != sampled
+    # The prefix and one length of prompts; no layout comes up later on.
+    assert on_eight_devices["compilations"] == [2, 1, 1]
+
+
+@pytest.mark.slow
+def test_cache_is_split_over_rows_and_heads(on_eight_devices):
+    assert on_eight_devices["shape"] == [8, 4, 32, 8]
+    assert on_eight_devices["shard"] == [4, 1, 32, 8]
+
+
+@pytest.mark.slow
+def test_slots_must_divide_by_the_batch_axis(on_eight_devices):
+    assert "multiple of the 2 devices" in on_eight_devices["message"]
+    assert "batch_size=9" in on_eight_devices["message"]
