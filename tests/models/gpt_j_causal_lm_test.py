@@ -251,6 +251,24 @@ def test_cached_calls_in_pieces_equal_the_uncached_call(cached):
         )
 
 
+@pytest.mark.parametrize("padding", (0, 3))
+def test_prefix_that_all_rows_share_is_seen_by_each(cached, padding):
+    model, tokens, _, call = cached
+    tokens = np.array(tokens)
+    tokens[:, :5] = tokens[0, :5]
+    expected = logits_of(model, tokens)
+    prefix = np.pad(tokens[:1, :5], ((0, 0), (0, padding)))
+    _, _, prefix_cache = call(prefix, model.build_cache(*prefix.shape), 0)
+    # Two tokens at once, then one by one; positions count from the prefix on.
+    cache = model.build_cache(3, 7)
+    logits, _, cache = call(tokens[:, 5:7], cache, 0, prefix_cache, 5)
+    np.testing.assert_allclose(logits, expected[:, 5:7], atol=1e-5)
+    for i in range(7, 12):
+        at = np.full(3, i - 5)
+        logits, _, cache = call(tokens[:, i : i + 1], cache, at, prefix_cache, 5)
+        np.testing.assert_allclose(logits[:, 0], expected[:, i], atol=1e-5)
+
+
 @pytest.mark.parametrize("piece", (1, 2))
 def test_rows_of_different_lengths_go_on_where_each_one_ends(cached, piece):
     """What padding left in the cache behind a row's end is never seen."""
