@@ -1,5 +1,7 @@
 """GPT-J as a KerasHub `CausalLM`: training, cached decoding, `generate()`."""
 
+import jax
+import jax.numpy as jnp
 import keras
 from keras import ops
 from keras_hub.models import CausalLM
@@ -12,6 +14,11 @@ from star_keras.models.gpt_j_hugging_face import (
     find_hugging_face_gpt_j,
     load_hugging_face,
 )
+from star_keras.models.head_loss import head_cross_entropy
+
+
+def _squared_norm(gradients):
+    return sum(jnp.sum(g.astype("float32") ** 2) for g in gradients)
 
 
 @keras.saving.register_keras_serializable(package="star_keras")
@@ -57,17 +64,211 @@ class GPTJCausalLM(OptionalPackedInputs, CausalLM):
             inputs=inputs, outputs=self.lm_head(backbone(inputs)), **kwargs
         )
 
-    def compile(self, optimizer="auto", loss="auto", **kwargs):
+    def compile(
+        self,
+        optimizer="auto",
+        loss="auto",
+        *,
+        weighted_metrics="auto",
+        gradient_accumulation_steps=1,
+        z_loss=0.0,
+        **kwargs,
+    ):
         """Like `CausalLM.compile`, with a loss that is a true weighted mean.
 
         `"auto"` divides the summed cross-entropy by the summed weights, so it
-        does not depend on how much padding a batch holds.
+        does not depend on how much padding a batch holds. Unless metrics are
+        asked for, `fit` then has no logits of all tokens in memory (see
+        `head_cross_entropy`), and its logs have `gradient_norm` (before
+        clipping) and `real_token_share` of the last step; with accumulation
+        also unbiased estimates of the squared norm of the true gradient,
+        `gradient_signal`, and of the summed variance of one token's gradient,
+        `gradient_noise`. `TrainingStatistics` makes averages of them.
+
+        Args:
+            optimizer: see `keras.Model.compile`.
+            loss: see `keras.Model.compile`.
+            weighted_metrics: see `keras.Model.compile`. `"auto"` is none with
+                the loss `"auto"`.
+            gradient_accumulation_steps: int. The rows of a batch go through
+                the model in this many parts, one after the other, with the
+                result of the whole batch: one division by the weights of all
+                parts, one update. Must divide the batch size. Defaults to `1`.
+            z_loss: float. See `head_cross_entropy`; PaLM's is `1e-4`. Only in
+                training. Defaults to `0.0`.
+            **kwargs: see `CausalLM.compile`.
+
+        Raises:
+            ValueError: if an argument is invalid, or takes the loss `"auto"`
+                without metrics, or the optimizer accumulates by itself.
+
+        Reference:
+            [An Empirical Model of Large-Batch Training](https://arxiv.org/abs/1812.06162),
+            appendix A.1, for the two estimates.
         """
+        if gradient_accumulation_steps < 1:
+            raise ValueError(
+                "Invalid value for argument `gradient_accumulation_steps`. Expected "
+                "at least 1. Received: gradient_accumulation_steps="
+                f"{gradient_accumulation_steps!r}."
+            )
+        if getattr(optimizer, "gradient_accumulation_steps", None):
+            raise ValueError(
+                "Invalid value for argument `optimizer`. Expected one without "
+                "gradient accumulation of its own, which averages averages and "
+                "counts parts as steps. Received: "
+                "optimizer.gradient_accumulation_steps="
+                f"{optimizer.gradient_accumulation_steps}. Pass "
+                "`gradient_accumulation_steps` to `compile` instead."
+            )
+        self._head_in_loss = loss == "auto" and not kwargs.get("metrics")
         if loss == "auto":
+            if weighted_metrics == "auto":
+                weighted_metrics = None
+            self._head_in_loss = self._head_in_loss and not weighted_metrics
             loss = keras.losses.SparseCategoricalCrossentropy(
                 from_logits=True, reduction="mean_with_sample_weight"
             )
-        super().compile(optimizer=optimizer, loss=loss, **kwargs)
+        for name, value, default in (
+            ("gradient_accumulation_steps", gradient_accumulation_steps, 1),
+            ("z_loss", z_loss, 0.0),
+        ):
+            if value != default and not self._head_in_loss:
+                raise ValueError(
+                    f"Invalid value for argument `{name}`. Expected {default} with "
+                    f"a loss or metrics of your own. Received: {name}={value!r}. "
+                    'Leave out `metrics` and `weighted_metrics`, and pass loss="auto".'
+                )
+        self._gradient_accumulation_steps = gradient_accumulation_steps
+        self._z_loss = z_loss
+        super().compile(
+            optimizer=optimizer, loss=loss, weighted_metrics=weighted_metrics, **kwargs
+        )
+
+    # === Training ===
+
+    def train_step(self, state, data):
+        """One update, see `compile`. The signature is that of Keras on JAX."""
+        if not self._head_in_loss:
+            return super().train_step(state, data)
+        trainable, non_trainable, optimizer_variables, metrics_variables = state
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
+        if weights is None:
+            weights = jnp.ones(y.shape)
+        weights = weights.astype("float32")
+        total_weight = jnp.sum(weights)
+        # A batch of weight zero has the loss zero.
+        divisor = jnp.where(total_weight == 0, 1.0, total_weight)
+
+        def part_of_gradient(non_trainable, part):
+            return jax.value_and_grad(self._part_of_loss, has_aux=True)(
+                trainable, non_trainable, optimizer_variables, *part, divisor
+            )
+
+        batch = (x, y, weights)
+        logs = {}
+        if self._gradient_accumulation_steps == 1:
+            (_, (loss, non_trainable)), gradients = part_of_gradient(
+                non_trainable, batch
+            )
+        else:
+
+            def accumulate(carry, part):
+                gradients, loss, square, non_trainable = carry
+                (_, (part_loss, non_trainable)), part_gradients = part_of_gradient(
+                    non_trainable, part
+                )
+                # The mean over tokens of |part's own mean gradient|^2.
+                part_weight = jnp.sum(part[2])
+                part_square = _squared_norm(part_gradients) * jnp.where(
+                    part_weight == 0, 0.0, divisor / part_weight
+                )
+                gradients = jax.tree.map(jnp.add, gradients, part_gradients)
+                carry = (gradients, loss + part_loss, square + part_square)
+                return (*carry, non_trainable), None
+
+            zeros = [jnp.zeros(v.shape, "float32") for v in trainable]
+            (gradients, loss, square, non_trainable), _ = jax.lax.scan(
+                accumulate, (zeros, 0.0, 0.0, non_trainable), self._split(batch)
+            )
+            gradients = [
+                g.astype(v.dtype) for g, v in zip(gradients, trainable, strict=True)
+            ]
+            # E|G of n tokens|^2 = signal + noise / n, for a part and the batch.
+            parts = self._gradient_accumulation_steps
+            whole_square = _squared_norm(gradients)
+            logs["gradient_signal"] = (parts * whole_square - square) / (parts - 1)
+            logs["gradient_noise"] = (
+                (square - whole_square) * total_weight / (parts - 1)
+            )
+
+        logs["gradient_norm"] = jnp.sqrt(_squared_norm(gradients))
+        if isinstance(x, dict) and "padding_mask" in x:
+            logs["real_token_share"] = jnp.mean(x["padding_mask"].astype("float32"))
+        trainable, optimizer_variables = self.optimizer.stateless_apply(
+            optimizer_variables, gradients, trainable
+        )
+        metrics, metrics_variables = self._update_metrics_variables(
+            metrics_variables, loss, x, y, None, weights
+        )
+        state = trainable, non_trainable, optimizer_variables, metrics_variables
+        return {**metrics, **logs}, state
+
+    def _part_of_loss(
+        self, trainable, non_trainable, optimizer_variables, x, y, weights, divisor
+    ):
+        """The loss of some rows, as a part of the mean over all of the batch.
+
+        Returns:
+            `(scaled_loss, (loss, non_trainable))`.
+        """
+        optimizer = self.optimizer
+        mapping = [
+            *zip(self.trainable_variables, trainable, strict=True),
+            *zip(self.non_trainable_variables, non_trainable, strict=True),
+            *zip(optimizer.variables, optimizer_variables, strict=True),
+        ]
+        head = self.lm_head
+        with keras.StatelessScope(mapping, collect_losses=True) as scope:
+            hidden_states = self.backbone(x, training=True)
+            loss = head_cross_entropy(
+                hidden_states,
+                ops.cast(head.kernel, head.compute_dtype),
+                ops.cast(head.bias, head.compute_dtype),
+                y,
+                weights,
+                z_loss=self._z_loss,
+            )
+            loss = loss / divisor
+            # Regularizers and the like, which no batch divides.
+            loss = loss + sum(self.losses) / self._gradient_accumulation_steps
+            self._clear_losses()
+            scaled_loss = optimizer.scale_loss(loss)
+        updated = []
+        for variable, value in zip(
+            self.non_trainable_variables, non_trainable, strict=True
+        ):
+            new_value = scope.get_current_value(variable)
+            updated.append(value if new_value is None else new_value)
+        return scaled_loss, (loss, updated)
+
+    def _split(self, batch):
+        """Split rows: `(batch, ...)` to `(parts, batch // parts, ...)`."""
+        parts = self._gradient_accumulation_steps
+
+        def split(x):
+            if x.shape[0] % parts:
+                raise ValueError(
+                    f"A batch of {x.shape[0]} rows cannot be split into "
+                    f"gradient_accumulation_steps={parts} parts. Use a batch size "
+                    "that it divides."
+                )
+            # Every part has rows of every device.
+            return jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0)
+
+        return jax.tree.map(split, batch)
+
+    # === Saving ===
 
     @classmethod
     def from_preset(cls, preset, load_weights=True, **kwargs):
@@ -103,6 +304,9 @@ class GPTJCausalLM(OptionalPackedInputs, CausalLM):
         prefix_cache=None,
         prefix_length=None,
     ):
+    # === Generation ===
+
+    def call_with_cache(self, token_ids, cache, cache_update_index):
         """One forward pass that reads and extends a key-value cache.
 
         Args:
