@@ -16,9 +16,15 @@ from absl import app, flags
 
 from experiments.common import load_model, make_sampler, make_task
 from star_keras import packing, prompts
-from star_keras.callbacks import StarIterationCallback, get_step_schedule
+from star_keras.callbacks import (
+    StarIterationCallback,
+    TrainingStatistics,
+    get_step_schedule,
+)
 from star_keras.evaluation import evaluate
 from star_keras.json_lines import write_json_lines
+from star_keras.learning_rates import DECAYS, WarmupSchedule
+from star_keras.memory import keep_freed_memory
 from star_keras.models import GPTJCausalLM
 
 FLAGS = flags.FLAGS
@@ -75,9 +81,14 @@ flags.DEFINE_integer("batch_size", 8, "Rows a training step.")
 flags.DEFINE_integer("row_length", 1024, "Tokens a row.")
 flags.DEFINE_float("learning_rate", 1e-6, "Adam's, after the warm-up.")
 flags.DEFINE_integer("warmup_steps", 100, "Steps to reach it, each iteration.")
-flags.DEFINE_integer("decay_steps", 0, "Cosine decay to a tenth; 0: constant.")
+flags.DEFINE_enum("lr_schedule", "constant", DECAYS, "What follows the warm-up.")
+flags.DEFINE_integer("decay_steps", 0, "linear, cosine: steps to a tenth of the rate.")
 flags.DEFINE_float("beta_2", 0.999, "Adam's.")
 flags.DEFINE_float("clipnorm", 1.0, "Global norm that gradients are clipped to.")
+flags.DEFINE_integer(
+    "gradient_accumulation_steps", 1, "Parts a batch is computed in (GPT-J)."
+)
+flags.DEFINE_float("z_loss", 0.0, "Weight of PaLM's z-loss (GPT-J).")
 
 
 def make_steps():
@@ -90,20 +101,33 @@ def make_steps():
 
 
 def make_optimizer():
-    warm_up = {
-        "warmup_target": FLAGS.learning_rate,
-        "warmup_steps": FLAGS.warmup_steps,
-    }
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0 if FLAGS.warmup_steps else FLAGS.learning_rate,
-        # Without a decay the cosine has nowhere to go.
-        decay_steps=FLAGS.decay_steps or 1,
-        alpha=0.1 if FLAGS.decay_steps else 1.0,
-        **(warm_up if FLAGS.warmup_steps else {}),
+    schedule = WarmupSchedule(
+        FLAGS.learning_rate,
+        FLAGS.warmup_steps,
+        decay=FLAGS.lr_schedule,
+        decay_steps=FLAGS.decay_steps,
     )
     return keras.optimizers.Adam(
         schedule, beta_2=FLAGS.beta_2, global_clipnorm=FLAGS.clipnorm, name="star_adam"
     )
+
+
+def compile_model(model):
+    if isinstance(model, GPTJCausalLM):
+        arguments = {
+            "gradient_accumulation_steps": FLAGS.gradient_accumulation_steps,
+            "z_loss": FLAGS.z_loss,
+        }
+    else:
+        for name in ("gradient_accumulation_steps", "z_loss"):
+            if FLAGS[name].value != FLAGS[name].default:
+                raise app.UsageError(f"--{name} is for GPT-J models.")
+        arguments = {
+            "loss": keras.losses.SparseCategoricalCrossentropy(
+                from_logits=True, reduction="mean_with_sample_weight"
+            )
+        }
+    model.compile(optimizer=make_optimizer(), weighted_metrics=[], **arguments)
 
 
 def print_dry_run(star, task, preprocessor):
@@ -166,6 +190,8 @@ def main(argv):
     if FLAGS.run_dir is None and not FLAGS.dry_run:
         raise app.UsageError("--run_dir is needed unless --dry_run is given.")
 
+    keep_freed_memory()
+
     # === Task, mesh, model ===
     keras.utils.set_random_seed(FLAGS.seed)
     task = make_task()
@@ -187,13 +213,7 @@ def main(argv):
         for layer in model.layers:
             if layer is not model.backbone:  # such as an untied head
                 layer.trainable = False
-    model.compile(
-        optimizer=make_optimizer(),
-        loss=keras.losses.SparseCategoricalCrossentropy(
-            from_logits=True, reduction="mean_with_sample_weight"
-        ),
-        weighted_metrics=[],
-    )
+    compile_model(model)
 
     # === Samplers and outer loop ===
     sampler = make_sampler(model)
@@ -240,7 +260,8 @@ def main(argv):
         star.dataset,
         epochs=FLAGS.iterations,
         initial_epoch=star.initial_epoch,
-        callbacks=[star],
+        # Its clock stops before the evaluation that ends an epoch.
+        callbacks=[TrainingStatistics(FLAGS.batch_size * FLAGS.row_length), star],
         shuffle=False,  # the dataset is shuffled already
         verbose=FLAGS.verbose,
     )

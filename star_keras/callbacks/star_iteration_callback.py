@@ -480,7 +480,8 @@ class StarIterationCallback(keras.callbacks.Callback):
         if not self._last_step_begun:
             return  # Another callback has stopped this epoch before its end.
         self._figures["training_seconds"] = time.monotonic() - self._train_start
-        loss = (logs or {}).get("loss")
+        trained = dict(logs or {})
+        loss = trained.get("loss")
         if loss is not None and not math.isfinite(loss):
             raise FloatingPointError(
                 f"The loss of iteration {self._iteration} is {loss}. Nothing of "
@@ -492,7 +493,6 @@ class StarIterationCallback(keras.callbacks.Callback):
             self._figures |= self._evaluate(self._iteration)
         if logs is not None:
             logs.update(self._figures)
-        trained = {"loss": loss} if loss is not None else {}
         self._finish_iteration(self._iteration, trained | self._figures)
 
     # === The loop's parts ===

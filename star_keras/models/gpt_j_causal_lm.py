@@ -296,6 +296,8 @@ class GPTJCausalLM(OptionalPackedInputs, CausalLM):
     def _not_head(self):
         return [*self.backbone._flatten_layers(), self.optimizer]
 
+    # === Generation ===
+
     def call_with_cache(
         self,
         token_ids,
@@ -304,9 +306,6 @@ class GPTJCausalLM(OptionalPackedInputs, CausalLM):
         prefix_cache=None,
         prefix_length=None,
     ):
-    # === Generation ===
-
-    def call_with_cache(self, token_ids, cache, cache_update_index):
         """One forward pass that reads and extends a key-value cache.
 
         Args:
