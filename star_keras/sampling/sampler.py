@@ -11,7 +11,8 @@ class SampleRequest:
     """One completion to sample.
 
     Attributes:
-        prompt: The whole prompt.
+        prompt: The whole prompt, as text; or, for all requests or none, as
+            token ids, which stay as they are.
         name: What errors call it, e.g. the problem's id.
         seed: Numbers that name this sample within a run: (iteration, problem,
             sample number). With the sampler's seed they decide all random
@@ -20,7 +21,7 @@ class SampleRequest:
             the few-shot prompt. It changes nothing but the work.
     """
 
-    prompt: str
+    prompt: str | tuple[int, ...]
     name: str
     seed: tuple[int, ...] = ()
     prefix: str = ""
