@@ -61,13 +61,18 @@ def generate(lm, prompts, **settings):
     return lm.generate_until(requests, disable_tqdm=True)
 
 
+def plain_logits(model, ids):
+    """Logits `(len(ids), vocabulary)` of one row in float64."""
+    row = np.zeros((1, 128), "int32")
+    row[0, : len(ids)] = ids
+    mask = (np.arange(128) < len(ids))[None].astype("int32")
+    logits = np.asarray(model({"token_ids": row, "padding_mask": mask}))
+    return logits[0, : len(ids)].astype("float64")
+
+
 def plain_scores(model, ids, count):
-    """Log-likelihood and greediness of the last `count` ids, one row, float64."""
-    inputs = {
-        "token_ids": np.array([ids], "int32"),
-        "padding_mask": np.ones((1, len(ids)), "int32"),
-    }
-    logits = np.asarray(model(inputs))[0].astype("float64")[-count - 1 : -1]
+    """Log-likelihood of the last `count` ids, and whether all are greedy."""
+    logits = plain_logits(model, ids)[-count - 1 : -1]
     targets = ids[-count:]
     log_probs = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
     greedy = logits.argmax(axis=-1).tolist() == targets
@@ -88,51 +93,57 @@ def plain_log_likelihood(model, context, continuation):
 
 
 def plain_greedy(model, prompt, count):
-    ids = model.preprocessor.tokenizer(prompt).tolist()
+    """The greedy completion of at most `count` tokens, as text."""
+    tokenizer = model.preprocessor.tokenizer
+    ids = tokenizer(prompt).tolist()
     start = len(ids)
-    for _ in range(count):
-        mask = np.ones((1, len(ids)), "int32")
-        logits = model({"token_ids": np.array([ids], "int32"), "padding_mask": mask})
-        ids.append(int(np.asarray(logits)[0, -1].argmax()))
-    return ids[start:]
+    while len(ids) < start + count:
+        ids.append(int(plain_logits(model, ids)[-1].argmax()))
+        if ids[-1] == tokenizer.end_token_id:
+            return tokenizer.detokenize(ids[start:-1])
+    return tokenizer.detokenize(ids[start:])
 
 
 @pytest.fixture(scope="module")
-def gpt_j_pair(byte_tokenizer):
-    """The same random GPT-J twice: ours, and transformers' in lm_eval's adapter."""
+def state(byte_tokenizer):
+    """Random weights of a GPT-J under transformers' names."""
+    script = runpy.run_path(str(TESTS / "fixtures" / "make_gpt_j_fixtures.py"))
+    state = script["random_state"](CONFIG, np.random.default_rng(0))
+    # Else no completion ends before its length is reached.
+    state["lm_head.bias"][byte_tokenizer.end_token_id] += 1.5
+    return state
+
+
+@pytest.fixture(scope="module")
+def model(state, byte_tokenizer):
+    """A GPT-J with these weights."""
+    script = runpy.run_path(str(TESTS / "models" / "gpt_j_transformers_test.py"))
+    model = script["model_from_transformers"](CONFIG, state)
+    model.preprocessor = GPTJCausalLMPreprocessor(byte_tokenizer)
+    model.compile()
+    return model
+
+
+@pytest.fixture(scope="module")
+def adapter(state, byte_tokenizer):
+    """transformers' GPT-J with these weights in lm_eval's own adapter."""
     for module in ("torch", "transformers", "accelerate"):
         pytest.importorskip(module)
     import transformers
     from lm_eval.models.huggingface import HFLM
 
     script = runpy.run_path(str(TESTS / "fixtures" / "make_gpt_j_fixtures.py"))
-    convert = runpy.run_path(str(TESTS / "models" / "gpt_j_transformers_test.py"))
-    state = script["random_state"](CONFIG, np.random.default_rng(0))
-    # Else no completion ends before its length is reached.
-    state["lm_head.bias"][byte_tokenizer.end_token_id] += 3
-    ours = convert["model_from_transformers"](CONFIG, state)
-    ours.preprocessor = GPTJCausalLMPreprocessor(byte_tokenizer)
-    theirs = script["transformers_model"](CONFIG, state)
-    theirs.generation_config.eos_token_id = byte_tokenizer.end_token_id
+    model = script["transformers_model"](CONFIG, state)
+    model.generation_config.eos_token_id = byte_tokenizer.end_token_id
     tokens = byte_tokenizer.get_vocabulary()
     tokenizer = transformers.GPT2Tokenizer(
         vocab={token: byte_tokenizer.token_to_id(token) for token in tokens},
         merges=[tuple(merge.split()) for merge in byte_tokenizer.merges],
     )
     tokenizer.pad_token = tokenizer.eos_token
-    adapter = HFLM(
-        theirs, tokenizer=tokenizer, batch_size=3, max_length=64, backend="causal"
+    return HFLM(
+        model, tokenizer=tokenizer, batch_size=3, max_length=64, backend="causal"
     )
-    return ours, adapter
-
-
-@pytest.fixture
-def model(make_model):
-    model = make_model(max_sequence_length=64)
-    # The stock initializer makes all logits alike.
-    for variable in model.trainable_variables:
-        variable.assign(3 * variable.value)
-    return model
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +161,7 @@ def gpt2(byte_tokenizer):
         num_heads=2,
         hidden_dim=32,
         intermediate_dim=64,
-        max_sequence_length=64,
+        max_sequence_length=128,
     )
     return GPT2CausalLM(backbone, GPT2CausalLMPreprocessor(tokenizer))
 
@@ -184,9 +195,8 @@ def test_greedy_continuations_are_told_from_others(model):
     context = [65, 66, 67]
     likeliest = []
     for _ in range(5):
-        ids = np.array([context + likeliest], "int32")
-        logits = model({"token_ids": ids, "padding_mask": np.ones_like(ids)})
-        likeliest.append(int(np.argmax(logits[0, -1])))
+        logits = plain_logits(model, context + likeliest)
+        likeliest.append(int(logits[-1].argmax()))
     other = [*likeliest[:2], (likeliest[2] + 1) % 258, *likeliest[3:]]
     found = lm._loglikelihood_tokens(
         [(None, context, likeliest), (None, context, other)], disable_tqdm=True
@@ -227,7 +237,7 @@ def test_rolling_windows_score_each_token_once(model):
 
 
 def test_few_lengths_are_compiled(model):
-    lm = StarKerasLM(model, batch_size=2)
+    lm = StarKerasLM(model, batch_size=2, max_length=64)
     pairs = [("c" * n, "d" * m) for n in range(1, 50) for m in (1, 2, 7)]
     log_likelihood(lm, pairs)
     # Inputs of 16, 32, 48 and 64 tokens.
@@ -246,12 +256,11 @@ def test_other_models_have_a_start_token_if_their_preprocessor_adds_one(gpt2):
 
 
 def test_greedy_is_the_default_and_stop_strings_end_it(model):
-    ids = plain_greedy(model, "some text", 12)
-    tokenizer = model.preprocessor.tokenizer
     lm = StarKerasLM(model, batch_size=2)
     [text] = generate(lm, ["some text"], max_gen_toks=12)
-    assert text == tokenizer.detokenize(ids)
-    stop = text[5:7]
+    assert text == plain_greedy(model, "some text", 12)
+    stop = text[2:4]
+    assert len(stop) == 2
     [stopped] = generate(lm, ["some text"], until=["", stop], max_gen_toks=12)
     assert stopped == text[: text.find(stop)]
 
@@ -261,7 +270,7 @@ def test_long_prompts_lose_their_beginning(model):
     prompt = "0123456789" * 5
     expected = plain_greedy(model, prompt[-18:], 12)
     [text] = generate(lm, [prompt], max_gen_toks=12)
-    assert text == model.preprocessor.tokenizer.detokenize(expected)
+    assert text == expected
     assert expected != plain_greedy(model, prompt[-30:], 12)
 
 
@@ -291,28 +300,25 @@ def test_sampled_completions_differ_from_greedy_and_from_each_other(model):
 # === lm_eval's own adapter ===
 
 
-def test_log_likelihoods_equal_those_of_transformers(gpt_j_pair):
-    ours, theirs = gpt_j_pair
+def test_log_likelihoods_equal_those_of_transformers(model, adapter):
     pairs = [*PAIRS, ("a context far longer than the model's length " * 3, " end")]
-    expected = log_likelihood(theirs, pairs)
-    assert_close(log_likelihood(StarKerasLM(ours, max_length=64), pairs), expected)
+    expected = log_likelihood(adapter, pairs)
+    assert_close(log_likelihood(StarKerasLM(model, max_length=64), pairs), expected)
 
 
-def test_rolling_equals_that_of_transformers(gpt_j_pair):
-    ours, theirs = gpt_j_pair
+def test_rolling_equals_that_of_transformers(model, adapter):
     texts = ["some text", "a text of several windows " * 8, "é"]
-    lm = StarKerasLM(ours, batch_size=4, max_length=64)
+    lm = StarKerasLM(model, batch_size=4, max_length=64)
     np.testing.assert_allclose(
-        rolling(lm, texts), rolling(theirs, texts), atol=1e-3, rtol=1e-5
+        rolling(lm, texts), rolling(adapter, texts), atol=1e-3, rtol=1e-5
     )
 
 
-def test_generation_equals_that_of_transformers(gpt_j_pair):
-    ours, theirs = gpt_j_pair
+def test_generation_equals_that_of_transformers(model, adapter):
     prompts = ["some text", "a", "Q: What?\nA:", "a long prompt " * 9, "é"]
-    lm = StarKerasLM(ours, batch_size=2, max_length=64)
+    lm = StarKerasLM(model, batch_size=2, max_length=64)
     settings = {"until": ["e"], "max_gen_toks": 24}
-    expected = generate(theirs, prompts, **settings)
+    expected = generate(adapter, prompts, **settings)
     assert generate(lm, prompts, **settings) == expected
     assert len(set(expected)) > 2
 
@@ -326,7 +332,7 @@ def test_generation_equals_that_of_transformers(gpt_j_pair):
         ({"batch_size": "auto"}, "argument `batch_size`"),
         ({"batch_size": 0}, "argument `batch_size`"),
         ({"batch_size": 3, "mesh": "batch:2"}, "multiple of 2"),
-        ({"max_length": 65}, "argument `max_length`"),
+        ({"max_length": 2049}, "argument `max_length`"),
         ({"dtype": "bfloat16"}, "`dtype` and `mesh`"),
     ),
 )
@@ -339,7 +345,7 @@ def test_wrong_arguments_are_named(model, arguments, message):
     ("settings", "message"),
     (
         ({"num_beams": 4}, "num_beams"),
-        ({"max_gen_toks": 64}, "max_gen_toks"),
+        ({"max_gen_toks": 2048}, "max_gen_toks"),
         ({"do_sample": True, "max_gen_toks": 4}, "temperature"),
     ),
 )
@@ -367,7 +373,7 @@ def test_command_line_evaluates_local_tasks(model, tmp_path):
     accuracy = 0
     for i, question in enumerate(questions):
         scores = [plain_log_likelihood(model, question, f" {c}")[0] for c in choices]
-        text = model.preprocessor.tokenizer.detokenize(plain_greedy(model, question, 6))
+        text = plain_greedy(model, question, 6)
         target = text if i < 3 else f"not {text}"
         rows.append(
             {"question": question, "choices": choices, "answer": i % 3, "text": target}
