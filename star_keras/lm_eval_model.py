@@ -66,6 +66,8 @@ class StarKerasLM(TemplateLM):
         dtype: See `load_model`.
         mesh: See `load_model`. `batch_size` must be divisible by its batch
             axis.
+        device: Ignored: lm_eval's command line always passes a device of torch,
+            and JAX has its own.
 
     Example:
     ```python
@@ -77,7 +79,14 @@ class StarKerasLM(TemplateLM):
     max_gen_toks = 256
 
     def __init__(
-        self, pretrained, *, batch_size=1, max_length=None, dtype=None, mesh=None
+        self,
+        pretrained,
+        *,
+        batch_size=1,
+        max_length=None,
+        dtype=None,
+        mesh=None,
+        device=None,
     ):
         super().__init__()
         if not str(batch_size).isdecimal() or int(batch_size) < 1:
