@@ -1,6 +1,7 @@
 """Memory of the process on CPU."""
 
 import ctypes
+import sys
 
 # Parameters of glibc's `mallopt`, from <malloc.h>.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
@@ -17,6 +18,8 @@ def keep_freed_memory():
     Does something on Linux with glibc only. Call it before the first
     computation.
     """
+    if sys.platform != "linux":
+        return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return

@@ -293,6 +293,7 @@ class StarIterationCallback(keras.callbacks.Callback):
             "task": self.task.name,
             "steps": repr(self.steps),
             "optimizer": optimizer,
+            "z_loss": getattr(model, "_z_loss", 0.0),
             "sampler": self.sampler.get_config(),
             "eval_sampler": self.eval_sampler.get_config(),
             "problems_crc32": zlib.crc32(json.dumps(texts).encode()),

@@ -294,7 +294,8 @@ class GPTJCausalLM(OptionalPackedInputs, CausalLM):
         keras.saving.load_weights(self, filepath, objects_to_skip=self._not_head())
 
     def _not_head(self):
-        return [*self.backbone._flatten_layers(), self.optimizer]
+        optimizer = getattr(self, "optimizer", None)  # none before `compile()`
+        return [*self.backbone._flatten_layers(), *([optimizer] if optimizer else [])]
 
     # === Generation ===
 
