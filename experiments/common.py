@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import keras
-import keras_hub
 from absl import app, flags
 
 from star_keras import distribution, tasks
-from star_keras.models import GPTJCausalLM, find_hugging_face_gpt_j
+from star_keras.models import load_causal_lm
 from star_keras.sampling import get_sampler
 
 PRESETS_DIR = Path(__file__).parent / "presets"
@@ -87,9 +86,7 @@ def load_model():
             "a preset or Hugging Face directory, or a handle like hf://... ."
         )
     source = str(path) if path.is_dir() else preset
-    is_gpt_j = find_hugging_face_gpt_j(source) is not None
-    kind = GPTJCausalLM if is_gpt_j else keras_hub.models.CausalLM
-    return kind.from_preset(source, dtype=FLAGS.dtype)
+    return load_causal_lm(source, dtype=FLAGS.dtype)
 
 
 def make_sampler(model, *, greedy=False):

@@ -5,12 +5,10 @@ from collections.abc import Sequence
 from star_keras.grading import (
     accuracy_by_class,
     confidence_interval,
-    flexible_accuracy,
     majority_vote,
     pass_at_k,
-    shares_unread,
 )
-from star_keras.rationales import Rationale
+from star_keras.rationales import Rationale, flexible_accuracy, shares_unread
 from star_keras.sampling import Sampler, attempt
 from star_keras.tasks import Problem, Task
 
@@ -38,15 +36,20 @@ def evaluate(
         The figures of `summarize`, and all completions in the order of the
         problems.
     """
-    todo = [(problem, n) for problem in problems for n in range(num_samples)]
+    samples = [(problem, n) for problem in problems for n in range(num_samples)]
     done = {
         rationale.key[1:]: rationale
         for batch in attempt(
-            task, todo, sampler, kind="evaluation", prefix=prefix, iteration=iteration
+            task,
+            samples,
+            sampler,
+            kind="evaluation",
+            prefix=prefix,
+            iteration=iteration,
         )
         for rationale in batch
     }
-    rationales = [done[problem.id, n] for problem, n in todo]
+    rationales = [done[problem.id, n] for problem, n in samples]
     return summarize(task, problems, rationales), rationales
 
 
@@ -72,26 +75,26 @@ def summarize(
         - `num_problems` and `num_samples`.
     """
     by_id = {problem.id: problem for problem in problems}
-    samples: dict[str, list[Rationale]] = {problem.id: [] for problem in problems}
+    groups: dict[str, list[Rationale]] = {problem.id: [] for problem in problems}
     for rationale in rationales:
-        samples[rationale.problem].append(rationale)
+        groups[rationale.problem].append(rationale)
     figures = accuracy_by_class(
         [(r.problem_class, r.verdict) for r in rationales], "accuracy"
     )
     low, high = confidence_interval(figures["accuracy"], len(problems))
     figures["accuracy_low"], figures["accuracy_high"] = low, high
-    figures["accuracy_flexible"] = flexible_accuracy(task, by_id, rationales)
+    figures["accuracy_flexible"] = flexible_accuracy(task, problems, rationales)
     figures |= shares_unread(rationales)
     num_samples = len(rationales) // max(len(problems), 1)
     if num_samples > 1:
         correct = [
-            sum(r.verdict == "correct" for r in group) for group in samples.values()
+            sum(r.verdict == "correct" for r in group) for group in groups.values()
         ]
         for k in range(1, num_samples + 1):
             chances = [pass_at_k(num_samples, c, k) for c in correct]
             figures[f"pass@{k}"] = sum(chances) / len(chances)
         right = 0
-        for name, group in samples.items():
+        for name, group in groups.items():
             answer = majority_vote(r.answer for r in group)
             right += answer is not None and task.is_correct(answer, by_id[name])
         figures[f"maj@{num_samples}"] = right / len(problems)

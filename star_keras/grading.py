@@ -2,7 +2,7 @@
 
 import collections
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from star_keras.tasks.task import Problem, Task
@@ -54,36 +54,11 @@ def accuracy_by_class(
     for problem_class, verdict in graded:
         correct.setdefault(problem_class, []).append(verdict == "correct")
     everything = [c for group in correct.values() for c in group]
-    figures = {name: _mean(everything)}
+    figures = {name: mean(everything)}
     for problem_class in sorted(correct, key=natural_order):
         if problem_class:
-            figures[f"{name}/{problem_class}"] = _mean(correct[problem_class])
+            figures[f"{name}/{problem_class}"] = mean(correct[problem_class])
     return figures
-
-
-def flexible_accuracy(task: Task, by_id: dict[str, Problem], rationales) -> float:
-    """Share of rationales that the task's flexible reading finds correct.
-
-    Args:
-        task: The task.
-        by_id: Its problems by their ids.
-        rationales: `star_keras.rationales.Rationale`s. NaN without any.
-    """
-    right = []
-    for rationale in rationales:
-        answer = task.extract_answer_flexible(rationale.completion)
-        problem = by_id[rationale.problem]
-        right.append(answer is not None and task.is_correct(answer, problem))
-    return _mean(right)
-
-
-def shares_unread(rationales) -> dict[str, float]:
-    """Share `unparsed`, without an answer that could be read, and `truncated`,
-    cut off before their stop. NaN without any rationale."""
-    return {
-        "unparsed": _mean([r.verdict == "unparsed" for r in rationales]),
-        "truncated": _mean([r.finish_reason == "length" for r in rationales]),
-    }
 
 
 def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
@@ -128,5 +103,6 @@ def natural_order(text: str) -> tuple:
     return (0, int(head), tail) if head.isdecimal() else (1, 0, text)
 
 
-def _mean(values) -> float:
+def mean(values: Sequence[float]) -> float:
+    """Arithmetic mean; NaN of nothing."""
     return sum(values) / len(values) if values else float("nan")

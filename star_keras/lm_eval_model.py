@@ -13,7 +13,6 @@ import functools
 
 import jax
 import keras
-import keras_hub
 import numpy as np
 from jax import numpy as jnp
 from lm_eval import utils
@@ -23,10 +22,9 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.utils import normalize_gen_kwargs
 from tqdm import tqdm
 
-# Registers GPT-J, which presets name.
-import star_keras.models  # noqa: F401
 from star_keras import distribution
-from star_keras.sampling import BatchSampler, SampleRequest
+from star_keras.models import load_causal_lm
+from star_keras.sampling import SampleRequest, get_sampler
 
 # Rows are scored at few lengths, the shortest this.
 _SHORTEST = 16
@@ -36,7 +34,7 @@ def load_model(pretrained, *, dtype=None, mesh=None):
     """The causal LM of a preset, over a mesh.
 
     Args:
-        pretrained: Path, name or handle of a preset.
+        pretrained: See `star_keras.models.load_causal_lm`.
         dtype: E.g. `"bfloat16"`. Defaults to the preset's.
         mesh: E.g. `"batch:2,model:4"` (GPT-J). Defaults to one device.
 
@@ -45,7 +43,7 @@ def load_model(pretrained, *, dtype=None, mesh=None):
     """
     if mesh is not None:
         keras.distribution.set_distribution(distribution.model_parallel(mesh))
-    return keras_hub.models.CausalLM.from_preset(pretrained, dtype=dtype)
+    return load_causal_lm(pretrained, dtype=dtype)
 
 
 @register_model("star_keras")
@@ -319,7 +317,7 @@ class StarKerasLM(TemplateLM):
                 `max_length`.
         """
         samplers = functools.cache(
-            functools.partial(BatchSampler, self.model, batch_size=self.batch_size)
+            functools.partial(get_sampler, self.model, batch_size=self.batch_size)
         )
         groups = {}
         for i, request in enumerate(requests):
@@ -348,7 +346,7 @@ class StarKerasLM(TemplateLM):
         return texts
 
     def _sampling_arguments(self, settings):
-        """Stop strings, and arguments of `BatchSampler`."""
+        """Stop strings, and arguments of `get_sampler`."""
         rest = dict(normalize_gen_kwargs(settings, self.max_gen_toks))
         stop = tuple(s for s in rest.pop("until") if s)
         max_new_tokens = rest.pop("max_gen_toks")

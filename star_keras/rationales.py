@@ -2,12 +2,13 @@
 
 import collections
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from star_keras.grading import Verdict
+from star_keras.grading import Verdict, mean
 from star_keras.json_lines import read_json_lines, replace_json_lines, write_json_lines
+from star_keras.tasks import Problem, Task
 
 PromptKind = Literal["rationale", "rationalization", "evaluation", "direct"]
 
@@ -100,6 +101,38 @@ def filter_and_weigh(
             )
         )
     return weighed
+
+
+def flexible_accuracy(
+    task: Task, problems: Iterable[Problem], rationales: Iterable[Rationale]
+) -> float:
+    """Share of rationales that the task's flexible reading finds correct.
+
+    Args:
+        task: The task.
+        problems: Those that the rationales are of, or more.
+        rationales: What is read. NaN without any.
+    """
+    by_id = {problem.id: problem for problem in problems}
+    right = []
+    for rationale in rationales:
+        answer = task.extract_answer_flexible(rationale.completion)
+        problem = by_id[rationale.problem]
+        right.append(answer is not None and task.is_correct(answer, problem))
+    return mean(right)
+
+
+def shares_unread(rationales: Sequence[Rationale]) -> dict[str, float]:
+    """Shares of completions that cannot be read, or not to their end.
+
+    Returns:
+        `unparsed`, without an answer that could be read, and `truncated`, cut
+        off before their stop; NaN without any rationale.
+    """
+    return {
+        "unparsed": mean([r.verdict == "unparsed" for r in rationales]),
+        "truncated": mean([r.finish_reason == "length" for r in rationales]),
+    }
 
 
 class RationaleStore:

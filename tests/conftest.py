@@ -1,6 +1,10 @@
 """Small models and tasks that the tests share."""
 
+import json
 import os
+import pathlib
+import subprocess
+import sys
 
 # The tests run on CPU, whatever else there is.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -27,6 +31,43 @@ from star_keras.models import (
 # The same examples in every run, however slow the machine is.
 hypothesis.settings.register_profile("tests", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("tests")
+
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def run_on_eight_devices(program):
+    """The JSON that a Python program prints; it must hold `"devices": 8`.
+
+    JAX takes its devices at the start, so it is a process of its own.
+    """
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout)
+    assert found["devices"] == 8
+    return found
+
+
+def run_experiment(script, *arguments):
+    """Run `python -m experiments.<script>`; a `subprocess.CompletedProcess`."""
+    return subprocess.run(
+        [sys.executable, "-m", f"experiments.{script}", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
 
 
 class Doubling(tasks.Task):

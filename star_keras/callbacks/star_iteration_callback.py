@@ -15,7 +15,7 @@ import numpy as np
 from star_keras import plots, prompts
 from star_keras.callbacks.step_schedules import ExponentialSteps
 from star_keras.callbacks.token_inputs import feed_token_ids
-from star_keras.grading import accuracy_by_class, flexible_accuracy, shares_unread
+from star_keras.grading import accuracy_by_class
 from star_keras.json_lines import read_json_lines, replace_json_lines, write_json_lines
 from star_keras.packing import (
     pack,
@@ -23,7 +23,13 @@ from star_keras.packing import (
     training_batches,
     training_dataset,
 )
-from star_keras.rationales import Rationale, RationaleStore, filter_and_weigh
+from star_keras.rationales import (
+    Rationale,
+    RationaleStore,
+    filter_and_weigh,
+    flexible_accuracy,
+    shares_unread,
+)
 from star_keras.sampling import attempt, build_prompt
 from star_keras.tasks import Task
 
@@ -119,7 +125,7 @@ class StarIterationCallback(keras.callbacks.Callback):
     star = StarIterationCallback(
         model,
         task=tasks.get("arithmetic"),
-        sampler=BatchSampler(model, max_new_tokens=128),
+        sampler=get_sampler(model, max_new_tokens=128),
         run_dir="runs/addition",
         row_length=256,
     )
@@ -561,12 +567,12 @@ class StarIterationCallback(keras.callbacks.Callback):
         Goes on with what the store already has of this iteration.
         """
         evaluation = kind == "evaluation"
-        samples = 1 if evaluation else self.samples_per_problem
-        todo = [(problem, n) for problem in problems for n in range(samples)]
+        count = 1 if evaluation else self.samples_per_problem
+        samples = [(problem, n) for problem in problems for n in range(count)]
         done = {r.key: r for r in self._store.load(iteration)}
-        missing = [(p, n) for p, n in todo if (kind, p.id, n) not in done]
-        bar = self._progress_bar(kind, len(todo))
-        bar(len(todo) - len(missing))
+        missing = [(p, n) for p, n in samples if (kind, p.id, n) not in done]
+        bar = self._progress_bar(kind, len(samples))
+        bar(len(samples) - len(missing))
         for rationales in attempt(
             self.task,
             missing,
@@ -580,7 +586,7 @@ class StarIterationCallback(keras.callbacks.Callback):
             self._store.append(iteration, rationales)
             done |= {r.key: r for r in rationales}
             bar(len(rationales))
-        return [done[kind, p.id, n] for p, n in todo]
+        return [done[kind, p.id, n] for p, n in samples]
 
     def _filter_and_weigh(self, iteration, rationales):
         weighed = filter_and_weigh(
@@ -712,9 +718,9 @@ class StarIterationCallback(keras.callbacks.Callback):
             classes={problem.problem_class for problem in self._problems[split]},
         )
         if type(self.task).extract_answer_flexible is not Task.extract_answer_flexible:
-            by_id = {problem.id: problem for problem in self._problems[split]}
-            flexible = flexible_accuracy(self.task, by_id, rationales)
-            figures[f"{name}_flexible"] = flexible
+            figures[f"{name}_flexible"] = flexible_accuracy(
+                self.task, self._problems[split], rationales
+            )
         return figures
 
     def _random(self, iteration, purpose):

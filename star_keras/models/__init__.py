@@ -18,6 +18,7 @@ from star_keras.models.gpt_j_mesh_transformer import (
     save_mesh_transformer,
 )
 from star_keras.models.gpt_j_tokenizer import GPTJTokenizer
+from star_keras.models.load_causal_lm import load_causal_lm
 
 __all__ = [
     "GPTJAttention",
@@ -27,6 +28,7 @@ __all__ = [
     "GPTJDecoder",
     "GPTJTokenizer",
     "find_hugging_face_gpt_j",
+    "load_causal_lm",
     "load_hugging_face",
     "load_mesh_transformer",
     "load_tokenizer",

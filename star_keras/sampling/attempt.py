@@ -18,7 +18,7 @@ def build_prompt(task: Task, problem: Problem, *, prefix: str, hint: bool) -> st
 
 def attempt(
     task: Task,
-    todo: Sequence[tuple[Problem, int]],
+    samples: Sequence[tuple[Problem, int]],
     sampler: Sampler,
     *,
     kind: PromptKind,
@@ -30,7 +30,7 @@ def attempt(
 
     Args:
         task: Their task.
-        todo: Pairs of a problem and the number of the sample, from 0.
+        samples: Pairs of a problem and the number of the sample, from 0.
         sampler: Samples the completions.
         kind: `"rationalization"` shows the answers as hints.
         prefix: The few-shot prompt.
@@ -49,12 +49,12 @@ def attempt(
             seed=(iteration, zlib.crc32(problem.id.encode()), sample, int(hint)),
             prefix=prefix,
         )
-        for problem, sample in todo
+        for problem, sample in samples
     ]
     for batch in sampler.sample(requests, stop=task.stop):
         rationales = []
         for i, completion in batch:
-            problem, sample = todo[i]
+            problem, sample = samples[i]
             answer, verdict = grade(
                 task, problem, completion.text, check_working=check_working
             )

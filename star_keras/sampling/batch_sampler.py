@@ -39,9 +39,7 @@ class BatchSampler(ModelSampler):
     ) -> Iterator[list[tuple[int, Completion]]]:
         if not requests:
             return
-        prompts = [request.prompt for request in requests]
-        if isinstance(prompts[0], str):
-            prompts = tokenize_prompts(self.model.preprocessor, prompts)
+        prompts = self._prompt_ids(requests)
         self._check_lengths(requests, prompts)
         # Not every tokenizer gives the prefix alone the tokens it has in a
         # prompt.

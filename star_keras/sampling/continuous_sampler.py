@@ -170,11 +170,10 @@ class ContinuousSampler(ModelSampler):
     def _tokenize(self, requests):
         """Token ids of the shared prefix, and of the rest of each prompt."""
         prefix = self._shared_prefix(requests)
-        rests = [request.prompt[len(prefix) :] for request in requests]
-        preprocessor = self.model.preprocessor
         if not prefix:
-            return [], tokenize_prompts(preprocessor, rests)
-        (prefix_ids,) = tokenize_prompts(preprocessor, [prefix])
+            return [], self._prompt_ids(requests)
+        rests = [request.prompt[len(prefix) :] for request in requests]
+        (prefix_ids,) = tokenize_prompts(self.model.preprocessor, [prefix])
         return prefix_ids, [list(ids) for ids in self.tokenizer(rests)]
 
     def _fill(self, slots, waiting):

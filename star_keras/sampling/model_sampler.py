@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from jax import numpy as jnp
 
+from star_keras.packing import tokenize_prompts
 from star_keras.sampling.sampler import Completion, Sampler, SampleRequest
 
 
@@ -83,6 +84,13 @@ class ModelSampler(Sampler):
             state_mapping=list(zip(self.model.variables, variables, strict=True))
         )
 
+    def _prompt_ids(self, requests: Sequence[SampleRequest]) -> list[list[int]]:
+        """Token ids of whole prompts, texts or ids already."""
+        prompts = [request.prompt for request in requests]
+        if isinstance(prompts[0], str):
+            return tokenize_prompts(self.model.preprocessor, prompts)
+        return [list(prompt) for prompt in prompts]
+
     def _shared_prefix(self, requests: Sequence[SampleRequest]) -> str:
         """The prefix of all requests without the white space at its end.
 
@@ -94,7 +102,9 @@ class ModelSampler(Sampler):
         """
         prefix = requests[0].prefix
         for request in requests:
-            if request.prefix != prefix or not request.prompt.startswith(prefix):
+            if request.prefix != prefix or (
+                prefix and not str(request.prompt).startswith(prefix)
+            ):
                 raise ValueError(
                     f"Invalid value for the prefix of {request.name!r}. Expected "
                     "that the prompts of a call all begin with the same prefix. "

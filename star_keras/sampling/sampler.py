@@ -12,7 +12,7 @@ class SampleRequest:
 
     Attributes:
         prompt: The whole prompt, as text; or, for all requests or none, as
-            token ids, which stay as they are.
+            token ids, which stay as they are and have no `prefix`.
         name: What errors call it, e.g. the problem's id.
         seed: Numbers that name this sample within a run: (iteration, problem,
             sample number). With the sampler's seed they decide all random

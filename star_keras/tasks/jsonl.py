@@ -9,9 +9,8 @@ example instead of a problem.
 """
 
 import functools
-from pathlib import Path
 
-from star_keras.tasks.sources import read_problems
+from star_keras.tasks.sources import existing_file, read_problems
 from star_keras.tasks.task import Task
 
 
@@ -33,13 +32,10 @@ class JsonLines(Task):
     name = "jsonl"
 
     def __init__(self, train_path, eval_path):
-        self._paths = {"train": Path(train_path), "eval": Path(eval_path)}
-        for path in self._paths.values():
-            if not path.is_file():
-                raise FileNotFoundError(
-                    f"There is no file {path}. Expected JSON lines like "
-                    '{"question": "...", "answer": "..."}.'
-                )
+        self._paths = {
+            "train": existing_file(train_path),
+            "eval": existing_file(eval_path),
+        }
 
     @functools.cache  # noqa: B019 (lives as long as its run)
     def _read(self, split):

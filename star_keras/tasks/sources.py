@@ -10,6 +10,21 @@ from star_keras.tasks.task import FewShotExample, Problem
 _SECONDS_TO_ANSWER = 5
 
 
+def existing_file(path) -> Path:
+    """The path, if there is a file.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"There is no file {path}. Expected JSON lines like "
+            '{"question": "...", "answer": "..."}.'
+        )
+    return path
+
+
 def read_problems(
     path, make_problem: Callable[[dict, str], Problem], prefix: str
 ) -> tuple[list[Problem], list[FewShotExample]]:
@@ -29,12 +44,7 @@ def read_problems(
         ValueError: if a line is malformed, or an id comes twice; names the
             file and the line.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"There is no file {path}. Expected JSON lines like "
-            '{"question": "...", "answer": "..."}.'
-        )
+    path = existing_file(path)
     problems, examples, ids = [], [], set()
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):

@@ -1,9 +1,4 @@
-import json
-import os
-import pathlib
 import re
-import subprocess
-import sys
 
 import jax
 import keras
@@ -11,8 +6,7 @@ import pytest
 
 from star_keras.distribution import gpt_j_layout_map
 from star_keras.models import GPTJBackbone, GPTJCausalLM
-
-ROOT = pathlib.Path(__file__).parents[2]
+from tests.conftest import run_on_eight_devices
 
 # Every variable of a GPT-J and of its optimizer is in one of the two lists.
 # In an optimizer slot's name `/` is `_`, and its own name comes last.
@@ -169,23 +163,7 @@ json.dump({
 @pytest.fixture(scope="module")
 def on_eight_devices():
     """What the program above finds; JAX takes its devices at the start."""
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout)
-    assert found["devices"] == 8
-    return found
+    return run_on_eight_devices(PROGRAM)
 
 
 @pytest.mark.parametrize("when", ("before", "after"))

@@ -2,24 +2,15 @@
 
 import json
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from star_keras.models import GPTJCausalLM
-
-ROOT = Path(__file__).parents[2]
+from tests.conftest import run_experiment
 
 
 def convert(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "experiments.convert", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
+    return run_experiment("convert", *arguments)
 
 
 def sums(result):

@@ -1,22 +1,10 @@
 """The baselines and the evaluation, from their command lines."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-
-
-def run(script, *arguments):
-    return subprocess.run(
-        [sys.executable, "-m", f"experiments.{script}", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
+from tests.conftest import run_experiment
 
 
 @pytest.fixture
@@ -40,7 +28,7 @@ def read(directory):
 @pytest.mark.slow
 def test_several_samples_give_pass_at_k_and_maj_at_k(tiny, tmp_path):
     output = tmp_path / "out"
-    result = run(
+    result = run_experiment(
         "evaluate", *tiny, f"--output={output}", "--num_samples=3", "--temperature=1"
     )
     assert result.returncode == 0, result.stderr
@@ -56,7 +44,9 @@ def test_several_samples_give_pass_at_k_and_maj_at_k(tiny, tmp_path):
 
 @pytest.mark.slow
 def test_few_shot_evaluates_direct_and_chain_of_thought(tiny, tmp_path):
-    result = run("few_shot", *tiny, f"--output={tmp_path}", "--num_problems=2")
+    result = run_experiment(
+        "few_shot", *tiny, f"--output={tmp_path}", "--num_problems=2"
+    )
     assert result.returncode == 0, result.stderr
     for name in ("direct", "chain_of_thought"):
         figures, completions = read(tmp_path / name)
@@ -65,7 +55,7 @@ def test_few_shot_evaluates_direct_and_chain_of_thought(tiny, tmp_path):
 
 @pytest.mark.slow
 def test_direct_trains_on_answers_alone(tiny, tmp_path):
-    result = run(
+    result = run_experiment(
         "direct",
         *tiny,
         f"--run_dir={tmp_path / 'run'}",
@@ -94,6 +84,6 @@ def test_direct_trains_on_answers_alone(tiny, tmp_path):
     ],
 )
 def test_bad_flags_are_named(arguments, message):
-    result = run("evaluate", *arguments)
+    result = run_experiment("evaluate", *arguments)
     assert result.returncode != 0
     assert message in result.stderr + result.stdout

@@ -1,23 +1,17 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
 import pytest
 
 from star_keras.models import GPTJCausalLM
+from tests.conftest import run_experiment
 
 ROOT = Path(__file__).parents[2]
 
 
 def run(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "experiments.star", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
+    return run_experiment("star", *arguments)
 
 
 @pytest.fixture

@@ -1,17 +1,13 @@
 """`fit` of a GPT-J: the head in the loss, accumulation, what is logged."""
 
 import functools
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
 from star_keras.models import gpt_j_causal_lm
+from tests.conftest import run_on_eight_devices
 
 PLAIN = {
     "loss": keras.losses.SparseCategoricalCrossentropy(
@@ -354,21 +350,7 @@ json.dump({
 
 def test_chunks_and_accumulation_work_on_a_mesh():
     """Rows on two devices, the vocabulary on four: the result of one."""
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        cwd=Path(__file__).parents[2],
-        env={
-            **os.environ,
-            "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        },
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout)
-    assert found["devices"] == 8
+    found = run_on_eight_devices(PROGRAM)
     assert "model" in found["head"]
     assert found["logs"] < 1e-3
     assert found["weights"] < 1e-5

@@ -1,9 +1,4 @@
-import json
-import os
-import pathlib
 import random
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -11,8 +6,8 @@ import pytest
 from star_keras.models import GPTJCausalLM
 from star_keras.sampling import BatchSampler, ContinuousSampler, get_sampler
 from star_keras.sampling.continuous_sampler import bucket
+from tests.conftest import run_on_eight_devices
 
-ROOT = pathlib.Path(__file__).parents[2]
 PREFIX = "Q: one?\nA: 1.\n\nQ: two?\nA: 2.\n\n"
 
 
@@ -254,23 +249,7 @@ json.dump({
 @pytest.fixture(scope="module")
 def on_eight_devices():
     """What the program above finds; JAX takes its devices at the start."""
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout)
-    assert found["devices"] == 8
-    return found
+    return run_on_eight_devices(PROGRAM)
 
 
 @pytest.mark.slow

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -148,3 +150,17 @@ def test_bad_arguments_are_named(make_model, argument):
     (name,) = argument
     with pytest.raises(ValueError, match=f"`{name}`.*Received: .*{name}="):
         get_sampler(make_model(), **{"max_new_tokens": 8, **argument})
+
+
+@both
+def test_token_ids_are_prompts_like_their_texts(make_model, cls, run, requests):
+    model = make_model()
+    texts = requests(["1 + 2 =", "Why?", "a b c d e"])
+    ids = [
+        dataclasses.replace(
+            request, prompt=tuple(model.preprocessor.tokenizer(request.prompt).tolist())
+        )
+        for request in texts
+    ]
+    sampler = cls(model, max_new_tokens=6, batch_size=2)
+    assert run(sampler, ids) == run(sampler, texts)
