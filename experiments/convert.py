@@ -68,18 +68,22 @@ def progress_bar():
 def load(source):
     """The model of `--source`, whatever it is."""
     if (Path(source) / "shard_0").is_dir():
-        config = FLAGS.mesh_config or GPT_J_6B
-        model = load_mesh_transformer(
-            GPTJCausalLM, source, config, progress_bar(), dtype=FLAGS.dtype
-        )
+        preprocessor = None
         if FLAGS.tokenizer:
             tokenizer = load_tokenizer(FLAGS.tokenizer)
             if tokenizer is None:
                 raise app.UsageError(
                     f"--tokenizer={FLAGS.tokenizer} has no vocab.json and merges.txt."
                 )
-            model = GPTJCausalLM(model.backbone, GPTJCausalLMPreprocessor(tokenizer))
-        return model
+            preprocessor = GPTJCausalLMPreprocessor(tokenizer)
+        return load_mesh_transformer(
+            GPTJCausalLM,
+            source,
+            FLAGS.mesh_config or GPT_J_6B,
+            preprocessor,
+            progress_bar(),
+            dtype=FLAGS.dtype,
+        )
     directory = find_hugging_face_gpt_j(source)
     if directory is not None:
         return load_hugging_face(

@@ -94,7 +94,9 @@ def _order(num_layers):
     return sorted(names, key=lambda name: name.rpartition("/")[::2])
 
 
-def load_mesh_transformer(cls, directory, config, on_weight=None, **kwargs):
+def load_mesh_transformer(
+    cls, directory, config, preprocessor=None, on_weight=None, **kwargs
+):
     """Make a `GPTJCausalLM` of a checkpoint, slim or full, of any shards.
 
     Args:
@@ -103,6 +105,8 @@ def load_mesh_transformer(cls, directory, config, on_weight=None, **kwargs):
         config: The training configuration that it was made with, a dict or the
             path of its JSON file: `layers`, `d_model`, `n_heads`, `n_vocab`,
             `pe_rotary_dims`, `seq`.
+        preprocessor: optional `GPTJCausalLMPreprocessor`; the format holds no
+            tokenizer.
         on_weight: optional callable, called after each weight that was read.
         **kwargs: Arguments of `GPTJBackbone`, e.g. `dtype="bfloat16"`.
 
@@ -153,7 +157,7 @@ def load_mesh_transformer(cls, directory, config, on_weight=None, **kwargs):
         return value
 
     return make_with_weights(
-        lambda: cls(GPTJBackbone(**{**sizes, **kwargs}), compile=False),
+        lambda: cls(GPTJBackbone(**{**sizes, **kwargs}), preprocessor, compile=False),
         read,
         on_weight,
     )

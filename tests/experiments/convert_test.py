@@ -59,7 +59,9 @@ def test_preset_to_hugging_face_to_mesh_and_back_keeps_the_logits(make_model, tm
             f"--output={tmp_path / 'again'}",
         )
     )
-    assert third[1] == pytest.approx(first[1], rel=1e-2)  # bfloat16
+    # All weights, rounded to bfloat16: other ones, even of the same size on
+    # average, would move the signed sum by much more.
+    assert third == pytest.approx(first, abs=1e-4 * first[1])
     again = GPTJCausalLM.from_preset(str(tmp_path / "again"))
     again.compile(sampler="greedy")
     assert again.generate("12 + 3", max_length=10).startswith("12 + 3")
