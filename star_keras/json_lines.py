@@ -3,28 +3,39 @@
 import json
 import os
 from collections.abc import Iterable
-from pathlib import Path
+
+from etils import epath
+
+from star_keras import files
 
 
-def write_json_lines(path: Path, records: Iterable[dict], mode: str = "w"):
-    """Write or (`mode="a"`) append lines, and wait until they are on disk."""
-    lines = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records)
-    with path.open(mode, encoding="utf-8") as file:
-        file.write(lines)
-        file.flush()
-        os.fsync(file.fileno())
+def append_json_lines(path, records: Iterable[dict]):
+    """Append lines, and wait until they are on disk.
+
+    What a kill has left of a last line is cut off before.
+    """
+    path = epath.Path(path)
+    if path.exists() and path.stat().length:
+        with path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            is_whole = file.read(1) == b"\n"
+        if not is_whole:
+            content = path.read_bytes()
+            files.write(path, content[: content.rfind(b"\n") + 1])
+    files.append(path, _lines(records))
 
 
-def replace_json_lines(path: Path, records: Iterable[dict]):
-    """Replace the lines of a file; a kill leaves the old ones or the new."""
-    partial = path.with_name(path.name + ".partial")
-    write_json_lines(partial, records)
-    partial.replace(path)
+def write_json_lines(path, records: Iterable[dict]):
+    """Write or replace a file; a kill leaves the old lines or the new."""
+    files.write(path, _lines(records))
 
 
-def read_json_lines(
-    path: Path, fields: set[str], *, exactly: bool = False
-) -> list[dict]:
+def _lines(records):
+    lines = (json.dumps(r, ensure_ascii=False) + "\n" for r in records)
+    return "".join(lines).encode("utf-8")
+
+
+def read_json_lines(path, fields: set[str], *, exactly: bool = False) -> list[dict]:
     """Read a JSON-lines file that this package appends to.
 
     Args:
@@ -34,15 +45,14 @@ def read_json_lines(
 
     Raises:
         ValueError: if a line is not a JSON object with these fields. A last
-            line without its newline is what a kill left behind: it is cut off
-            the file instead.
+            line without its newline is what a kill left behind: it does not
+            count.
     """
+    path = epath.Path(path)
     if not path.exists():
         return []
     content = path.read_bytes()
     end = content.rfind(b"\n") + 1
-    if end < len(content):
-        os.truncate(path, end)
     records = []
     for number, line in enumerate(content[:end].splitlines(), start=1):
         record = parse_json_line(line, fields, path, number)
