@@ -18,7 +18,7 @@ from experiments.common import load_model, make_sampler, make_task
 from star_keras import packing, prompts
 from star_keras.callbacks import (
     StarIterationCallback,
-    TrainingStatistics,
+    Throughput,
     get_step_schedule,
 )
 from star_keras.evaluation import evaluate
@@ -261,7 +261,7 @@ def main(argv):
         epochs=FLAGS.iterations,
         initial_epoch=star.initial_epoch,
         # Its clock stops before the evaluation that ends an epoch.
-        callbacks=[TrainingStatistics(FLAGS.batch_size * FLAGS.row_length), star],
+        callbacks=[Throughput(FLAGS.batch_size * FLAGS.row_length), star],
         shuffle=False,  # the dataset is shuffled already
         verbose=FLAGS.verbose,
     )
