@@ -69,6 +69,7 @@ flags.DEFINE_list(
     "extra_eval_splits", [], "Splits that the final model is evaluated on as well."
 )
 flags.DEFINE_integer("keep_weights", 1, "Iterations whose weights stay on disk.")
+flags.DEFINE_integer("checkpoint_steps", 500, "Training steps between checkpoints.")
 
 # === Training ===
 flags.DEFINE_string("schedule", "exponential", "exponential, steady or epochs.")
@@ -82,6 +83,7 @@ flags.DEFINE_integer("row_length", 1024, "Tokens a row.")
 flags.DEFINE_float("learning_rate", 1e-6, "Adam's, after the warm-up.")
 flags.DEFINE_integer("warmup_steps", 100, "Steps to reach it, each iteration.")
 flags.DEFINE_enum("lr_schedule", "constant", DECAYS, "What follows the warm-up.")
+flags.DEFINE_integer("hold_steps", 0, "linear, cosine: steps before the fall.")
 flags.DEFINE_integer("decay_steps", 0, "linear, cosine: steps to a tenth of the rate.")
 flags.DEFINE_float("beta_2", 0.999, "Adam's.")
 flags.DEFINE_float("clipnorm", 1.0, "Global norm that gradients are clipped to.")
@@ -106,6 +108,7 @@ def make_optimizer():
         FLAGS.warmup_steps,
         decay=FLAGS.lr_schedule,
         decay_steps=FLAGS.decay_steps,
+        hold_steps=FLAGS.hold_steps,
     )
     return keras.optimizers.Adam(
         schedule, beta_2=FLAGS.beta_2, global_clipnorm=FLAGS.clipnorm, name="star_adam"
@@ -247,6 +250,7 @@ def main(argv):
         on_empty=FLAGS.on_empty,
         skip_eval=FLAGS.skip_eval,
         keep_weights=FLAGS.keep_weights,
+        checkpoint_steps=FLAGS.checkpoint_steps,
         seed=FLAGS.seed,
     )
     if FLAGS.dry_run:
