@@ -36,8 +36,9 @@ flags.DEFINE_string(
     "preset", "arithmetic_base", "Base model: a name in experiments/presets, or a path."
 )
 flags.DEFINE_string("dtype", "float32", "E.g. float32, bfloat16, mixed_bfloat16.")
-flags.DEFINE_string(
-    "mesh", None, 'E.g. "batch:2,model:4" (GPT-J). Default: one device.'
+flags.DEFINE_string("mesh", None, 'E.g. "batch:2,model:4". Default: one device.')
+flags.DEFINE_bool(
+    "zero", False, "With --mesh: split weights and moments over its batch axis too."
 )
 
 # === Sampling ===
@@ -75,8 +76,12 @@ def make_task():
 
 def load_model():
     """The causal LM of `--preset`, in `--dtype`, over `--mesh`."""
+    if FLAGS.zero and not FLAGS.mesh:
+        raise app.UsageError("--zero needs a --mesh.")
     if FLAGS.mesh:
-        keras.distribution.set_distribution(distribution.model_parallel(FLAGS.mesh))
+        keras.distribution.set_distribution(
+            distribution.model_parallel(FLAGS.mesh, zero=FLAGS.zero)
+        )
     preset = FLAGS.preset
     path = PRESETS_DIR / preset if (PRESETS_DIR / preset).is_dir() else Path(preset)
     if not (path / "config.json").is_file() and "://" not in preset:
@@ -86,7 +91,10 @@ def load_model():
             "a preset or Hugging Face directory, or a handle like hf://... ."
         )
     source = str(path) if path.is_dir() else preset
-    return load_causal_lm(source, dtype=FLAGS.dtype)
+    model = load_causal_lm(source, dtype=FLAGS.dtype)
+    if FLAGS.mesh:
+        keras.distribution.distribution().check_layouts()
+    return model
 
 
 def make_sampler(model, *, greedy=False):
