@@ -26,7 +26,7 @@ from tests.conftest import Doubling
 
 alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
 vocabulary = {t: i for i, t in enumerate(["<|endoftext|>", *alphabet, "qz"])}
-SIZES = {"vocabulary_size": 264, "num_layers": 2, "hidden_dim": 64,
+SIZES = {"vocabulary_size": 264, "num_layers": 1, "hidden_dim": 64,
          "intermediate_dim": 128}
 LOSS = keras.losses.SparseCategoricalCrossentropy(
     from_logits=True, reduction="mean_with_sample_weight")
@@ -81,7 +81,6 @@ def results(family):
     directory = tempfile.mkdtemp()
     star = StarIterationCallback(
         model, Doubling(), sampler, directory, few_shot=False, direct=True,
-        eval_sampler=get_sampler(model, max_new_tokens=8, batch_size=8),
         steps=lambda *_: 3, batch_size=8, row_length=48)
     history = model.fit(
         star.dataset, epochs=1, callbacks=[star], shuffle=False, verbose=0).history
@@ -91,20 +90,15 @@ def results(family):
         for shard in variable.value.addressable_shards:
             bytes_by_device[shard.device] += shard.data.nbytes
     files = [path.read_text() for path in sorted(Path(directory).glob("samples/*"))]
-    predicted = np.asarray(model.predict(
-        {name: np.ones((8, 4), "int32") for name in ("token_ids", "padding_mask")},
-        batch_size=8, verbose=0))
     return {
         "texts": [done[i].text for i in range(len(requests))],
         "loss": history["loss"],
         "files": files,
-        "logits": predicted[:, -1].tolist(),
         "weights": [float(np.abs(np.asarray(v.value)).sum()) for v in variables],
         "bytes": [sum(v.value.nbytes for v in variables),
                   max(bytes_by_device.values())],
         "axes": {v.path: list(v.value.sharding.spec) for v in variables}
         if keras.distribution.distribution() else None,
-        "shapes": {v.path: list(v.shape) for v in variables},
     }
 
 found = {"devices": jax.device_count()}
@@ -123,7 +117,6 @@ LAYOUTS = {
         ("batch:8", False),
         ("model:8", False),
         ("batch:8", True),
-        ("batch:2,model:4", True),
     ],
     **dict.fromkeys(("gpt2", "llama", "gemma"), [("batch:2,model:4", True)]),
 }
@@ -145,26 +138,30 @@ def test_split_model_trains_and_samples_like_the_whole_one(found, family, mesh, 
     assert split["loss"] == pytest.approx(whole["loss"], abs=1e-5)
     assert '"evaluation"' in "".join(whole["files"])
     assert split["files"] == whole["files"]
-    assert max(map(max, whole["logits"])) > 0.5
-    for a, b in zip(split["logits"], whole["logits"], strict=True):
-        assert a == pytest.approx(b, abs=1e-4)
-    assert split["weights"] == pytest.approx(whole["weights"], rel=1e-4, abs=1e-4)
+    # Sums of the values of each weight and moment.
+    assert split["weights"] == pytest.approx(whole["weights"], rel=1e-3, abs=1e-4)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("family", "mesh", "zero"), CASES)
-def test_each_device_holds_its_share_of_weights_and_moments(found, family, mesh, zero):
-    total, most = found[f"{family} {mesh} {zero}"]["bytes"]
-    parts = 8 if zero else dict(p.split(":") for p in mesh.split(",")).get("model", 1)
-    # LayerNorms, other vectors and what does not divide.
-    assert 1 <= most / (total / int(parts)) < 1.3 if parts != 1 else most == total
+@pytest.mark.parametrize(
+    ("mesh", "zero", "parts"),
+    (
+        ("batch:8", False, 1),
+        ("batch:2,model:4", False, 4),
+        ("model:8", False, 8),
+        ("batch:8", True, 8),
+    ),
+)
+def test_each_device_holds_its_share_of_weights_and_moments(found, mesh, zero, parts):
+    total, most = found[f"gpt_j {mesh} {zero}"]["bytes"]
+    assert 1 <= most / (total / parts) < 1.15  # the rest are vectors
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mesh", ("batch:2,model:4", "model:8"))
 def test_every_variable_lies_on_the_devices_as_expected_after_training(found, mesh):
     split = found[f"gpt_j {mesh} False"]
-    assert len(split["axes"]) == 3 * (2 * 10 + 5) + 2
+    assert len(split["axes"]) == 3 * (10 + 5) + 2
     for path, axes in split["axes"].items():
         expected = expected_axes(path)
         while expected and expected[-1] is None:
