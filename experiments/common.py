@@ -41,6 +41,15 @@ flags.DEFINE_bool(
     "zero", False, "With --mesh: split weights and moments over its batch axis too."
 )
 
+# === Processes, for a mesh over several hosts ===
+flags.DEFINE_bool("distributed", False, "Find the others, as on a TPU pod.")
+flags.DEFINE_string("coordinator", None, "host:port of process 0.")
+flags.DEFINE_integer("num_processes", None, "All of them.")
+flags.DEFINE_integer("process_id", None, "Number of this one, from 0.")
+flags.DEFINE_integer(
+    "process_timeout", 60, "Seconds of silence after which a process is given up."
+)
+
 # === Sampling ===
 flags.DEFINE_integer("max_new_tokens", 256, "Longest completion, in tokens.")
 flags.DEFINE_integer("sample_batch_size", 64, "Completions sampled together.")
@@ -75,7 +84,17 @@ def make_task():
 
 
 def load_model():
-    """The causal LM of `--preset`, in `--dtype`, over `--mesh`."""
+    """The causal LM of `--preset`, in `--dtype`, over `--mesh`.
+
+    Joins the other processes first, if the flags ask for it.
+    """
+    if FLAGS.distributed or FLAGS.coordinator:
+        distribution.initialize(
+            FLAGS.coordinator,
+            FLAGS.num_processes,
+            FLAGS.process_id,
+            timeout_seconds=FLAGS.process_timeout,
+        )
     if FLAGS.zero and not FLAGS.mesh:
         raise app.UsageError("--zero needs a --mesh.")
     if FLAGS.mesh:

@@ -15,7 +15,7 @@ import keras
 from absl import app, flags
 
 from experiments.common import load_model, make_sampler, make_task
-from star_keras import packing, prompts
+from star_keras import packing, processes, prompts
 from star_keras.callbacks import (
     StarIterationCallback,
     TrainingStatistics,
@@ -191,7 +191,6 @@ def main(argv):
         raise app.UsageError("--run_dir is needed unless --dry_run is given.")
 
     keep_freed_memory()
-
     # === Task, mesh, model ===
     keras.utils.set_random_seed(FLAGS.seed)
     task = make_task()
@@ -280,11 +279,16 @@ def main(argv):
             iteration=star.initial_epoch,
         )
         path = run_dir / f"{split}.json"
-        path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        if processes.is_writer():
+            path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
         path = run_dir / "samples" / f"{split}.jsonl"
         write_json_lines(path, map(dataclasses.asdict, completions))
         print(split, {name: round(value, 4) for name, value in figures.items()})
-    model.save_to_preset(str(run_dir / "preset"))
+    with processes.whole(model.variables):
+        if processes.is_writer():
+            model.save_to_preset(str(run_dir / "preset"))
+    if not processes.is_writer():
+        return
     for line in star.metrics:
         print(
             f"iteration {line['iteration']:3d}  "

@@ -1,13 +1,20 @@
-"""JSON-lines files: read with errors that name the line, written durably."""
+"""JSON-lines files: read with errors that name the line, written durably.
+
+Of several processes one writes, and hands what it reads to the others.
+"""
 
 import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from star_keras import processes
+
 
 def write_json_lines(path: Path, records: Iterable[dict], mode: str = "w"):
     """Write or (`mode="a"`) append lines, and wait until they are on disk."""
+    if not processes.is_writer():
+        return
     lines = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records)
     with path.open(mode, encoding="utf-8") as file:
         file.write(lines)
@@ -17,6 +24,8 @@ def write_json_lines(path: Path, records: Iterable[dict], mode: str = "w"):
 
 def replace_json_lines(path: Path, records: Iterable[dict]):
     """Replace the lines of a file; a kill leaves the old ones or the new."""
+    if not processes.is_writer():
+        return
     partial = path.with_name(path.name + ".partial")
     write_json_lines(partial, records)
     partial.replace(path)
@@ -37,14 +46,9 @@ def read_json_lines(
             line without its newline is what a kill left behind: it is cut off
             the file instead.
     """
-    if not path.exists():
-        return []
-    content = path.read_bytes()
-    end = content.rfind(b"\n") + 1
-    if end < len(content):
-        os.truncate(path, end)
+    content = processes.from_writer(lambda: _whole_lines(path))
     records = []
-    for number, line in enumerate(content[:end].splitlines(), start=1):
+    for number, line in enumerate((content or b"").splitlines(), start=1):
         record = parse_json_line(line, fields, path, number)
         if exactly and record.keys() != fields:
             raise ValueError(
@@ -54,6 +58,16 @@ def read_json_lines(
             )
         records.append(record)
     return records
+
+
+def _whole_lines(path):
+    if not path.exists():
+        return None
+    content = path.read_bytes()
+    end = content.rfind(b"\n") + 1
+    if end < len(content):
+        os.truncate(path, end)
+    return content[:end]
 
 
 def parse_json_line(line, fields: set[str], path, number: int) -> dict:

@@ -12,7 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from star_keras import plots, prompts
+from star_keras import plots, processes, prompts
 from star_keras.callbacks.step_schedules import ExponentialSteps
 from star_keras.callbacks.token_inputs import feed_token_ids
 from star_keras.grading import accuracy_by_class
@@ -240,7 +240,7 @@ class StarIterationCallback(keras.callbacks.Callback):
             for split in (("train",) if skip_eval else ("train", "eval"))
         }
         self._by_id = {problem.id: problem for problem in self._problems["train"]}
-        self._base_weights = [np.array(v.value) for v in model.variables]
+        self._base_weights = [processes.gather(v.value) for v in model.variables]
         self._optimizer = None
         self._examples = []
         self._open_run_dir()
@@ -252,8 +252,11 @@ class StarIterationCallback(keras.callbacks.Callback):
         self._metrics_path = self.run_dir / "metrics.jsonl"
         config = json.loads(json.dumps(self._config()))
         path = self.run_dir / "config.json"
-        if path.exists():
-            found = json.loads(path.read_text(encoding="utf-8"))
+        found = processes.from_writer(
+            lambda: path.read_bytes() if path.exists() else None
+        )
+        if found is not None:
+            found = json.loads(found)
             differing = [
                 f"{key}: {found.get(key)!r} there, {config.get(key)!r} here"
                 for key in sorted(config.keys() | found.keys())
@@ -290,7 +293,7 @@ class StarIterationCallback(keras.callbacks.Callback):
         model = self._language_model
         weights = 0
         for variable in model.weights:
-            value = np.ascontiguousarray(np.array(variable.value))
+            value = np.ascontiguousarray(processes.gather(variable.value))
             weights = zlib.crc32(value.view("uint8"), weights)
         optimizer = keras.optimizers.serialize(model.optimizer)
         optimizer["config"].pop("name", None)
@@ -692,19 +695,22 @@ class StarIterationCallback(keras.callbacks.Callback):
         write_json_lines(self._metrics_path, [line], mode="a")
         self.metrics.append(line)
         self._weights_iteration = iteration
-        weights = sorted((self.run_dir / "weights").glob("iteration_*"))
-        for old in weights[: -self.keep_weights]:
-            old.unlink()
-        plots.save_plots(self.metrics, self.run_dir)
+        if processes.is_writer():
+            weights = sorted((self.run_dir / "weights").glob("iteration_*"))
+            for old in weights[: -self.keep_weights]:
+                old.unlink()
+            plots.save_plots(self.metrics, self.run_dir)
 
     def _save_weights(self, iteration):
         path = self._weights_path(iteration)
         path.parent.mkdir(exist_ok=True)
         partial = path.with_name("partial.weights.h5")
-        keras.saving.save_weights(
-            self.model, partial, objects_to_skip=[self.model.optimizer]
-        )
-        partial.replace(path)
+        with processes.whole(self.model.variables):
+            if processes.is_writer():
+                keras.saving.save_weights(
+                    self.model, partial, objects_to_skip=[self.model.optimizer]
+                )
+                partial.replace(path)
 
     # === Small things ===
 
@@ -800,11 +806,14 @@ def _fresh_values(optimizer):
     for variable in optimizer.variables:
         lowest = keras.ops.min(variable.value)
         constant = bool(lowest == keras.ops.max(variable.value))
-        values.append((variable, np.array(lowest if constant else variable.value)))
+        value = lowest if constant else variable.value
+        values.append((variable, processes.gather(value)))
     return values
 
 
 def _write_atomically(path, text):
+    if not processes.is_writer():
+        return
     partial = path.with_name(path.name + ".partial")
     with partial.open("w", encoding="utf-8") as file:
         file.write(text)

@@ -1,5 +1,6 @@
 """Meshes and layouts for `keras.distribution`. Knows nothing of STaR."""
 
+from star_keras.distribution.initialize import initialize
 from star_keras.distribution.layouts import REPLICATED, causal_lm_layout_map
 from star_keras.distribution.mesh import parse_mesh
 from star_keras.distribution.model_parallel import CausalLMParallel, model_parallel
@@ -8,6 +9,7 @@ __all__ = [
     "REPLICATED",
     "CausalLMParallel",
     "causal_lm_layout_map",
+    "initialize",
     "model_parallel",
     "parse_mesh",
 ]

@@ -108,11 +108,11 @@ class CausalLMParallel(keras.distribution.ModelParallel):
         # Without this XLA splits hidden states by their width, like the weights
         # that `zero` splits, and computes all rows on every device.
         context = global_state.get_global_attribute("current_call_ctx")
-        if self.zero and context and context.training:
-            if re.fullmatch(_HIDDEN_STATES, path):
-                return keras.distribution.TensorLayout(
-                    ["batch", None, None], self.device_mesh
-                )
+        training = self.zero and getattr(context, "training", False)
+        if training and re.fullmatch(_HIDDEN_STATES, path):
+            return keras.distribution.TensorLayout(
+                ["batch", None, None], self.device_mesh
+            )
         return super().get_tensor_layout(path)
 
     def get_data_layout(self, data_shape):
@@ -178,9 +178,9 @@ class CausalLMParallel(keras.distribution.ModelParallel):
         size = self._sizes["model"]
         # Some optimizers have slots of other shapes.
         if layout is None or len(layout.axes) != len(shape):
-            if layout is None and size > 1 and len(shape) > 1:
-                if not is_replicated(path):
-                    self._unknown[path] = shape
+            large = layout is None and size > 1 and len(shape) > 1
+            if large and not is_replicated(path):
+                self._unknown[path] = shape
             return [None] * len(shape)
         axes = list(layout.axes)
         at = axes.index("model")
@@ -217,7 +217,10 @@ def _nearest(size, devices):
     sizes = sorted({below, above} - {0})
     fewer = max(n for n in range(1, devices) if size % n == 0)
     more = min((n for n in range(devices, size + 1) if size % n == 0), default=fewer)
+    sizes, numbers = (
+        " and ".join(map(str, found)) for found in (sizes, sorted({fewer, more}))
+    )
     return (
-        f"Nearest sizes that would: {' and '.join(map(str, sizes))}. Numbers of "
-        f"devices that {size} divides by: {' and '.join(map(str, sorted({fewer, more})))}."
+        f"Nearest sizes that would: {sizes}. Numbers of devices that {size} divides "
+        f"by: {numbers}."
     )
