@@ -1,8 +1,10 @@
 """Small models and tasks that the tests share."""
 
+import concurrent.futures
 import json
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 
@@ -68,6 +70,44 @@ def run_experiment(script, *arguments):
         text=True,
         cwd=ROOT,
     )
+
+
+def run_processes(program, *arguments, timeout=300, experiment=False):
+    """Run a program as two processes of two devices each.
+
+    It gets the arguments, the coordinator's address and its number, 0 or 1;
+    an experiment gets them as flags.
+
+    Returns:
+        Two `subprocess.CompletedProcess`.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        coordinator = f"127.0.0.1:{free.getsockname()[1]}"
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+    }
+
+    def run(number):
+        last = [coordinator, str(number)]
+        start = ["-c", program]
+        if experiment:
+            start = ["-m", f"experiments.{program}"]
+            last = [f"--coordinator={coordinator}", f"--process_id={number}"]
+            last.append("--num_processes=2")
+        return subprocess.run(
+            [sys.executable, *start, *map(str, arguments), *last],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        return list(pool.map(run, (0, 1)))
 
 
 class Doubling(tasks.Task):

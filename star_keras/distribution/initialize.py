@@ -116,9 +116,7 @@ def _end_together():
                 message = f"Process 0, the coordinator, is gone: {error}"
             if not over.is_set():
                 over.set()
-                print(
-                    f"{message}\nProcess {process} ends with it.", file=sys.stderr
-                )
+                print(f"{message}\nProcess {process} ends with it.", file=sys.stderr)
                 _exit()
 
     def stop():

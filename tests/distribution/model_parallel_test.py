@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from tests.conftest import run_on_eight_devices
+from tests.conftest import run_on_eight_devices, run_processes
 from tests.distribution.layouts_test import expected_axes
 
 # One training and evaluating loop and one sampler a layout, in a process of its own.
@@ -18,11 +18,14 @@ import keras_hub
 import numpy as np
 from pathlib import Path
 from tokenizers import pre_tokenizers
-from star_keras import models
+from star_keras import distribution, models, processes
 from star_keras.callbacks import StarIterationCallback
 from star_keras.distribution import model_parallel
 from star_keras.sampling import SampleRequest, get_sampler
 from tests.conftest import Doubling
+
+if sys.argv[2:]:
+    distribution.initialize(sys.argv[2], 2, int(sys.argv[3]))
 
 alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
 vocabulary = {t: i for i, t in enumerate(["<|endoftext|>", *alphabet, "qz"])}
@@ -85,7 +88,7 @@ def results(family):
     history = model.fit(
         star.dataset, epochs=1, callbacks=[star], shuffle=False, verbose=0).history
     variables = model.variables + model.optimizer.variables
-    bytes_by_device = dict.fromkeys(jax.devices(), 0)
+    bytes_by_device = dict.fromkeys(jax.local_devices(), 0)
     for variable in variables:
         for shard in variable.value.addressable_shards:
             bytes_by_device[shard.device] += shard.data.nbytes
@@ -94,7 +97,7 @@ def results(family):
         "texts": [done[i].text for i in range(len(requests))],
         "loss": history["loss"],
         "files": files,
-        "weights": [float(np.abs(np.asarray(v.value)).sum()) for v in variables],
+        "weights": [float(np.abs(processes.gather(v.value)).sum()) for v in variables],
         "bytes": [sum(v.value.nbytes for v in variables),
                   max(bytes_by_device.values())],
         "axes": {v.path: list(v.value.sharding.spec) for v in variables}
@@ -103,24 +106,27 @@ def results(family):
 
 found = {"devices": jax.device_count()}
 for family, meshes in json.loads(sys.argv[1]).items():
-    for mesh, zero in [(None, False), *meshes]:
+    for mesh, zero in meshes:
         keras.backend.clear_session()
         keras.distribution.set_distribution(
             mesh and model_parallel(mesh, zero=zero))
         found[f"{family} {mesh} {zero}"] = results(family)
-json.dump(found, sys.stdout)
+print(json.dumps(found))
 """
 
 LAYOUTS = {
     "gpt_j": [
+        (None, False),
         ("batch:2,model:4", False),
         ("batch:8", False),
         ("model:8", False),
         ("batch:8", True),
     ],
-    **dict.fromkeys(("gpt2", "llama", "gemma"), [("batch:2,model:4", True)]),
+    **dict.fromkeys(
+        ("gpt2", "llama", "gemma"), [(None, False), ("batch:2,model:4", True)]
+    ),
 }
-CASES = [(f, m, z) for f, meshes in LAYOUTS.items() for m, z in meshes]
+CASES = [(f, m, z) for f, meshes in LAYOUTS.items() for m, z in meshes if m]
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +138,12 @@ def found():
 @pytest.mark.slow
 @pytest.mark.parametrize(("family", "mesh", "zero"), CASES)
 def test_split_model_trains_and_samples_like_the_whole_one(found, family, mesh, zero):
-    whole, split = found[f"{family} None False"], found[f"{family} {mesh} {zero}"]
+    check_like_the_whole_one(
+        found[f"{family} {mesh} {zero}"], found[f"{family} None False"]
+    )
+
+
+def check_like_the_whole_one(split, whole):
     assert len(set(whole["texts"])) > 6
     assert split["texts"] == whole["texts"]
     assert split["loss"] == pytest.approx(whole["loss"], abs=1e-5)
@@ -169,6 +180,21 @@ def test_every_variable_lies_on_the_devices_as_expected_after_training(found, me
         while axes and axes[-1] is None:
             axes = axes[:-1]
         assert axes == expected, path
+
+
+@pytest.mark.slow
+def test_two_processes_train_sample_and_write_like_one(found):
+    layouts = [("model:4", False), ("batch:2,model:2", True)]
+    first, second = run_processes(PROGRAM, json.dumps({"gpt_j": layouts}))
+    for process in (first, second):
+        assert process.returncode == 0, process.stderr[-3000:]
+    first, second = (json.loads(p.stdout.splitlines()[-1]) for p in (first, second))
+    for mesh, zero in layouts:
+        name = f"gpt_j {mesh} {zero}"
+        check_like_the_whole_one(first[name], found["gpt_j None False"])
+        # The other has no files, and all else.
+        assert second[name].pop("files") == []
+        assert second[name] == {k: v for k, v in first[name].items() if k != "files"}
 
 
 COLLECTIVES = """
