@@ -7,6 +7,7 @@ import pathlib
 import socket
 import subprocess
 import sys
+import time
 
 # The tests run on CPU, whatever else there is.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -79,7 +80,7 @@ def run_processes(program, *arguments, timeout=300, experiment=False):
     an experiment gets them as flags.
 
     Returns:
-        Two `subprocess.CompletedProcess`.
+        Two `subprocess.CompletedProcess`, with the time each `ended`.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -97,7 +98,7 @@ def run_processes(program, *arguments, timeout=300, experiment=False):
             start = ["-m", f"experiments.{program}"]
             last = [f"--coordinator={coordinator}", f"--process_id={number}"]
             last.append("--num_processes=2")
-        return subprocess.run(
+        done = subprocess.run(
             [sys.executable, *start, *map(str, arguments), *last],
             cwd=ROOT,
             env=environment,
@@ -105,6 +106,8 @@ def run_processes(program, *arguments, timeout=300, experiment=False):
             text=True,
             timeout=timeout,
         )
+        done.ended = time.time()
+        return done
 
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         return list(pool.map(run, (0, 1)))

@@ -1,5 +1,4 @@
 import json
-import time
 
 import pytest
 
@@ -50,7 +49,7 @@ if sys.argv[3] == "1":
 processes.sync("end")
 """
 SILENT = "import subprocess; pid = os.getpid(); subprocess.Popen(['sh', '-c', " + (
-    "f'sleep 25; kill -9 {pid}']); os.kill(pid, 19)"
+    "f'sleep 16; kill -9 {pid}']); os.kill(pid, 19)"
 )
 
 
@@ -59,9 +58,9 @@ SILENT = "import subprocess; pid = os.getpid(); subprocess.Popen(['sh', '-c', " 
     ("death", "code", "message"),
     (
         (
-            "raise ValueError('no such file')",
+            "raise ValueError('no file')",
             1,
-            "Process 1 failed: ValueError: no such",
+            "Process 1 failed: ValueError: no file",
         ),
         ("os.kill(os.getpid(), 15)", -15, "Connection"),
         (SILENT, -9, "tasks are unhealthy (stopped sending heartbeats):\n1"),
@@ -69,10 +68,11 @@ SILENT = "import subprocess; pid = os.getpid(); subprocess.Popen(['sh', '-c', " 
     ids=("exception", "kill", "silence"),
 )
 def test_process_that_dies_takes_the_other_down(death, code, message):
-    start = time.time()
     first, second = run_processes(DYING, death, timeout=60)
     assert second.returncode == code
-    assert first.returncode not in (0, None)
+    assert first.returncode != 0
+    start = float(first.stdout.splitlines()[-1])
+    assert first.ended - start < 13  # a second, the timeout of 5, a slow machine
     assert message in first.stderr
 
 

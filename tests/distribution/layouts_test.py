@@ -198,9 +198,8 @@ def test_zero_splits_every_large_variable_over_batch_too(family):
         assert shapes[path][at] % 8 == 0
         assert axes[:at] + [None] + axes[at + 1 :] == plain[path]
         # The first that can be.
-        assert not any(
-            a is None and n % 8 == 0 for a, n in zip(axes[:at], shapes[path])
-        )
+        earlier = zip(axes[:at], shapes[path][:at], strict=True)
+        assert not any(axis is None and size % 8 == 0 for axis, size in earlier)
 
 
 def test_each_device_has_its_share_of_gpt_j_6b():
