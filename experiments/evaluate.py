@@ -15,7 +15,8 @@ import keras
 from absl import app, flags
 
 from experiments.common import load_model, make_sampler, make_task
-from star_keras import processes, prompts
+from star_keras import prompts
+from star_keras.distribution import processes
 from star_keras.evaluation import evaluate
 from star_keras.json_lines import write_json_lines
 
@@ -70,10 +71,11 @@ def write_evaluation(task, sampler, output, *, split, prefix="", iteration=0):
         num_samples=FLAGS.num_samples,
     )
     output = Path(output)
-    if processes.is_writer():
-        output.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(figures, indent=2)
-        (output / "figures.json").write_text(text + "\n", encoding="utf-8")
+    if not processes.is_writer():
+        return figures
+    output.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(figures, indent=2)
+    (output / "figures.json").write_text(text + "\n", encoding="utf-8")
     write_json_lines(output / "completions.jsonl", map(dataclasses.asdict, completions))
     for name, value in figures.items():
         print(

@@ -28,6 +28,7 @@ from absl import app, flags
 from tokenizers import models, pre_tokenizers, trainers
 
 from star_keras.callbacks import feed_token_ids
+from star_keras.learning_rates import WarmupSchedule
 from star_keras.models import (
     GPTJBackbone,
     GPTJCausalLM,
@@ -174,24 +175,6 @@ def make_model():
 # === Training ===
 
 
-@keras.saving.register_keras_serializable(package="star_keras")
-class WarmUpHoldDecay(keras.optimizers.schedules.LearningRateSchedule):
-    """Rises over 30 steps, holds, and falls to a tenth over the last third."""
-
-    def __init__(self, peak, steps):
-        self.peak = peak
-        self.steps = steps
-
-    def __call__(self, step):
-        step = keras.ops.cast(step, "float32")
-        rise = (step + 1) / 30
-        fall = (self.steps - step) / (0.3 * self.steps) + 0.1
-        return self.peak * keras.ops.minimum(1.0, keras.ops.minimum(rise, fall))
-
-    def get_config(self):
-        return {"peak": self.peak, "steps": self.steps}
-
-
 def make_dataset(examples, batch_size, row_length, pad_id, seed):
     return training_dataset(
         lambda: training_batches(
@@ -253,7 +236,13 @@ def main(argv):
     steps = [int(n) for n in FLAGS.steps]
     model.compile(
         optimizer=keras.optimizers.Adam(
-            WarmUpHoldDecay(FLAGS.learning_rate, sum(steps)),
+            WarmupSchedule(
+                FLAGS.learning_rate,
+                warmup_steps=30,
+                hold_steps=sum(steps) * 7 // 10,
+                decay="linear",
+                decay_steps=sum(steps) * 3 // 10 - 30,
+            ),
             beta_2=0.98,
             global_clipnorm=1.0,
         ),

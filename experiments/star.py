@@ -15,12 +15,13 @@ import keras
 from absl import app, flags
 
 from experiments.common import load_model, make_sampler, make_task
-from star_keras import packing, processes, prompts
+from star_keras import packing, prompts
 from star_keras.callbacks import (
     StarIterationCallback,
-    TrainingStatistics,
+    Throughput,
     get_step_schedule,
 )
+from star_keras.distribution import processes
 from star_keras.evaluation import evaluate
 from star_keras.json_lines import write_json_lines
 from star_keras.learning_rates import DECAYS, WarmupSchedule
@@ -69,6 +70,7 @@ flags.DEFINE_list(
     "extra_eval_splits", [], "Splits that the final model is evaluated on as well."
 )
 flags.DEFINE_integer("keep_weights", 1, "Iterations whose weights stay on disk.")
+flags.DEFINE_integer("checkpoint_steps", 500, "Training steps between checkpoints.")
 
 # === Training ===
 flags.DEFINE_string("schedule", "exponential", "exponential, steady or epochs.")
@@ -82,6 +84,7 @@ flags.DEFINE_integer("row_length", 1024, "Tokens a row.")
 flags.DEFINE_float("learning_rate", 1e-6, "Adam's, after the warm-up.")
 flags.DEFINE_integer("warmup_steps", 100, "Steps to reach it, each iteration.")
 flags.DEFINE_enum("lr_schedule", "constant", DECAYS, "What follows the warm-up.")
+flags.DEFINE_integer("hold_steps", 0, "linear, cosine: steps before the fall.")
 flags.DEFINE_integer("decay_steps", 0, "linear, cosine: steps to a tenth of the rate.")
 flags.DEFINE_float("beta_2", 0.999, "Adam's.")
 flags.DEFINE_float("clipnorm", 1.0, "Global norm that gradients are clipped to.")
@@ -106,6 +109,7 @@ def make_optimizer():
         FLAGS.warmup_steps,
         decay=FLAGS.lr_schedule,
         decay_steps=FLAGS.decay_steps,
+        hold_steps=FLAGS.hold_steps,
     )
     return keras.optimizers.Adam(
         schedule, beta_2=FLAGS.beta_2, global_clipnorm=FLAGS.clipnorm, name="star_adam"
@@ -246,6 +250,7 @@ def main(argv):
         on_empty=FLAGS.on_empty,
         skip_eval=FLAGS.skip_eval,
         keep_weights=FLAGS.keep_weights,
+        checkpoint_steps=FLAGS.checkpoint_steps,
         seed=FLAGS.seed,
     )
     if FLAGS.dry_run:
@@ -260,7 +265,7 @@ def main(argv):
         epochs=FLAGS.iterations,
         initial_epoch=star.initial_epoch,
         # Its clock stops before the evaluation that ends an epoch.
-        callbacks=[TrainingStatistics(FLAGS.batch_size * FLAGS.row_length), star],
+        callbacks=[Throughput(FLAGS.batch_size * FLAGS.row_length), star],
         shuffle=False,  # the dataset is shuffled already
         verbose=FLAGS.verbose,
     )
@@ -278,11 +283,11 @@ def main(argv):
             prefix=prefix,
             iteration=star.initial_epoch,
         )
-        path = run_dir / f"{split}.json"
         if processes.is_writer():
+            path = run_dir / f"{split}.json"
             path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-        path = run_dir / "samples" / f"{split}.jsonl"
-        write_json_lines(path, map(dataclasses.asdict, completions))
+            path = run_dir / "samples" / f"{split}.jsonl"
+            write_json_lines(path, map(dataclasses.asdict, completions))
         print(split, {name: round(value, 4) for name, value in figures.items()})
     with processes.whole(model.variables):
         if processes.is_writer():

@@ -1,39 +1,41 @@
-"""JSON-lines files: read with errors that name the line, written durably.
-
-Of several processes one writes, and hands what it reads to the others.
-"""
+"""JSON-lines files: read with errors that name the line, written durably."""
 
 import json
 import os
 from collections.abc import Iterable
-from pathlib import Path
 
-from star_keras import processes
+from etils import epath
 
-
-def write_json_lines(path: Path, records: Iterable[dict], mode: str = "w"):
-    """Write or (`mode="a"`) append lines, and wait until they are on disk."""
-    if not processes.is_writer():
-        return
-    lines = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records)
-    with path.open(mode, encoding="utf-8") as file:
-        file.write(lines)
-        file.flush()
-        os.fsync(file.fileno())
+from star_keras import files
 
 
-def replace_json_lines(path: Path, records: Iterable[dict]):
-    """Replace the lines of a file; a kill leaves the old ones or the new."""
-    if not processes.is_writer():
-        return
-    partial = path.with_name(path.name + ".partial")
-    write_json_lines(partial, records)
-    partial.replace(path)
+def append_json_lines(path, records: Iterable[dict]):
+    """Append lines, and wait until they are on disk.
+
+    What a kill has left of a last line is cut off before.
+    """
+    path = epath.Path(path)
+    if path.exists() and path.stat().length:
+        with path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            is_whole = file.read(1) == b"\n"
+        if not is_whole:
+            content = path.read_bytes()
+            files.write(path, content[: content.rfind(b"\n") + 1])
+    files.append(path, _lines(records))
 
 
-def read_json_lines(
-    path: Path, fields: set[str], *, exactly: bool = False
-) -> list[dict]:
+def write_json_lines(path, records: Iterable[dict]):
+    """Write or replace a file; a kill leaves the old lines or the new."""
+    files.write(path, _lines(records))
+
+
+def _lines(records):
+    lines = (json.dumps(r, ensure_ascii=False) + "\n" for r in records)
+    return "".join(lines).encode("utf-8")
+
+
+def read_json_lines(path, fields: set[str], *, exactly: bool = False) -> list[dict]:
     """Read a JSON-lines file that this package appends to.
 
     Args:
@@ -43,12 +45,16 @@ def read_json_lines(
 
     Raises:
         ValueError: if a line is not a JSON object with these fields. A last
-            line without its newline is what a kill left behind: it is cut off
-            the file instead.
+            line without its newline is what a kill left behind: it does not
+            count.
     """
-    content = processes.from_writer(lambda: _whole_lines(path))
+    path = epath.Path(path)
+    if not path.exists():
+        return []
+    content = path.read_bytes()
+    end = content.rfind(b"\n") + 1
     records = []
-    for number, line in enumerate((content or b"").splitlines(), start=1):
+    for number, line in enumerate(content[:end].splitlines(), start=1):
         record = parse_json_line(line, fields, path, number)
         if exactly and record.keys() != fields:
             raise ValueError(
@@ -58,16 +64,6 @@ def read_json_lines(
             )
         records.append(record)
     return records
-
-
-def _whole_lines(path):
-    if not path.exists():
-        return None
-    content = path.read_bytes()
-    end = content.rfind(b"\n") + 1
-    if end < len(content):
-        os.truncate(path, end)
-    return content[:end]
 
 
 def parse_json_line(line, fields: set[str], path, number: int) -> dict:

@@ -10,15 +10,17 @@ DECAYS = ("constant", "linear", "cosine")
 
 @keras.saving.register_keras_serializable(package="star_keras")
 class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
-    """Rises in a line from zero, then stays, or falls in a line or a cosine.
+    """Rises in a line from zero, stays, and may fall in a line or a cosine.
 
     Args:
         learning_rate: float. The rate after the warm-up.
         warmup_steps: int. Updates until then. Defaults to `0`.
         decay: `"constant"`, `"linear"` or `"cosine"`. Defaults to
             `"constant"`.
-        decay_steps: int. Updates from the end of the warm-up to the last rate.
-            Defaults to `0`, which only `"constant"` can do with.
+        decay_steps: int. Updates that the fall takes. Defaults to `0`, which
+            only `"constant"` can do with.
+        hold_steps: int. Updates between the warm-up and the fall. Defaults to
+            `0`.
         final_share: float. The last rate, as a share of `learning_rate`.
             Defaults to `0.1`.
 
@@ -39,6 +41,7 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
         warmup_steps=0,
         decay="constant",
         decay_steps=0,
+        hold_steps=0,
         final_share=0.1,
     ):
         super().__init__()
@@ -57,6 +60,7 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
         self.warmup_steps = warmup_steps
         self.decay = decay
         self.decay_steps = decay_steps
+        self.hold_steps = hold_steps
         self.final_share = final_share
 
     def __call__(self, step):
@@ -64,7 +68,8 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
         rate = self.learning_rate
         share = 1.0
         if self.decay != "constant":
-            done = ops.clip((step - self.warmup_steps) / self.decay_steps, 0.0, 1.0)
+            fall = step - self.warmup_steps - self.hold_steps
+            done = ops.clip(fall / self.decay_steps, 0.0, 1.0)
             left = 1 - done
             if self.decay == "cosine":
                 left = (1 + ops.cos(math.pi * done)) / 2
@@ -79,5 +84,6 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
             "warmup_steps": self.warmup_steps,
             "decay": self.decay,
             "decay_steps": self.decay_steps,
+            "hold_steps": self.hold_steps,
             "final_share": self.final_share,
         }

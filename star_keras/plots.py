@@ -1,11 +1,13 @@
 """Plots of a run: accuracy by iteration, and what each iteration kept."""
 
-from pathlib import Path
+import io
 
+from etils import epath
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from star_keras import files
 from star_keras.grading import natural_order
 
 _EVAL = "eval_accuracy"
@@ -19,9 +21,9 @@ def save_plots(metrics: list[dict], directory):
         directory: Where the plots go.
     """
     if any(_EVAL in line for line in metrics):
-        plot_accuracy(metrics, Path(directory) / "accuracy.png")
+        plot_accuracy(metrics, epath.Path(directory) / "accuracy.png")
     if any("share_kept" in line for line in metrics):
-        plot_kept(metrics, Path(directory) / "kept.png")
+        plot_kept(metrics, epath.Path(directory) / "kept.png")
 
 
 def plot_accuracy(metrics: list[dict], path, title: str = ""):
@@ -59,7 +61,9 @@ def _axes(path, title, label):
 
     def save():
         axes.legend()
-        figure.savefig(path, dpi=150)
+        image = io.BytesIO()
+        figure.savefig(image, dpi=150)
+        files.write(path, image.getvalue())
 
     return axes, save
 

@@ -3,11 +3,16 @@
 import collections
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Literal
 
+from etils import epath
+
 from star_keras.grading import Verdict, mean
-from star_keras.json_lines import read_json_lines, replace_json_lines, write_json_lines
+from star_keras.json_lines import (
+    append_json_lines,
+    read_json_lines,
+    write_json_lines,
+)
 from star_keras.tasks import Problem, Task
 
 PromptKind = Literal["rationale", "rationalization", "evaluation", "direct"]
@@ -139,27 +144,28 @@ class RationaleStore:
     """JSON-lines files of rationales, one an iteration.
 
     What `append` has returned from survives a kill. A last line that a kill
-    cut short is dropped at the next `load`; any other malformed line is an
-    error.
+    cut short does not count; any other malformed line is an error.
 
     Args:
-        directory: Where the files go; made if needed.
+        directory: Where the files go, local or `gs://`; made if needed.
+        writes: Whether this process is the one that writes.
     """
 
-    def __init__(self, directory):
-        self.directory = Path(directory)
-        self.directory.mkdir(parents=True, exist_ok=True)
+    def __init__(self, directory, writes: bool = True):
+        self.directory = epath.Path(directory)
+        self.writes = writes
+        if writes:
+            self.directory.mkdir(parents=True, exist_ok=True)
 
-    def path(self, iteration: int) -> Path:
+    def path(self, iteration: int) -> epath.Path:
         return self.directory / f"iteration_{iteration:04d}.jsonl"
 
     def append(self, iteration: int, rationales: Iterable[Rationale]):
-        write_json_lines(
-            self.path(iteration), map(dataclasses.asdict, rationales), mode="a"
-        )
+        if self.writes:
+            append_json_lines(self.path(iteration), map(dataclasses.asdict, rationales))
 
     def load(self, iteration: int) -> list[Rationale]:
-        """All rationales of an iteration, in the order they were sampled.
+        """All rationales of an iteration, in the order of the file.
 
         Raises:
             ValueError: if a line is malformed; names the file and the line.
@@ -172,17 +178,8 @@ class RationaleStore:
             )
         ]
 
-    def update(self, iteration: int, rationales: Iterable[Rationale]):
-        """Replace the stored rationales that have the keys of these."""
-        changed = {r.key: r for r in rationales}
-        found = self.load(iteration)
-        replaced = [changed.get(r.key, r) for r in found]
-        if replaced != found:
-            replace_json_lines(self.path(iteration), map(dataclasses.asdict, replaced))
-
-    def drop(self, iteration: int, kind: PromptKind):
-        """Forget an iteration's rationales of one kind."""
-        found = self.load(iteration)
-        kept = [r for r in found if r.prompt_kind != kind]
-        if len(kept) < len(found):
-            replace_json_lines(self.path(iteration), map(dataclasses.asdict, kept))
+    def replace(self, iteration: int, rationales: Iterable[Rationale]):
+        """Let a file hold these rationales, in this order."""
+        rationales = list(rationales)
+        if self.writes and rationales != self.load(iteration):
+            write_json_lines(self.path(iteration), map(dataclasses.asdict, rationales))

@@ -8,14 +8,14 @@ from star_keras.callbacks.step_schedules import (
     get_step_schedule,
 )
 from star_keras.callbacks.token_inputs import feed_token_ids
-from star_keras.callbacks.training_statistics import TrainingStatistics
+from star_keras.callbacks.throughput import Throughput
 
 __all__ = [
     "EpochSteps",
     "ExponentialSteps",
     "StarIterationCallback",
     "SteadySteps",
-    "TrainingStatistics",
+    "Throughput",
     "feed_token_ids",
     "get_step_schedule",
 ]

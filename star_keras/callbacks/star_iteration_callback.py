@@ -1,22 +1,23 @@
 """The outer loop of STaR as a Keras callback: one epoch is one iteration."""
 
 import dataclasses
+import itertools
 import json
 import math
-import os
 import random
 import time
 import zlib
-from pathlib import Path
 
 import keras
 import numpy as np
 
-from star_keras import plots, processes, prompts
+from star_keras import plots, prompts
+from star_keras.callbacks.run_directory import RunDirectory
 from star_keras.callbacks.step_schedules import ExponentialSteps
 from star_keras.callbacks.token_inputs import feed_token_ids
+from star_keras.distribution import processes
+from star_keras.distribution.preemption import Preempted, PreemptionNotice
 from star_keras.grading import accuracy_by_class
-from star_keras.json_lines import read_json_lines, replace_json_lines, write_json_lines
 from star_keras.packing import (
     pack,
     tokenize_examples,
@@ -25,7 +26,6 @@ from star_keras.packing import (
 )
 from star_keras.rationales import (
     Rationale,
-    RationaleStore,
     filter_and_weigh,
     flexible_accuracy,
     shares_unread,
@@ -51,11 +51,13 @@ class StarIterationCallback(keras.callbacks.Callback):
     early stop by another callback before an epoch's last step leaves the
     iteration unfinished.
 
-    `run_dir` holds `samples/` (all that was sampled, JSON lines),
-    `metrics.jsonl`, `config.json`, the weights of the last iterations and
-    plots. The same call on the same directory goes on where a killed run was:
-    finished iterations are not run again (`initial_epoch`), nor are finished
-    samples of an unfinished one.
+    `run_dir` holds all that was sampled, the figures, the weights of the last
+    iterations and plots, see `RunDirectory`. The same call on the same
+    directory goes on where a killed run was, in the middle of any phase, and
+    ends as if nothing had been: iterations that are trained are not run again
+    (`initial_epoch`), finished samples are not sampled again, and training goes
+    on from its last checkpoint. A SIGTERM ends the step or the batch under way,
+    saves, and leaves the program with the exit code 75 (`Preempted`).
 
     Args:
         model: The base model, a compiled `keras_hub.models.CausalLM` with a
@@ -113,6 +115,8 @@ class StarIterationCallback(keras.callbacks.Callback):
         skip_eval: bool. Defaults to `False`.
         keep_weights: int. Iterations whose weights stay on disk. Defaults to
             `1`.
+        checkpoint_steps: int. Training steps between two checkpoints within
+            an iteration, of which the last two stay on disk. Defaults to `500`.
         seed: int. Decides draws and orders; the sampler has its own. A model
             with dropout also needs `keras.utils.set_random_seed`.
 
@@ -167,6 +171,7 @@ class StarIterationCallback(keras.callbacks.Callback):
         on_empty="continue",
         skip_eval=False,
         keep_weights=1,
+        checkpoint_steps=500,
         seed=0,
     ):
         super().__init__()
@@ -182,6 +187,7 @@ class StarIterationCallback(keras.callbacks.Callback):
             ("row_length", row_length, 1),
             ("copy_n", copy_n, 0),
             ("keep_weights", keep_weights, 1),
+            ("checkpoint_steps", checkpoint_steps, 1),
             ("samples_per_problem", samples_per_problem, 1),
             ("mastered_after", mastered_after, 0),
         ):
@@ -206,7 +212,6 @@ class StarIterationCallback(keras.callbacks.Callback):
         self.task = task
         self.sampler = sampler
         self.eval_sampler = eval_sampler or sampler
-        self.run_dir = Path(run_dir)
         self.steps = steps or ExponentialSteps()
         self.batch_size = batch_size
         self.row_length = row_length
@@ -229,6 +234,7 @@ class StarIterationCallback(keras.callbacks.Callback):
         self.on_empty = on_empty
         self.skip_eval = skip_eval
         self.keep_weights = keep_weights
+        self.checkpoint_steps = checkpoint_steps
         self.seed = seed
 
         self._language_model = model
@@ -240,37 +246,14 @@ class StarIterationCallback(keras.callbacks.Callback):
             for split in (("train",) if skip_eval else ("train", "eval"))
         }
         self._by_id = {problem.id: problem for problem in self._problems["train"]}
-        self._base_weights = [processes.gather(v.value) for v in model.variables]
+        self._base_weights = [processes.HostCopy(v.value) for v in model.variables]
         self._optimizer = None
+        self._preemption = PreemptionNotice()
         self._examples = []
-        self._open_run_dir()
+        self._run = RunDirectory(run_dir, self._config())
+        self.run_dir = self._run.path
 
     # === Run directory ===
-
-    def _open_run_dir(self):
-        self._store = RationaleStore(self.run_dir / "samples")
-        self._metrics_path = self.run_dir / "metrics.jsonl"
-        config = json.loads(json.dumps(self._config()))
-        path = self.run_dir / "config.json"
-        found = processes.from_writer(
-            lambda: path.read_bytes() if path.exists() else None
-        )
-        if found is not None:
-            found = json.loads(found)
-            differing = [
-                f"{key}: {found.get(key)!r} there, {config.get(key)!r} here"
-                for key in sorted(config.keys() | found.keys())
-                if config.get(key) != found.get(key)
-            ]
-            if differing:
-                raise ValueError(
-                    f"The run directory {self.run_dir} is of another "
-                    f"configuration ({'; '.join(differing)}). Go on with the "
-                    "same configuration, or use another directory."
-                )
-        else:
-            _write_atomically(path, json.dumps(config, indent=2) + "\n")
-        self.metrics = read_json_lines(self._metrics_path, {"iteration"})
 
     def _config(self):
         names = (
@@ -311,13 +294,18 @@ class StarIterationCallback(keras.callbacks.Callback):
 
     @property
     def initial_epoch(self):
-        """Iterations that `run_dir` has finished; pass it to `fit`."""
-        return max((line["iteration"] for line in self.metrics), default=0)
+        """Iterations that are trained in `run_dir`; pass it to `fit`."""
+        return self._run.trained
+
+    @property
+    def metrics(self):
+        """Figures of the finished iterations, a dict each."""
+        return self._run.metrics
 
     def rewind(self, iteration):
         """Forget iterations from this one on, to run them again.
 
-        Their samples and metrics move to `run_dir/discarded-<n>/`.
+        Their samples, weights and figures move to `run_dir/discarded-<n>/`.
 
         Args:
             iteration: int. The first iteration to run again. The weights of
@@ -327,33 +315,9 @@ class StarIterationCallback(keras.callbacks.Callback):
             ValueError: if the iteration was not reached, or those weights are
                 gone.
         """
-        done = self.initial_epoch
-        if not 1 <= iteration <= done + 1:
-            _raise_invalid("iteration", f"1 to {done + 1}", iteration)
-        if iteration > 1 and not self._weights_path(iteration - 1).exists():
-            found = sorted(p.name for p in (self.run_dir / "weights").glob("i*"))
-            raise ValueError(
-                f"Iteration {iteration} starts with the weights of iteration "
-                f"{iteration - 1}, which are gone. Rewind to 1, or to one after "
-                f"those that are there: {found}."
-            )
-        number = sum(1 for _ in self.run_dir.glob("discarded-*")) + 1
-        discarded = self.run_dir / f"discarded-{number}"
-        discarded.mkdir()
-        for later in range(iteration, done + 2):
-            for path in (self._store.path(later), self._weights_path(later)):
-                if path.exists():
-                    path.rename(discarded / path.name)
-        kept = [line for line in self.metrics if line["iteration"] < iteration]
-        if self._metrics_path.exists():
-            (discarded / "metrics.jsonl").write_bytes(self._metrics_path.read_bytes())
-            replace_json_lines(self._metrics_path, kept)
-        self.metrics = kept
+        self._run.rewind(iteration)
         self._weights_iteration = None
         self._restore_base()
-
-    def _weights_path(self, iteration):
-        return self.run_dir / "weights" / f"iteration_{iteration:04d}.weights.h5"
 
     # === Data ===
 
@@ -374,7 +338,7 @@ class StarIterationCallback(keras.callbacks.Callback):
         )
 
     def _training_batches(self):
-        return training_batches(
+        batches = training_batches(
             self._examples,
             batch_size=self.batch_size,
             row_length=self.row_length,
@@ -382,6 +346,7 @@ class StarIterationCallback(keras.callbacks.Callback):
             seed=(self.seed, self._iteration),
             packed=self._packed,
         )
+        return itertools.islice(batches, self._first_step, None)
 
     # === Hooks ===
 
@@ -401,21 +366,21 @@ class StarIterationCallback(keras.callbacks.Callback):
         if self._optimizer is not self.model.optimizer:
             self._optimizer = self.model.optimizer
             self._fresh_optimizer = _fresh_values(self.model.optimizer)
+        self._run.lock()
+        self._preemption.start()
         done = self.initial_epoch
-        if done and self._weights_iteration is None:
-            path = self._weights_path(done)
-            if not path.exists():
-                raise ValueError(
-                    f"{self.run_dir} has finished iteration {done}, but its "
-                    f"weights {path} are missing. Put them back, or start in "
-                    "another directory."
-                )
-            keras.saving.load_weights(
-                self.model, path, objects_to_skip=[self.model.optimizer]
-            )
+        if done and self._weights_iteration != done:
+            self._run.restore_weights(done, self.model.variables)
         self._weights_iteration = done
-        if not self.metrics and not self.skip_eval:
-            self._finish_iteration(0, self._evaluate(0))
+        # Of the base model, or one that a kill has cut short.
+        self._evaluate(done)
+        if self.on_empty == "stop" and (
+            self._run.figures(done).get("num_rationales") == 0
+        ):
+            raise ValueError(
+                f"Iteration {done} of {self.run_dir} kept no rationale, and the run "
+                "was to stop then. Pass on_empty='continue' to go on."
+            )
 
     def on_epoch_begin(self, epoch, logs=None):
         if epoch != self.initial_epoch:
@@ -427,28 +392,36 @@ class StarIterationCallback(keras.callbacks.Callback):
         iteration = self._iteration = epoch + 1
         start = time.monotonic()
 
-        # An evaluation that a kill cut short was of a model that is gone.
-        self._store.drop(iteration, "evaluation")
+        # === Sample ===
         problems = self._draw_problems(iteration)
         mastered = self._mastered(iteration, problems)
         problems = [p for p in problems if p.id not in mastered]
         if self.direct:
             rationales = [self._known_answer(iteration, p) for p in problems]
-            stored = {r.key for r in self._store.load(iteration)}
-            self._store.append(
-                iteration, [r for r in rationales if r.key not in stored]
-            )
             figures = {}
         else:
             rationales = self._attempt(iteration, "rationale", problems)
             figures = self._accuracy("train_accuracy", rationales)
-            if self.rationalize:
-                failed = self._draw_failed(iteration, problems, rationales)
-                hinted = self._attempt(iteration, "rationalization", failed)
-                figures |= self._accuracy("rationalization_accuracy", hinted)
-                rationales = rationales + hinted
-            figures |= shares_unread(rationales)
-        rationales = self._filter_and_weigh(iteration, rationales)
+        self._run.finish(iteration, "sample", figures)
+
+        # === Rationalize ===
+        if self.rationalize:
+            failed = self._draw_failed(iteration, problems, rationales)
+            hinted = self._attempt(iteration, "rationalization", failed)
+            figures = self._accuracy("rationalization_accuracy", hinted)
+            self._run.finish(iteration, "rationalize", figures)
+            rationales = rationales + hinted
+
+        # === Filter and pack ===
+        rationales = filter_and_weigh(
+            rationales,
+            key=self.task.rationale_key if self.drop_duplicates else None,
+            max_per_problem=self.max_rationales_per_problem,
+            weigh_by_problem=self.weigh_by_problem,
+        )
+        # In this order however often the sampling was cut short.
+        self._run.samples.replace(iteration, rationales)
+        figures = {} if self.direct else shares_unread(rationales)
         kept = [r for r in rationales if r.weight]
         kept += [r for group in mastered.values() for r in group if r.weight]
         figures["num_rationales"] = len(kept)
@@ -463,25 +436,34 @@ class StarIterationCallback(keras.callbacks.Callback):
         if self.mastered_after:
             figures["share_mastered"] = len(mastered) / tried
         for earlier in range(max(1, iteration - self.copy_n), iteration):
-            kept += [r for r in self._store.load(earlier) if r.weight]
-
+            kept += [r for r in self._run.samples.load(earlier) if r.weight]
         self._examples = self._tokenize(kept)
         self._steps = self._num_steps(iteration)
         figures["steps"] = self._steps
         figures["sampling_seconds"] = time.monotonic() - start
-        self._figures = figures
+        self._run.finish(iteration, "pack", figures)
         if not kept:
             print(
                 f"\nIteration {iteration} kept no rationale: its model is the "
                 f"base model. {'Stopping' if self.on_empty == 'stop' else 'Going on'}"
                 f" (on_empty={self.on_empty!r})."
             )
+
+        # === Train ===
         self._restart()
+        self._first_step = self._run.restore_training(iteration, self._state())
+        self._saved_step = self._first_step
         self._last_step_begun = False
         self._train_start = time.monotonic()
 
     def on_train_batch_begin(self, batch, logs=None):
-        if batch + self.model.steps_per_execution >= self._steps:
+        step = self._first_step + batch
+        if self._preemption.received():
+            self._save_training(step)
+            self._end_preempted()
+        if step - self._saved_step >= self.checkpoint_steps:
+            self._save_training(step)
+        if step + self.model.steps_per_execution >= self._steps:
             # Ends the epoch after this step; taken back in on_epoch_end.
             self._last_step_begun = True
             self.model.stop_training = True
@@ -489,21 +471,32 @@ class StarIterationCallback(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if not self._last_step_begun:
             return  # Another callback has stopped this epoch before its end.
-        self._figures["training_seconds"] = time.monotonic() - self._train_start
-        trained = dict(logs or {})
+        iteration = self._iteration
+        trained = {
+            **(logs or {}),
+            "training_seconds": time.monotonic() - self._train_start,
+        }
         loss = trained.get("loss")
         if loss is not None and not math.isfinite(loss):
             raise FloatingPointError(
-                f"The loss of iteration {self._iteration} is {loss}. Nothing of "
+                f"The loss of iteration {iteration} is {loss}. Nothing of "
                 "this iteration's training was saved. Use a lower learning "
                 "rate, a global_clipnorm or a wider dtype, in a new run_dir."
             )
         self.model.stop_training = self.on_empty == "stop" and not self._examples
-        if not self.skip_eval:
-            self._figures |= self._evaluate(self._iteration)
+        self._run.save_weights(iteration, self.model.variables, self.keep_weights)
+        self._run.finish(iteration, "train", trained)
+        self._run.forget_training()
+        self._weights_iteration = iteration
+
+        # === Evaluate ===
+        self._evaluate(iteration)
         if logs is not None:
-            logs.update(self._figures)
-        self._finish_iteration(self._iteration, trained | self._figures)
+            logs.update(self._run.figures(iteration))
+
+    def on_train_end(self, logs=None):
+        self._preemption.stop()
+        self._run.unlock()
 
     # === The loop's parts ===
 
@@ -548,7 +541,7 @@ class StarIterationCallback(keras.callbacks.Callback):
             return {}
         history = {}
         for earlier in range(1, iteration):
-            for rationale in self._store.load(earlier):
+            for rationale in self._run.samples.load(earlier):
                 if rationale.prompt_kind == "rationale":
                     attempts = history.setdefault(rationale.problem, {})
                     attempts.setdefault(earlier, []).append(rationale)
@@ -572,7 +565,8 @@ class StarIterationCallback(keras.callbacks.Callback):
         evaluation = kind == "evaluation"
         count = 1 if evaluation else self.samples_per_problem
         samples = [(problem, n) for problem in problems for n in range(count)]
-        done = {r.key: r for r in self._store.load(iteration)}
+        done = {r.key: r for r in self._run.samples.load(iteration)}
+        processes.sync(f"the samples of iteration {iteration} are read: {kind}")
         missing = [(p, n) for p, n in samples if (kind, p.id, n) not in done]
         bar = self._progress_bar(kind, len(samples))
         bar(len(samples) - len(missing))
@@ -586,21 +580,12 @@ class StarIterationCallback(keras.callbacks.Callback):
             check_working=self.check_working and not evaluation,
         ):
             rationales = [self._with_hint_choice(r) for r in rationales]
-            self._store.append(iteration, rationales)
+            self._run.samples.append(iteration, rationales)
             done |= {r.key: r for r in rationales}
             bar(len(rationales))
+            if self._preemption.received():
+                self._end_preempted()
         return [done[kind, p.id, n] for p, n in samples]
-
-    def _filter_and_weigh(self, iteration, rationales):
-        weighed = filter_and_weigh(
-            rationales,
-            key=self.task.rationale_key if self.drop_duplicates else None,
-            max_per_problem=self.max_rationales_per_problem,
-            weigh_by_problem=self.weigh_by_problem,
-        )
-        if weighed != rationales:
-            self._store.update(iteration, weighed)
-        return weighed
 
     def _with_hint_choice(self, rationale):
         if rationale.prompt_kind != "rationalization" or not self.p_show_hint_save:
@@ -673,49 +658,58 @@ class StarIterationCallback(keras.callbacks.Callback):
         for variable, value in zip(
             self._language_model.variables, self._base_weights, strict=True
         ):
-            variable.assign(value)
+            variable.assign(value.to_devices())
+
+    def _state(self):
+        """What a training changes."""
+        return [
+            *self.model.variables,
+            *self.model.optimizer.variables,
+            *self.model.metrics_variables,
+        ]
+
+    def _save_training(self, step):
+        self.model.jax_state_sync()
+        self._run.save_training(self._iteration, step, self._state())
+        self._saved_step = step
+
+    def _end_preempted(self):
+        self._run.training.wait()
+        self._preemption.stop()
+        self._run.unlock()
+        raise Preempted
 
     def _evaluate(self, iteration):
-        start = time.monotonic()
-        problems = self._problems["eval"]
-        if self.n_eval_samples is not None and self.n_eval_samples < len(problems):
-            problems = self._random(0, "eval").sample(problems, self.n_eval_samples)
-        rationales = self._attempt(iteration, "evaluation", problems)
-        figures = self._accuracy("eval_accuracy", rationales, "eval")
-        for name, share in shares_unread(rationales).items():
-            figures[f"eval_{name}"] = share
-        return figures | {"eval_seconds": time.monotonic() - start}
-
-    def _finish_iteration(self, iteration, figures):
-        if iteration:
-            self._save_weights(iteration)
-        # NaN is no JSON: what was not tried has no figure in the file.
-        known = {name: value for name, value in figures.items() if value == value}
-        line = {"iteration": iteration, **known}
-        write_json_lines(self._metrics_path, [line], mode="a")
-        self.metrics.append(line)
-        self._weights_iteration = iteration
+        if self._run.is_done(iteration, "evaluate") or (
+            self.skip_eval and not iteration
+        ):
+            return
+        figures = {}
+        if not self.skip_eval:
+            start = time.monotonic()
+            problems = self._problems["eval"]
+            if self.n_eval_samples is not None and self.n_eval_samples < len(problems):
+                problems = self._random(0, "eval").sample(problems, self.n_eval_samples)
+            rationales = self._attempt(iteration, "evaluation", problems)
+            figures = self._accuracy("eval_accuracy", rationales, "eval")
+            for name, share in shares_unread(rationales).items():
+                figures[f"eval_{name}"] = share
+            figures["eval_seconds"] = time.monotonic() - start
+            others = [
+                r
+                for r in self._run.samples.load(iteration)
+                if r.prompt_kind != "evaluation"
+            ]
+            self._run.samples.replace(iteration, others + rationales)
+        self._run.finish(iteration, "evaluate", figures)
         if processes.is_writer():
-            weights = sorted((self.run_dir / "weights").glob("iteration_*"))
-            for old in weights[: -self.keep_weights]:
-                old.unlink()
             plots.save_plots(self.metrics, self.run_dir)
-
-    def _save_weights(self, iteration):
-        path = self._weights_path(iteration)
-        path.parent.mkdir(exist_ok=True)
-        partial = path.with_name("partial.weights.h5")
-        with processes.whole(self.model.variables):
-            if processes.is_writer():
-                keras.saving.save_weights(
-                    self.model, partial, objects_to_skip=[self.model.optimizer]
-                )
-                partial.replace(path)
 
     # === Small things ===
 
     _iteration = 0
     _weights_iteration = None
+    _first_step = 0
 
     def _accuracy(self, name, rationales, split="train"):
         figures = accuracy_by_class(
@@ -806,17 +800,5 @@ def _fresh_values(optimizer):
     for variable in optimizer.variables:
         lowest = keras.ops.min(variable.value)
         constant = bool(lowest == keras.ops.max(variable.value))
-        value = lowest if constant else variable.value
-        values.append((variable, processes.gather(value)))
+        values.append((variable, np.array(lowest if constant else variable.value)))
     return values
-
-
-def _write_atomically(path, text):
-    if not processes.is_writer():
-        return
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

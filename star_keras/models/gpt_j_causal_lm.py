@@ -17,6 +17,14 @@ from star_keras.models.gpt_j_hugging_face import (
 from star_keras.models.head_loss import head_cross_entropy
 
 
+_STEP_FIGURES = (
+    "gradient_norm",
+    "real_token_share",
+    "gradient_signal",
+    "gradient_noise",
+)
+
+
 def _squared_norm(gradients):
     return sum(jnp.sum(g.astype("float32") ** 2) for g in gradients)
 
@@ -64,6 +72,9 @@ class GPTJCausalLM(OptionalPackedInputs, CausalLM):
             inputs=inputs, outputs=self.lm_head(backbone(inputs)), **kwargs
         )
 
+        # === Averages over an epoch's steps ===
+        self._step_metrics = {name: keras.metrics.Mean(name) for name in _STEP_FIGURES}
+
     def compile(
         self,
         optimizer="auto",
@@ -79,11 +90,15 @@ class GPTJCausalLM(OptionalPackedInputs, CausalLM):
         `"auto"` divides the summed cross-entropy by the summed weights, so it
         does not depend on how much padding a batch holds. Unless metrics are
         asked for, `fit` then has no logits of all tokens in memory (see
-        `head_cross_entropy`), and its logs have `gradient_norm` (before
-        clipping) and `real_token_share` of the last step; with accumulation
-        also unbiased estimates of the squared norm of the true gradient,
-        `gradient_signal`, and of the summed variance of one token's gradient,
-        `gradient_noise`. `TrainingStatistics` makes averages of them.
+        `head_cross_entropy`), and its logs have the averages over the epoch of
+        `gradient_norm` (before clipping) and `real_token_share`. With
+        accumulation they also have those of unbiased estimates of the squared
+        norm of the true gradient, `gradient_signal`, and of the summed variance
+        of one token's gradient, `gradient_noise`; and their quotient, the
+        `gradient_noise_scale`: the number of trained tokens a batch at which
+        half of the gradient's square is noise. (Few steps can estimate a square
+        as negative; the scale is NaN then.) Far smaller batches waste steps, far
+        larger ones tokens.
 
         Args:
             optimizer: see `keras.Model.compile`.
@@ -104,7 +119,8 @@ class GPTJCausalLM(OptionalPackedInputs, CausalLM):
 
         Reference:
             [An Empirical Model of Large-Batch Training](https://arxiv.org/abs/1812.06162),
-            appendix A.1, for the two estimates.
+            appendix A.1, for the two estimates; both are averaged before they
+            are divided.
         """
         if gradient_accumulation_steps < 1:
             raise ValueError(
@@ -211,8 +227,28 @@ class GPTJCausalLM(OptionalPackedInputs, CausalLM):
         metrics, metrics_variables = self._update_metrics_variables(
             metrics_variables, loss, x, y, None, weights
         )
+        logs, metrics_variables = self._averages(logs, metrics_variables)
         state = trainable, non_trainable, optimizer_variables, metrics_variables
         return {**metrics, **logs}, state
+
+    def _averages(self, figures, metrics_variables):
+        """Averages of a step's figures and those of the steps before it."""
+        mapping = list(zip(self.metrics_variables, metrics_variables, strict=True))
+        with keras.StatelessScope(mapping) as scope:
+            for name, value in figures.items():
+                self._step_metrics[name].update_state(value)
+            averages = {name: self._step_metrics[name].result() for name in figures}
+        if "gradient_signal" in averages:
+            signal = averages["gradient_signal"]
+            averages["gradient_noise_scale"] = jnp.where(
+                signal > 0, averages["gradient_noise"] / signal, jnp.nan
+            )
+        return averages, [scope.get_current_value(v) for v in self.metrics_variables]
+
+    def get_metrics_result(self):
+        # The averages are of training alone; `train_step` adds them.
+        results = super().get_metrics_result()
+        return {k: v for k, v in results.items() if k not in self._step_metrics}
 
     def _part_of_loss(
         self, trainable, non_trainable, optimizer_variables, x, y, weights, divisor
@@ -295,7 +331,11 @@ class GPTJCausalLM(OptionalPackedInputs, CausalLM):
 
     def _not_head(self):
         optimizer = getattr(self, "optimizer", None)  # none before `compile()`
-        return [*self.backbone._flatten_layers(), *([optimizer] if optimizer else [])]
+        return [
+            *self.backbone._flatten_layers(),
+            *self._step_metrics.values(),
+            *([optimizer] if optimizer else []),
+        ]
 
     # === Generation ===
 

@@ -422,8 +422,8 @@ def test_wrong_initial_epoch_is_an_error(make_star):
 def test_missing_weights_are_an_error(make_star):
     fit(make_star(), 1)
     star = make_star()
-    star._weights_path(1).unlink()
-    with pytest.raises(ValueError, match="finished iteration 1, but its weights"):
+    star._run.weights.delete("iteration_0001")
+    with pytest.raises(ValueError, match="checkpoint .*iteration_0001 is missing"):
         fit(star, 2, initial_epoch=1)
 
 
@@ -535,7 +535,7 @@ def test_nan_loss_stops_the_run_and_saves_nothing_of_it(make_star, make_model):
     with pytest.raises(FloatingPointError, match="loss of iteration 1 is nan"):
         fit(star, 1)
     assert [line["iteration"] for line in metrics(star)] == [0]
-    assert not star._weights_path(1).exists()
+    assert star._run.weights.names() == []
 
 
 def test_early_stop_by_another_callback_leaves_the_iteration_unfinished(make_star):

@@ -39,7 +39,8 @@ import os
 import sys
 import time
 import jax
-from star_keras import distribution, processes
+from star_keras import distribution
+from star_keras.distribution import processes
 distribution.initialize(sys.argv[2], 2, int(sys.argv[3]), timeout_seconds=5)
 processes.sync("start")
 print(time.time(), flush=True)

@@ -18,9 +18,9 @@ import keras_hub
 import numpy as np
 from pathlib import Path
 from tokenizers import pre_tokenizers
-from star_keras import distribution, models, processes
+from star_keras import distribution, models
 from star_keras.callbacks import StarIterationCallback
-from star_keras.distribution import model_parallel
+from star_keras.distribution import model_parallel, processes
 from star_keras.sampling import SampleRequest, get_sampler
 from tests.conftest import Doubling
 

@@ -284,6 +284,20 @@ def test_gradient_noise_is_that_of_the_parts_own_gradients(make_model):
     )
 
 
+def test_epoch_logs_averages_and_the_ratio_of_averages(make_model):
+    model = make_model()
+    model.compile("sgd", gradient_accumulation_steps=2)
+    state = [v.value for v in model.metrics_variables]
+    for signal, noise in ((1.0, 30.0), (3.0, 10.0)):
+        logs, state = model._averages(
+            {"gradient_signal": signal, "gradient_noise": noise}, state
+        )
+    assert logs["gradient_signal"] == 2 and logs["gradient_noise"] == 20
+    assert logs["gradient_noise_scale"] == 10
+    logs, _ = model._averages({"gradient_signal": -9.0, "gradient_noise": 1.0}, state)
+    assert np.isnan(logs["gradient_noise_scale"])
+
+
 # === Errors ===
 
 
