@@ -32,7 +32,8 @@ def initialize(
 
     Unlike with Keras' own function no process waits for a dead one: after an
     uncaught exception the others end at once and print it; after a kill, or
-    when a host is lost, they end after `timeout_seconds`.
+    when a host is lost, they end after `timeout_seconds`. (SIGTERM kills none:
+    JAX keeps it as a notice of preemption, see `Preemption`.)
 
     Args:
         coordinator: optional string `"host:port"` of process 0.
@@ -71,8 +72,6 @@ def initialize(
                 f"process_id={given['process_id']}."
             )
         given["coordinator"] = given["coordinator"].split(",")[0]
-    # It would catch SIGTERM and let the process live on.
-    jax.config.update("jax_enable_preemption_service", False)
     # Keras' own function has no way to set the timeouts.
     jax.distributed.initialize(
         given["coordinator"],

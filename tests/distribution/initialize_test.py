@@ -63,7 +63,7 @@ SILENT = "import subprocess; pid = os.getpid(); subprocess.Popen(['sh', '-c', " 
             1,
             "Process 1 failed: ValueError: no file",
         ),
-        ("os.kill(os.getpid(), 15)", -15, "Connection"),
+        ("os.kill(os.getpid(), 9)", -9, "Connection"),
         (SILENT, -9, "tasks are unhealthy (stopped sending heartbeats):\n1"),
     ),
     ids=("exception", "kill", "silence"),
