@@ -33,7 +33,8 @@ def initialize(
     Unlike with Keras' own function no process waits for a dead one: after an
     uncaught exception the others end at once and print it; after a kill, or
     when a host is lost, they end after `timeout_seconds`. (SIGTERM kills none:
-    JAX keeps it as a notice of preemption, see `Preemption`.)
+    JAX keeps it as a notice of preemption, see
+    `PreemptionNotice`.)
 
     Args:
         coordinator: optional string `"host:port"` of process 0.

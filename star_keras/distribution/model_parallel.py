@@ -26,7 +26,7 @@ def model_parallel(mesh: str, *, zero=False, devices=None) -> "CausalLMParallel"
         zero: Whether weights, gradients and the optimizer's moments are split
             over `batch` as well, see `CausalLMParallel`.
         devices: Devices or their names, in the mesh's order, `batch` the
-            slower. Defaults to all.
+            slower. Defaults to all, process by process.
 
     Returns:
         A `keras.distribution.ModelParallel` for
@@ -43,7 +43,10 @@ def model_parallel(mesh: str, *, zero=False, devices=None) -> "CausalLMParallel"
     ```
     """
     axes = parse_mesh(mesh)
-    devices = devices or keras.distribution.list_devices()
+    if not devices:
+        # Keras gives the first rows of a batch to the first process, and so on.
+        devices = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
+        devices = [f"{device.platform}:{device.id}" for device in devices]
     if math.prod(axes.values()) != len(devices):
         raise ValueError(
             f"The mesh {mesh!r} has {math.prod(axes.values())} places, but there "
