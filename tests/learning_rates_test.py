@@ -24,6 +24,12 @@ def test_linear_falls_in_a_line_to_a_tenth_and_stays():
     np.testing.assert_allclose(found, [0, 0.5, 1, 0.55, 0.1, 0.1], rtol=1e-6)
 
 
+def test_rate_holds_before_it_falls():
+    schedule = WarmupSchedule(1.0, 10, "linear", decay_steps=100, hold_steps=20)
+    found = rates(schedule, (0, 5, 10, 30, 80, 130, 999))
+    np.testing.assert_allclose(found, [0, 0.5, 1, 1, 0.55, 0.1, 0.1], rtol=1e-6)
+
+
 @pytest.mark.parametrize("warmup_steps", (0, 7))
 def test_cosine_is_that_of_keras(warmup_steps):
     ours = WarmupSchedule(1e-3, warmup_steps, decay="cosine", decay_steps=50)

@@ -7,8 +7,8 @@ from star_keras.callbacks.step_schedules import (
     SteadySteps,
     get_step_schedule,
 )
-from star_keras.callbacks.token_inputs import feed_token_ids
 from star_keras.callbacks.throughput import Throughput
+from star_keras.callbacks.token_inputs import feed_token_ids
 
 __all__ = [
     "EpochSteps",

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import pathlib
 import socket
 
 from etils import epath
@@ -75,13 +76,16 @@ class RunDirectory:
             return
         import fcntl  # not on Windows
 
-        file = open(path, "a+", encoding="utf-8")
+        # Closing it would give the lock up.
+        file = pathlib.Path(path).open("a+", encoding="utf-8")  # noqa: SIM115
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            file.seek(0)
+            with file:
+                file.seek(0)
+                owner = file.read() or "another process"
             raise RuntimeError(
-                f"The run directory {self.path} is in use by {file.read() or '?'}. "
+                f"The run directory {self.path} is in use by {owner}. "
                 "Wait for it or stop it, or use another directory."
             ) from None
         file.truncate(0)

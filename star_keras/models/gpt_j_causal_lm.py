@@ -16,7 +16,6 @@ from star_keras.models.gpt_j_hugging_face import (
 )
 from star_keras.models.head_loss import head_cross_entropy
 
-
 _STEP_FIGURES = (
     "gradient_norm",
     "real_token_share",

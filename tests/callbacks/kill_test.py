@@ -83,12 +83,13 @@ class Runner:
     """Runs of the program above, one after the other."""
 
     def __init__(self, cache, log):
+        self._file = log.open("w")
         self._program = subprocess.Popen(
             [sys.executable, "-c", PROGRAM.replace("CACHE", str(cache))],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=log.open("w"),
+            stderr=self._file,
             text=True,
             # As good as the real thing, unlike the other tests' environment.
             env={
@@ -115,6 +116,8 @@ class Runner:
     def close(self):
         self._program.stdin.close()
         self._program.wait()
+        self._program.stdout.close()
+        self._file.close()
 
 
 def what_is_left(run_dir):
@@ -165,9 +168,15 @@ class Killed:
         return phase_under_way(self.run_dir) if self._runner.status() else None
 
 
-@pytest.mark.slow
-def test_run_killed_twenty_times_ends_as_if_nothing_had_been(tmp_path):
+@pytest.fixture
+def runner(tmp_path):
     runner = Runner(tmp_path / "cache", tmp_path / "log")
+    yield runner
+    runner.close()
+
+
+@pytest.mark.slow
+def test_run_killed_twenty_times_ends_as_if_nothing_had_been(tmp_path, runner):
     whole = tmp_path / "whole"
     runner.start(whole)
     assert runner.status() == 0, (tmp_path / "log").read_text()[-3000:]
@@ -189,5 +198,4 @@ def test_run_killed_twenty_times_ends_as_if_nothing_had_been(tmp_path):
             cut = Killed(tmp_path / f"cut_{ended}", runner, draw, 2 * seconds / KILLS)
     runner.start(cut.run_dir)
     assert runner.status() == 0, (tmp_path / "log").read_text()[-3000:]
-    runner.close()
     assert what_is_left(cut.run_dir) == what_is_left(whole)

@@ -2,6 +2,8 @@ import functools
 import io
 import itertools
 import json
+import os
+import signal
 
 import keras
 import numpy as np
@@ -13,6 +15,7 @@ from tokenizers import pre_tokenizers
 
 from star_keras import tasks
 from star_keras.callbacks import ExponentialSteps, StarIterationCallback, SteadySteps
+from star_keras.json_lines import read_json_lines
 from star_keras.rationales import RationaleStore
 from star_keras.sampling import BatchSampler, Completion, Sampler
 from tests.conftest import Doubling
@@ -368,6 +371,120 @@ def test_killed_run_goes_on_and_ends_the_same(make_star, make_model):
         assert np.array_equal(first, second)
 
 
+class Terminated(ScriptedSampler):
+    """Gets a SIGTERM when it has sampled so many prompts."""
+
+    def __init__(self, after):
+        super().__init__()
+        self._after = after
+
+    def sample(self, requests, *, stop=()):
+        for batch in super().sample(requests, stop=stop):
+            if self._after is not None and len(self.prompts) >= self._after:
+                self._after = None
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+
+class TerminateAtStep(keras.callbacks.Callback):
+    """Gets a SIGTERM in a step, counted over all iterations."""
+
+    def __init__(self, step):
+        super().__init__()
+        self._left = step
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self._left -= 1
+        if self._left == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def final_figures(star):
+    timed = ("seconds", "per_second")
+    return [
+        {k: v for k, v in line.items() if not k.endswith(timed)}
+        for line in read_json_lines(star.run_dir / "metrics.jsonl", set())
+    ]
+
+
+@pytest.mark.parametrize("prompts", [4, 20, 40, 47, 71])
+def test_sigterm_while_sampling_loses_no_batch(make_star, make_model, prompts):
+    """In the first evaluation, the rationales, the rationalizations, ..."""
+    whole_model, model = make_model(), make_model()
+    whole = make_star("whole", whole_model)
+    fit(whole, 2)
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as error:
+        fit(make_star("cut", sampler=Terminated(prompts)), 2)
+    assert error.value.code == 75
+    assert signal.getsignal(signal.SIGTERM) == handler
+    sampler = ScriptedSampler()
+    star = make_star("cut", model, sampler=sampler)
+    fit(star, 2, initial_epoch=star.initial_epoch)
+    # 6 held-out problems three times, 24 + 12 twice, and none of them again.
+    stored = -(-prompts // 5) * 5
+    assert 90 - stored - 4 <= len(sampler.prompts) <= 90 - prompts
+    assert final_figures(star) == final_figures(whole)
+    for n in range(3):
+        assert samples(star, n) == samples(whole, n)
+    for first, second in zip(weights(model), weights(whole_model), strict=True):
+        assert np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("step", [1, 3, 7, 9])
+def test_sigterm_in_a_training_goes_on_at_its_step(make_star, make_model, step):
+    steps = {"steps": SteadySteps(4, add=2), "checkpoint_steps": 2}
+    whole_model, model = make_model(), make_model()
+    whole = make_star("whole", whole_model, **steps)
+    fit(whole, 2)
+    with pytest.raises(SystemExit, match="75|preempted"):
+        fit(make_star("cut", **steps), 2, [TerminateAtStep(step)])
+    star = make_star("cut", model, **steps)
+    made = []
+    counter = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: made.append(batch)
+    )
+    fit(star, 2, [counter], initial_epoch=star.initial_epoch)
+    # The signal comes after the check of its own step, which is finished.
+    assert len(made) == 10 - step
+    assert final_figures(star) == final_figures(whole)
+    for first, second in zip(weights(model), weights(whole_model), strict=True):
+        assert np.array_equal(first, second)
+
+
+def test_full_disk_is_named_and_the_run_goes_on_when_there_is_room(
+    make_star, make_model
+):
+    whole = make_star("whole")
+    fit(whole, 1)
+    star = make_star("cut")
+    # What is written to /dev/full finds no space.
+    (star.run_dir / "samples" / "iteration_0001.jsonl").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left.*make room.*iteration_0001"):
+        fit(star, 1)
+    (star.run_dir / "samples" / "iteration_0001.jsonl").unlink()
+    star = make_star("cut")
+    fit(star, 1)
+    assert final_figures(star) == final_figures(whole)
+    assert samples(star, 1) == samples(whole, 1)
+
+
+def test_deleted_checkpoint_of_a_training_starts_it_again(make_star, make_model):
+    steps = {"steps": SteadySteps(6), "checkpoint_steps": 2}
+    whole_model, model = make_model(), make_model()
+    fit(make_star("whole", whole_model, **steps), 1)
+    star = make_star("cut", **steps)
+    with pytest.raises(SystemExit):
+        fit(star, 1, [TerminateAtStep(5)])
+    found = star._run.training.names()
+    assert found == ["iteration_0001_step_00000004", "iteration_0001_step_00000005"]
+    for name in found:
+        star._run.training.delete(name)
+    fit(make_star("cut", model, **steps), 1)
+    for first, second in zip(weights(model), weights(whole_model), strict=True):
+        assert np.array_equal(first, second)
+
+
 def test_two_runs_with_one_seed_write_the_same(make_star, make_model):
     def run(name, seed):
         model = make_model()
@@ -525,6 +642,11 @@ def test_iteration_that_keeps_nothing_goes_on_with_the_base(
 def test_iteration_that_keeps_nothing_stops_if_asked(make_star, capsys):
     star = make_star(sampler=Clueless(), on_empty="stop")
     assert len(fit(star, 5).history["num_rationales"]) == 1
+    star = make_star(sampler=Clueless(), on_empty="stop")
+    with pytest.raises(ValueError, match="Iteration 1 of .* kept no rationale"):
+        fit(star, 5, initial_epoch=star.initial_epoch)
+    star = make_star(sampler=Clueless())
+    fit(star, 2, initial_epoch=star.initial_epoch)
     assert "Stopping (on_empty='stop')" in capsys.readouterr().out
 
 
