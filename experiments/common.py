@@ -36,8 +36,18 @@ flags.DEFINE_string(
     "preset", "arithmetic_base", "Base model: a name in experiments/presets, or a path."
 )
 flags.DEFINE_string("dtype", "float32", "E.g. float32, bfloat16, mixed_bfloat16.")
-flags.DEFINE_string(
-    "mesh", None, 'E.g. "batch:2,model:4" (GPT-J). Default: one device.'
+flags.DEFINE_string("mesh", None, 'E.g. "batch:2,model:4". Default: one device.')
+flags.DEFINE_bool(
+    "zero", False, "With --mesh: split weights and moments over its batch axis too."
+)
+
+# === Processes, for a mesh over several hosts ===
+flags.DEFINE_bool("distributed", False, "Find the others, as on a TPU pod.")
+flags.DEFINE_string("coordinator", None, "host:port of process 0.")
+flags.DEFINE_integer("num_processes", None, "All of them.")
+flags.DEFINE_integer("process_id", None, "Number of this one, from 0.")
+flags.DEFINE_integer(
+    "process_timeout", 60, "Seconds of silence after which a process is given up."
 )
 
 # === Sampling ===
@@ -74,9 +84,23 @@ def make_task():
 
 
 def load_model():
-    """The causal LM of `--preset`, in `--dtype`, over `--mesh`."""
+    """The causal LM of `--preset`, in `--dtype`, over `--mesh`.
+
+    Joins the other processes first, if the flags ask for it.
+    """
+    if FLAGS.distributed or FLAGS.coordinator:
+        distribution.initialize(
+            FLAGS.coordinator,
+            FLAGS.num_processes,
+            FLAGS.process_id,
+            timeout_seconds=FLAGS.process_timeout,
+        )
+    if FLAGS.zero and not FLAGS.mesh:
+        raise app.UsageError("--zero needs a --mesh.")
     if FLAGS.mesh:
-        keras.distribution.set_distribution(distribution.model_parallel(FLAGS.mesh))
+        keras.distribution.set_distribution(
+            distribution.model_parallel(FLAGS.mesh, zero=FLAGS.zero)
+        )
     preset = FLAGS.preset
     path = PRESETS_DIR / preset if (PRESETS_DIR / preset).is_dir() else Path(preset)
     if not (path / "config.json").is_file() and "://" not in preset:
@@ -86,7 +110,10 @@ def load_model():
             "a preset or Hugging Face directory, or a handle like hf://... ."
         )
     source = str(path) if path.is_dir() else preset
-    return load_causal_lm(source, dtype=FLAGS.dtype)
+    model = load_causal_lm(source, dtype=FLAGS.dtype)
+    if FLAGS.mesh:
+        keras.distribution.distribution().check_layouts()
+    return model
 
 
 def make_sampler(model, *, greedy=False):

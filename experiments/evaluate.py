@@ -16,6 +16,7 @@ from absl import app, flags
 
 from experiments.common import load_model, make_sampler, make_task
 from star_keras import prompts
+from star_keras.distribution import processes
 from star_keras.evaluation import evaluate
 from star_keras.json_lines import write_json_lines
 
@@ -70,6 +71,8 @@ def write_evaluation(task, sampler, output, *, split, prefix="", iteration=0):
         num_samples=FLAGS.num_samples,
     )
     output = Path(output)
+    if not processes.is_writer():
+        return figures
     output.mkdir(parents=True, exist_ok=True)
     text = json.dumps(figures, indent=2)
     (output / "figures.json").write_text(text + "\n", encoding="utf-8")

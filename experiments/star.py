@@ -21,6 +21,7 @@ from star_keras.callbacks import (
     Throughput,
     get_step_schedule,
 )
+from star_keras.distribution import processes
 from star_keras.evaluation import evaluate
 from star_keras.json_lines import write_json_lines
 from star_keras.learning_rates import DECAYS, WarmupSchedule
@@ -194,7 +195,6 @@ def main(argv):
         raise app.UsageError("--run_dir is needed unless --dry_run is given.")
 
     keep_freed_memory()
-
     # === Task, mesh, model ===
     keras.utils.set_random_seed(FLAGS.seed)
     task = make_task()
@@ -283,12 +283,17 @@ def main(argv):
             prefix=prefix,
             iteration=star.initial_epoch,
         )
-        path = run_dir / f"{split}.json"
-        path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-        path = run_dir / "samples" / f"{split}.jsonl"
-        write_json_lines(path, map(dataclasses.asdict, completions))
+        if processes.is_writer():
+            path = run_dir / f"{split}.json"
+            path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+            path = run_dir / "samples" / f"{split}.jsonl"
+            write_json_lines(path, map(dataclasses.asdict, completions))
         print(split, {name: round(value, 4) for name, value in figures.items()})
-    model.save_to_preset(str(run_dir / "preset"))
+    with processes.whole(model.variables):
+        if processes.is_writer():
+            model.save_to_preset(str(run_dir / "preset"))
+    if not processes.is_writer():
+        return
     for line in star.metrics:
         print(
             f"iteration {line['iteration']:3d}  "

@@ -1,10 +1,13 @@
 """Small models and tasks that the tests share."""
 
+import concurrent.futures
 import json
 import os
 import pathlib
+import socket
 import subprocess
 import sys
+import time
 
 # The tests run on CPU, whatever else there is.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -36,7 +39,7 @@ hypothesis.settings.load_profile("tests")
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-def run_on_eight_devices(program):
+def run_on_eight_devices(program, *arguments):
     """The JSON that a Python program prints; it must hold `"devices": 8`.
 
     JAX takes its devices at the start, so it is a process of its own.
@@ -47,7 +50,7 @@ def run_on_eight_devices(program):
         "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
     }
     done = subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", program, *arguments],
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -68,6 +71,46 @@ def run_experiment(script, *arguments):
         text=True,
         cwd=ROOT,
     )
+
+
+def run_processes(program, *arguments, timeout=300, experiment=False):
+    """Run a program as two processes of two devices each.
+
+    It gets the arguments, the coordinator's address and its number, 0 or 1;
+    an experiment gets them as flags.
+
+    Returns:
+        Two `subprocess.CompletedProcess`, with the time each `ended`.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        coordinator = f"127.0.0.1:{free.getsockname()[1]}"
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+    }
+
+    def run(number):
+        last = [coordinator, str(number)]
+        start = ["-c", program]
+        if experiment:
+            start = ["-m", f"experiments.{program}"]
+            last = [f"--coordinator={coordinator}", f"--process_id={number}"]
+            last.append("--num_processes=2")
+        done = subprocess.run(
+            [sys.executable, *start, *map(str, arguments), *last],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+        done.ended = time.time()
+        return done
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        return list(pool.map(run, (0, 1)))
 
 
 class Doubling(tasks.Task):

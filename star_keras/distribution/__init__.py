@@ -1,6 +1,15 @@
 """Meshes and layouts for `keras.distribution`. Knows nothing of STaR."""
 
-from star_keras.distribution.layouts import gpt_j_layout_map
-from star_keras.distribution.mesh import model_parallel, parse_mesh
+from star_keras.distribution.initialize import initialize
+from star_keras.distribution.layouts import REPLICATED, causal_lm_layout_map
+from star_keras.distribution.mesh import parse_mesh
+from star_keras.distribution.model_parallel import CausalLMParallel, model_parallel
 
-__all__ = ["gpt_j_layout_map", "model_parallel", "parse_mesh"]
+__all__ = [
+    "REPLICATED",
+    "CausalLMParallel",
+    "causal_lm_layout_map",
+    "initialize",
+    "model_parallel",
+    "parse_mesh",
+]

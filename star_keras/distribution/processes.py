@@ -1,6 +1,10 @@
 """What the processes of a run do together: one writes, all know the same."""
 
+import contextlib
+from collections.abc import Sequence
+
 import jax
+import keras
 import numpy as np
 from jax.experimental import multihost_utils
 
@@ -25,6 +29,24 @@ def gather(array) -> np.ndarray:
     if array.is_fully_addressable or array.is_fully_replicated:
         return np.asarray(array)
     return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+
+
+@contextlib.contextmanager
+def whole(variables: Sequence[keras.Variable]):
+    """Within it the values of variables are whole, to be saved by Keras.
+
+    Every process must enter it; the writer alone has the values, all of them
+    on one device.
+    """
+    if all(v.value.is_fully_addressable for v in variables):
+        yield
+        return
+    values = []
+    for variable in variables:
+        value = gather(variable.value)
+        values.append((variable, value if is_writer() else variable.value))
+    with keras.StatelessScope(values):
+        yield
 
 
 class HostCopy:

@@ -5,10 +5,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 
 import jax
-import keras
 import numpy as np
 from jax import numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec
 
 from star_keras.models import GPTJCausalLM
 from star_keras.packing import tokenize_prompts
@@ -69,21 +67,10 @@ class ContinuousSampler(ModelSampler):
                 "Invalid value for argument `model`. Expected a `GPTJCausalLM`. "
                 f"Received: model={model!r}. Use `BatchSampler` for other models."
             )
-        self._mesh, self._batch_axis, self._heads_axis = None, None, None
-        distribution = keras.distribution.distribution()
-        if distribution is not None:
+        self._heads_axis = None
+        if self._mesh is not None:
             kernel = model.backbone.transformer_layers[0].self_attention.key.kernel
-            sharding = kernel.value.sharding
-            self._mesh = sharding.mesh
-            self._batch_axis = distribution.batch_dim_name
-            self._heads_axis = (*sharding.spec, None, None)[1]
-            if batch_size % self._mesh.shape[self._batch_axis]:
-                raise ValueError(
-                    "Invalid value for argument `batch_size`. Expected a multiple "
-                    f"of the {self._mesh.shape[self._batch_axis]} devices of the "
-                    f"mesh's axis {self._batch_axis!r}. Received: "
-                    f"batch_size={batch_size}."
-                )
+            self._heads_axis = (*kernel.value.sharding.spec, None, None)[1]
         self._group_size = -(-batch_size // _GROUPS)
         self._resize = jax.jit(self._resize_cache, static_argnums=1)
         self._prefill = jax.jit(self._prefill_prompts)
@@ -97,7 +84,7 @@ class ContinuousSampler(ModelSampler):
             return
         prefix_ids, prompts = self._tokenize(requests)
         self._check_lengths(requests, prompts, len(prefix_ids))
-        variables = [v.value for v in self.model.variables]
+        variables = self._variables()
         prefix = ()
         if prefix_ids:
             token_ids = np.zeros((1, bucket(len(prefix_ids), 64)), "int32")
@@ -217,14 +204,6 @@ class ContinuousSampler(ModelSampler):
         return token, position, count, active, key_data
 
     # === Compiled ===
-
-    def _split(self, x, *axes):
-        if self._mesh is None:
-            return x
-        sharding = NamedSharding(self._mesh, PartitionSpec(*axes))
-        return jax.tree.map(
-            lambda leaf: jax.lax.with_sharding_constraint(leaf, sharding), x
-        )
 
     def _resize_cache(self, cache, length):
         """A cache of this length with what is in `cache`, or an empty one."""
