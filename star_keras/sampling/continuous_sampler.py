@@ -10,6 +10,7 @@ import numpy as np
 from jax import numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
+from star_keras.distribution import variable_shapes
 from star_keras.models import GPTJCausalLM
 from star_keras.packing import tokenize_prompts
 from star_keras.sampling.model_sampler import ModelSampler
@@ -73,10 +74,10 @@ class ContinuousSampler(ModelSampler):
         distribution = keras.distribution.distribution()
         if distribution is not None:
             kernel = model.backbone.transformer_layers[0].self_attention.key.kernel
-            sharding = kernel.value.sharding
-            self._mesh = sharding.mesh
+            layout = distribution.get_variable_layout(kernel)
+            self._mesh = layout.device_mesh.backend_mesh
             self._batch_axis = distribution.batch_dim_name
-            self._heads_axis = (*sharding.spec, None, None)[1]
+            self._heads_axis = layout.axes[1]
             if batch_size % self._mesh.shape[self._batch_axis]:
                 raise ValueError(
                     "Invalid value for argument `batch_size`. Expected a multiple "
@@ -156,6 +157,60 @@ class ContinuousSampler(ModelSampler):
                         slots[slot] = None
         yield [(row.request, self._finished(row.new_ids, stop)) for row in ended]
 
+    def lower(self, *, prefix_length, prompt_length, cache_length):
+        """Lower the compiled steps of `sample` from shapes alone.
+
+        The model's variables need no values, see
+        `star_keras.distribution.from_shapes`.
+
+        Args:
+            prefix_length: int. Tokens of the shared prefix, 0 for none.
+            prompt_length: int. Tokens of the longest prompt behind it.
+            cache_length: int. Tokens of a prompt and its completion so far.
+
+        Returns:
+            A dict of `jax.stages.Lowered`: `"prefill"` of a group of prompts,
+            and `"decode"`, a burst of tokens for all slots.
+        """
+        variables = variable_shapes(self.model.variables)
+
+        def cache(batch_size, length, *axes):
+            shapes = jax.eval_shape(lambda: self.model.build_cache(batch_size, length))
+            sharding = self._sharding(*axes)
+            return jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+                shapes,
+            )
+
+        def array(dtype, *shape):
+            return jax.ShapeDtypeStruct(shape, dtype)
+
+        prefix = ()
+        if prefix_length:
+            prefix = (
+                cache(1, bucket(prefix_length, 64), None, self._heads_axis),
+                array("int32"),
+            )
+        prompts = (self._group_size, bucket(prompt_length - 1, 32))
+        rows = self.batch_size
+        return {
+            "prefill": self._prefill.lower(variables, array("int32", *prompts), prefix),
+            "decode": self._decode.lower(
+                variables,
+                cache(
+                    rows,
+                    bucket(cache_length + _BURST, 64),
+                    self._batch_axis,
+                    self._heads_axis,
+                ),
+                prefix,
+                *(array("int32", rows) for _ in range(3)),
+                array("bool", rows),
+                array("uint32", rows, 2),
+                array("int32"),
+            ),
+        }
+
     def _is_done(self, row, stop):
         if (
             len(row.new_ids) == self.max_new_tokens
@@ -218,10 +273,15 @@ class ContinuousSampler(ModelSampler):
 
     # === Compiled ===
 
-    def _split(self, x, *axes):
+    def _sharding(self, *axes):
         if self._mesh is None:
+            return None
+        return NamedSharding(self._mesh, PartitionSpec(*axes))
+
+    def _split(self, x, *axes):
+        sharding = self._sharding(*axes)
+        if sharding is None:
             return x
-        sharding = NamedSharding(self._mesh, PartitionSpec(*axes))
         return jax.tree.map(
             lambda leaf: jax.lax.with_sharding_constraint(leaf, sharding), x
         )
