@@ -77,6 +77,11 @@ def load_model():
     """The causal LM of `--preset`, in `--dtype`, over `--mesh`."""
     if FLAGS.mesh:
         keras.distribution.set_distribution(distribution.model_parallel(FLAGS.mesh))
+    return load_causal_lm(preset_source(), dtype=FLAGS.dtype)
+
+
+def preset_source():
+    """`--preset` as `load_causal_lm` takes it."""
     preset = FLAGS.preset
     path = PRESETS_DIR / preset if (PRESETS_DIR / preset).is_dir() else Path(preset)
     if not (path / "config.json").is_file() and "://" not in preset:
@@ -85,8 +90,7 @@ def load_model():
             f"There is no preset {preset!r}. Expected one of {names}, the path of "
             "a preset or Hugging Face directory, or a handle like hf://... ."
         )
-    source = str(path) if path.is_dir() else preset
-    return load_causal_lm(source, dtype=FLAGS.dtype)
+    return str(path) if path.is_dir() else preset
 
 
 def make_sampler(model, *, greedy=False):

@@ -12,6 +12,8 @@ import re
 import jax
 import keras
 
+from star_keras.distribution.tpu_program import TpuProgram
+
 # === Chips ===
 
 
@@ -231,3 +233,116 @@ def lower_train_step(model, batch_size, length):
         out_shardings=(None, jax.tree.map(lambda leaf: leaf.sharding, state)),
     )
     return step.lower(state, data)
+
+
+# === Plans ===
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProgramPlan:
+    """What a compiled program needs and takes on each device.
+
+    Args:
+        chip: `Chip`.
+        fits: bool. Whether the compiler found room for the program.
+        memory: dict. Bytes of a device by use: `"arguments"`, `"results"` that
+            are not written over arguments, `"temporary"`, `"program"`. Where
+            it does not fit there is nothing but `"total"`.
+        seconds: float. The compiler's estimate of the work on a device, each
+            loop of unknown length counted once.
+        exchange_seconds: float. Time to send what the collectives send, over
+            one axis of the interconnect.
+        rounds: dict. The same two of one round of each loop of unknown
+            length, by the operation.
+        collectives: a `collections.Counter` of each `Collective`'s times.
+        round_collectives: dict of such, by the operation.
+    """
+
+    chip: Chip
+    fits: bool
+    memory: dict
+    seconds: float = 0.0
+    exchange_seconds: float = 0.0
+    rounds: dict = dataclasses.field(default_factory=dict)
+    collectives: dict = dataclasses.field(default_factory=dict)
+    round_collectives: dict = dataclasses.field(default_factory=dict)
+
+    @property
+    def total_memory(self):
+        """Bytes that a device needs. int."""
+        return sum(self.memory.values())
+
+
+def plan(lowered, device):
+    """Compile a program for TPUs and read what it needs and takes.
+
+    Estimates are the compiler's own cycles of each operation, multiplied by
+    the rounds of the loops around it, one after the other; what it gives no
+    cycles (copies and collectives that run beside others) is not in it.
+
+    Args:
+        lowered: A `jax.stages.Lowered` for devices of `tpu_devices`.
+        device: One of them.
+
+    Returns:
+        A `ProgramPlan`.
+
+    Raises:
+        ValueError: if nothing is known of the device's kind.
+    """
+    if device.device_kind not in CHIPS:
+        raise ValueError(
+            f"Invalid value for argument `device`. Expected one of {list(CHIPS)}. "
+            f"Received: device.device_kind={device.device_kind!r}."
+        )
+    chip = CHIPS[device.device_kind]
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        used = re.search(r"Used ([\d.]+)([KMG]) of", str(error))
+        if "RESOURCE_EXHAUSTED" not in str(error) or not used:
+            raise
+        unit = {"K": 2**10, "M": 2**20, "G": 2**30}[used[2]]
+        return ProgramPlan(
+            chip=chip, fits=False, memory={"total": int(float(used[1]) * unit)}
+        )
+    analysis = compiled.memory_analysis()
+    memory = {
+        "arguments": analysis.argument_size_in_bytes,
+        "results": analysis.output_size_in_bytes - analysis.alias_size_in_bytes,
+        "temporary": analysis.temp_size_in_bytes,
+        "program": analysis.generated_code_size_in_bytes,
+    }
+    program = TpuProgram(compiled.as_text())
+    seconds, exchange_seconds = _times(program.cost, chip)
+    return ProgramPlan(
+        chip=chip,
+        fits=sum(memory.values()) <= chip.memory,
+        memory=memory,
+        seconds=seconds,
+        exchange_seconds=exchange_seconds,
+        rounds={name: _times(cost, chip) for name, cost in program.rounds.items()},
+        collectives=program.cost.collectives,
+        round_collectives={n: c.collectives for n, c in program.rounds.items()},
+    )
+
+
+def _times(cost, chip):
+    moved = sum(c.moved * times for c, times in cost.collectives.items())
+    return cost.cycles / chip.clock, moved / chip.link_bandwidth
+
+
+def device_bytes(shapes):
+    """Bytes that arrays take on one device.
+
+    Args:
+        shapes: A tree of `jax.ShapeDtypeStruct`, sharded or not.
+    """
+
+    def size(leaf):
+        shape = leaf.shape
+        if leaf.sharding is not None:
+            shape = leaf.sharding.shard_shape(shape)
+        return math.prod(shape) * leaf.dtype.itemsize
+
+    return sum(map(size, jax.tree.leaves(shapes)))
