@@ -36,8 +36,9 @@ flags.DEFINE_string(
     "preset", "arithmetic_base", "Base model: a name in experiments/presets, or a path."
 )
 flags.DEFINE_string("dtype", "float32", "E.g. float32, bfloat16, mixed_bfloat16.")
-flags.DEFINE_string(
-    "mesh", None, 'E.g. "batch:2,model:4" (GPT-J). Default: one device.'
+flags.DEFINE_string("mesh", None, 'E.g. "batch:2,model:4". Default: one device.')
+flags.DEFINE_bool(
+    "zero", False, "With --mesh: split weights and moments over its batch axis too."
 )
 
 # === Sampling ===
@@ -75,9 +76,16 @@ def make_task():
 
 def load_model():
     """The causal LM of `--preset`, in `--dtype`, over `--mesh`."""
+    if FLAGS.zero and not FLAGS.mesh:
+        raise app.UsageError("--zero needs a --mesh.")
     if FLAGS.mesh:
-        keras.distribution.set_distribution(distribution.model_parallel(FLAGS.mesh))
-    return load_causal_lm(preset_source(), dtype=FLAGS.dtype)
+        keras.distribution.set_distribution(
+            distribution.model_parallel(FLAGS.mesh, zero=FLAGS.zero)
+        )
+    model = load_causal_lm(preset_source(), dtype=FLAGS.dtype)
+    if FLAGS.mesh:
+        keras.distribution.distribution().check_layouts()
+    return model
 
 
 def preset_source():

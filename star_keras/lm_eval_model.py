@@ -36,7 +36,7 @@ def load_model(pretrained, *, dtype=None, mesh=None):
     Args:
         pretrained: See `star_keras.models.load_causal_lm`.
         dtype: E.g. `"bfloat16"`. Defaults to the preset's.
-        mesh: E.g. `"batch:2,model:4"` (GPT-J). Defaults to one device.
+        mesh: E.g. `"batch:2,model:4"`. Defaults to one device.
 
     Returns:
         A `keras_hub.models.CausalLM`.

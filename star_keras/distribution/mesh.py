@@ -1,10 +1,4 @@
-"""From a string like `"batch:2,model:4"` to a Keras distribution."""
-
-import math
-
-import keras
-
-from star_keras.distribution.layouts import gpt_j_layout_map
+"""Sizes of a mesh from a string like `"batch:2,model:4"`."""
 
 
 def parse_mesh(mesh: str) -> dict[str, int]:
@@ -27,35 +21,3 @@ def parse_mesh(mesh: str) -> dict[str, int]:
         seen.add(name)
         axes[name] = int(size)
     return axes
-
-
-def model_parallel(mesh: str, devices=None) -> keras.distribution.ModelParallel:
-    """Distribution of a GPT-J over a mesh of devices.
-
-    Args:
-        mesh: Sizes of the axes, e.g. `"batch:2,model:4"`: rows are split over
-            `batch`, weights over `model`.
-        devices: Names of the devices. Defaults to all.
-
-    Returns:
-        A `keras.distribution.ModelParallel` for
-        `keras.distribution.set_distribution`, before the model is made.
-
-    Raises:
-        ValueError: if the mesh is malformed, or of another size than the
-            number of devices.
-    """
-    axes = parse_mesh(mesh)
-    devices = devices or keras.distribution.list_devices()
-    if math.prod(axes.values()) != len(devices):
-        raise ValueError(
-            f"The mesh {mesh!r} has {math.prod(axes.values())} places, but there "
-            f"are {len(devices)} devices. Expected sizes whose product is "
-            f"{len(devices)}."
-        )
-    device_mesh = keras.distribution.DeviceMesh(
-        shape=tuple(axes.values()), axis_names=list(axes), devices=devices
-    )
-    return keras.distribution.ModelParallel(
-        layout_map=gpt_j_layout_map(device_mesh), batch_dim_name="batch"
-    )

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import jax
 import numpy as np
 from jax import numpy as jnp
+from jax.sharding import PartitionSpec
 
 from star_keras.packing import tokenize_prompts
 from star_keras.sampling.model_sampler import ModelSampler
@@ -48,7 +49,7 @@ class BatchSampler(ModelSampler):
         )
         same = [len(set(ids)) == 1 for ids in zip(prefix, *prompts, strict=False)]
         shared = [*same, False].index(False)
-        variables = [v.value for v in self.model.variables]
+        variables = self._variables()
         order = sorted(range(len(requests)), key=lambda i: len(prompts[i]))
         for start in range(0, len(order), self.batch_size):
             batch = order[start : start + self.batch_size]
@@ -117,7 +118,7 @@ class BatchSampler(ModelSampler):
                 _, _, cache = self.model.call_with_cache(
                     token_ids[:, shared:], cache, shared
                 )
-        return cache
+        return self._split_rows(cache)
 
     def _decode_burst(self, variables, token_ids, cache, position, lengths, key_data):
         rows, total = token_ids.shape
@@ -137,7 +138,16 @@ class BatchSampler(ModelSampler):
             return token_ids.at[:, after].set(token), cache, after
 
         with self._with_variables(variables):
-            return jax.lax.fori_loop(0, _BURST, step, (token_ids, cache, position))
+            token_ids, cache, position = jax.lax.fori_loop(
+                0, _BURST, step, (token_ids, cache, position)
+            )
+        # Every process reads the tokens.
+        return self._split(token_ids), self._split_rows(cache), position
+
+    def _split_rows(self, cache):
+        """Rows over the mesh's batch axis, and what follows as XLA finds best."""
+        rest = [PartitionSpec.UNCONSTRAINED] * (jax.tree.leaves(cache)[0].ndim - 1)
+        return self._split(cache, self._batch_axis, *rest)
 
 
 def _round_up(length):

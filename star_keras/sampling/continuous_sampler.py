@@ -8,7 +8,6 @@ import jax
 import keras
 import numpy as np
 from jax import numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec
 
 from star_keras.distribution import variable_shapes
 from star_keras.models import GPTJCausalLM
@@ -70,21 +69,11 @@ class ContinuousSampler(ModelSampler):
                 "Invalid value for argument `model`. Expected a `GPTJCausalLM`. "
                 f"Received: model={model!r}. Use `BatchSampler` for other models."
             )
-        self._mesh, self._batch_axis, self._heads_axis = None, None, None
-        distribution = keras.distribution.distribution()
-        if distribution is not None:
+        self._heads_axis = None
+        if self._mesh is not None:
             kernel = model.backbone.transformer_layers[0].self_attention.key.kernel
-            layout = distribution.get_variable_layout(kernel)
-            self._mesh = layout.device_mesh.backend_mesh
-            self._batch_axis = distribution.batch_dim_name
+            layout = keras.distribution.distribution().get_variable_layout(kernel)
             self._heads_axis = layout.axes[1]
-            if batch_size % self._mesh.shape[self._batch_axis]:
-                raise ValueError(
-                    "Invalid value for argument `batch_size`. Expected a multiple "
-                    f"of the {self._mesh.shape[self._batch_axis]} devices of the "
-                    f"mesh's axis {self._batch_axis!r}. Received: "
-                    f"batch_size={batch_size}."
-                )
         self._group_size = -(-batch_size // _GROUPS)
         self._resize = jax.jit(self._resize_cache, static_argnums=1)
         self._prefill = jax.jit(self._prefill_prompts)
@@ -98,7 +87,7 @@ class ContinuousSampler(ModelSampler):
             return
         prefix_ids, prompts = self._tokenize(requests)
         self._check_lengths(requests, prompts, len(prefix_ids))
-        variables = [v.value for v in self.model.variables]
+        variables = self._variables()
         prefix = ()
         if prefix_ids:
             token_ids = np.zeros((1, bucket(len(prefix_ids), 64)), "int32")
@@ -272,19 +261,6 @@ class ContinuousSampler(ModelSampler):
         return token, position, count, active, key_data
 
     # === Compiled ===
-
-    def _sharding(self, *axes):
-        if self._mesh is None:
-            return None
-        return NamedSharding(self._mesh, PartitionSpec(*axes))
-
-    def _split(self, x, *axes):
-        sharding = self._sharding(*axes)
-        if sharding is None:
-            return x
-        return jax.tree.map(
-            lambda leaf: jax.lax.with_sharding_constraint(leaf, sharding), x
-        )
 
     def _resize_cache(self, cache, length):
         """A cache of this length with what is in `cache`, or an empty one."""

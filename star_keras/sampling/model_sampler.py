@@ -7,7 +7,9 @@ import jax
 import keras
 import numpy as np
 from jax import numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 
+from star_keras.distribution import CausalLMParallel
 from star_keras.packing import tokenize_prompts
 from star_keras.sampling.sampler import Completion, Sampler, SampleRequest
 
@@ -61,6 +63,22 @@ class ModelSampler(Sampler):
                 "when temperature=0, which is greedy. Received: "
                 f"top_k={top_k}, top_p={top_p}. Set a temperature."
             )
+        self._mesh, self._batch_axis = None, None
+        distribution = keras.distribution.distribution()
+        if distribution is not None:
+            if isinstance(distribution, CausalLMParallel):
+                distribution.check_layouts()
+            self._mesh = distribution.device_mesh.backend_mesh
+            self._batch_axis = distribution.batch_dim_name
+            devices = self._mesh.shape[self._batch_axis]
+            if batch_size % devices:
+                raise ValueError(
+                    "Invalid value for argument `batch_size`. Expected a multiple "
+                    f"of the {devices} devices of the mesh's axis "
+                    f"{self._batch_axis!r}. "
+                    f"Received: batch_size={batch_size}. Nearest: "
+                    f"{-(-batch_size // devices) * devices}."
+                )
         self.model = model
         self.tokenizer = model.preprocessor.tokenizer
         self.max_new_tokens = max_new_tokens
@@ -78,6 +96,26 @@ class ModelSampler(Sampler):
             "top_p": self.top_p,
             "seed": self.seed,
         }
+
+    def _variables(self):
+        """Values of the model's variables, to sample many tokens with."""
+        values = [v.value for v in self.model.variables]
+        distribution = keras.distribution.distribution()
+        if isinstance(distribution, CausalLMParallel):
+            return distribution.without_zero(values, self.model.variables)
+        return values
+
+    def _split(self, x, *axes):
+        """Lay arrays out over the mesh, if there is one: axes as in `PartitionSpec`.
+
+        Further axes of an array lie whole on each device.
+        """
+        if self._mesh is None:
+            return x
+        sharding = NamedSharding(self._mesh, PartitionSpec(*axes))
+        return jax.tree.map(
+            lambda leaf: jax.lax.with_sharding_constraint(leaf, sharding), x
+        )
 
     def _with_variables(self, variables):
         return keras.StatelessScope(
