@@ -31,7 +31,6 @@ REPLICATED = (
 )
 
 
-
 def causal_lm_layout_map(device_mesh, model_axis="model"):
     """Layout map that splits a causal LM over one axis of a mesh.
 

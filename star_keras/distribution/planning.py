@@ -177,16 +177,17 @@ def from_shapes(make):
     return made[0]
 
 
-def variable_shapes(variables):
+def variable_shapes(variables, distribution=None):
     """Shapes, dtypes and, under a distribution, shardings of variables.
 
     Args:
         variables: Keras variables, with values or without.
+        distribution: Defaults to the one in force.
 
     Returns:
         A list of `jax.ShapeDtypeStruct`.
     """
-    distribution = keras.distribution.distribution()
+    distribution = distribution or keras.distribution.distribution()
 
     def shape(variable):
         sharding = None

@@ -115,8 +115,12 @@ class TpuProgram:
             return cost
         if opcode == "conditional":
             names = re.search(r"branch_computations=\{(.*?)\}", rest)
-            names = names[1] if names else " ".join(
-                re.findall(r"(?:true|false)_computation=(%[\w.-]+)", rest)
+            names = (
+                names[1]
+                if names
+                else " ".join(
+                    re.findall(r"(?:true|false)_computation=(%[\w.-]+)", rest)
+                )
             )
             branches = map(self._cost, re.findall(r"%([\w.-]+)", names))
             return max(branches, key=lambda branch: branch.cycles)
@@ -129,9 +133,7 @@ class TpuProgram:
             for called in _CALLED.findall(rest):
                 called = self._cost(called)
                 # A fusion's estimate stands with the fusion.
-                cost.add(
-                    called if not cost.cycles else Cost(0.0, called.collectives)
-                )
+                cost.add(called if not cost.cycles else Cost(0.0, called.collectives))
         return cost
 
     def _trips(self, condition):

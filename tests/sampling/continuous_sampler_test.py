@@ -112,9 +112,9 @@ def test_samples_of_one_problem_share_its_prefill(model, run, requests):
         prefilled.append(int(token_ids.any(axis=1).sum()))
         return prefill(variables, token_ids, prefix)
 
-    def counting_place(cache, new, source):
+    def counting_place(cache, at, new, lengths, source):
         placed.append(int((source >= 0).sum()))
-        return place(cache, new, source)
+        return place(cache, at, new, lengths, source)
 
     sampler._prefill, sampler._place = counting_prefill, counting_place
     completions = run(sampler, requests([PROMPTS[1]] * 8 + [PROMPTS[2]] * 8))
