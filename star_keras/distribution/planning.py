@@ -12,7 +12,7 @@ import re
 import jax
 import keras
 
-from star_keras.distribution.tpu_program import TpuProgram
+from star_keras.distribution.tpu_program import Cost, TpuProgram
 
 # === Chips ===
 
@@ -21,10 +21,10 @@ from star_keras.distribution.tpu_program import TpuProgram
 class Chip:
     """What one device of a kind has, by its maker's figures.
 
-    A device is what JAX calls so: a core of v2 and v3, else a chip.
+    A device is what JAX calls so: a core of v3, else a chip.
 
     Args:
-        memory: int. Bytes of HBM.
+        memory: int. Bytes of HBM that the compiler lets a program have.
         flops: float. Peak FLOPs a second of bfloat16 matrix products.
         bandwidth: float. Bytes a second of HBM.
         link_bandwidth: float. Bytes a second that a device sends along one
@@ -40,58 +40,51 @@ class Chip:
 
 
 _GIB = 2**30
-# HBM, peak, bandwidth and links a chip: the "System architecture" pages of
-# https://cloud.google.com/tpu/docs (v2 to v6e); the two cores of a v2 or v3
-# chip have half of it each. Links and clocks of v3 and v4: Jouppi et al., TPU
-# v4, https://arxiv.org/abs/2304.01433, table 4. Other clocks: peak over twice
-# the multipliers of a chip's matrix units.
+# Memory: what libtpu names when a program needs more; HBM itself is 32 GiB a
+# chip (v3, v4, v6e), 16 (v5e) and 95 (v5p). Peak, bandwidth and links: the pages
+# "TPU v3" to "TPU v6e" of https://cloud.google.com/tpu/docs; each of the two cores
+# of a v3 chip has half of the first two. Links of v3 and v4, and their clocks:
+# Jouppi et al., https://arxiv.org/abs/2304.01433, table 4. Other clocks: peak over
+# twice the multipliers of a chip's matrix units.
 CHIPS = {
-    "TPU v2": Chip(
-        memory=8 * _GIB,
-        flops=22.5e12,
-        bandwidth=350e9,
-        link_bandwidth=62e9,
-        clock=0.70e9,
-    ),
     "TPU v3": Chip(
-        memory=16 * _GIB,
+        memory=int(15.48 * _GIB),
         flops=61.5e12,
         bandwidth=450e9,
         link_bandwidth=140e9,
         clock=0.94e9,
     ),
     "TPU v4": Chip(
-        memory=32 * _GIB,
+        memory=int(30.75 * _GIB),
         flops=275e12,
         bandwidth=1228e9,
         link_bandwidth=100e9,
         clock=1.05e9,
     ),
     "TPU v5 lite": Chip(
-        memory=16 * _GIB,
+        memory=int(15.75 * _GIB),
         flops=197e12,
         bandwidth=819e9,
         link_bandwidth=100e9,
         clock=1.50e9,
     ),
     "TPU v5": Chip(
-        memory=95 * _GIB,
+        memory=int(95.74 * _GIB),
         flops=459e12,
         bandwidth=2765e9,
         link_bandwidth=200e9,
         clock=1.75e9,
     ),
     "TPU v6 lite": Chip(
-        memory=32 * _GIB,
+        memory=int(31.25 * _GIB),
         flops=918e12,
         bandwidth=1640e9,
         link_bandwidth=200e9,
         clock=1.75e9,
     ),
 }
-# Google Cloud's names: of v2 to v4 and v5p by cores, of the others by chips.
+# Google Cloud's names: of v3, v4 and v5p by cores, of the others by chips.
 _CLOUD_NAMES = {
-    "v2-8": "v2:2x2",
     "v3-8": "v3:2x2",
     "v3-32": "v3:4x4",
     "v4-8": "v4:2x2x1",
@@ -248,25 +241,17 @@ class ProgramPlan:
         fits: bool. Whether the compiler found room for the program.
         memory: dict. Bytes of a device by use: `"arguments"`, `"results"` that
             are not written over arguments, `"temporary"`, `"program"`. Where
-            it does not fit there is nothing but `"total"`.
-        seconds: float. The compiler's estimate of the work on a device, each
-            loop of unknown length counted once.
-        exchange_seconds: float. Time to send what the collectives send, over
-            one axis of the interconnect.
-        rounds: dict. The same two of one round of each loop of unknown
-            length, by the operation.
-        collectives: a `collections.Counter` of each `Collective`'s times.
-        round_collectives: dict of such, by the operation.
+            it does not fit there is `"total"`, or nothing, as the compiler says.
+        cost: `Cost` of the program, each loop of unknown length counted once.
+        rounds: dict of the `Cost` of one round of each such loop, by the
+            operation it belongs to.
     """
 
     chip: Chip
     fits: bool
     memory: dict
-    seconds: float = 0.0
-    exchange_seconds: float = 0.0
+    cost: Cost = dataclasses.field(default_factory=Cost)
     rounds: dict = dataclasses.field(default_factory=dict)
-    collectives: dict = dataclasses.field(default_factory=dict)
-    round_collectives: dict = dataclasses.field(default_factory=dict)
 
     @property
     def total_memory(self):
@@ -300,13 +285,9 @@ def plan(lowered, device):
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        used = re.search(r"Used ([\d.]+)([KMG]) of", str(error))
-        if "RESOURCE_EXHAUSTED" not in str(error) or not used:
+        if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        unit = {"K": 2**10, "M": 2**20, "G": 2**30}[used[2]]
-        return ProgramPlan(
-            chip=chip, fits=False, memory={"total": int(float(used[1]) * unit)}
-        )
+        return ProgramPlan(chip=chip, fits=False, memory=_memory_asked(str(error)))
     analysis = compiled.memory_analysis()
     memory = {
         "arguments": analysis.argument_size_in_bytes,
@@ -315,22 +296,18 @@ def plan(lowered, device):
         "program": analysis.generated_code_size_in_bytes,
     }
     program = TpuProgram(compiled.as_text())
-    seconds, exchange_seconds = _times(program.cost, chip)
     return ProgramPlan(
-        chip=chip,
-        fits=sum(memory.values()) <= chip.memory,
-        memory=memory,
-        seconds=seconds,
-        exchange_seconds=exchange_seconds,
-        rounds={name: _times(cost, chip) for name, cost in program.rounds.items()},
-        collectives=program.cost.collectives,
-        round_collectives={n: c.collectives for n, c in program.rounds.items()},
+        chip=chip, fits=True, memory=memory, cost=program.cost, rounds=program.rounds
     )
 
 
-def _times(cost, chip):
-    moved = sum(c.moved * times for c, times in cost.collectives.items())
-    return cost.cycles / chip.clock, moved / chip.link_bandwidth
+def _memory_asked(message):
+    """Bytes that a program needs, by the message of the compiler's refusal."""
+    found = re.search(r"(?:Used |memory required.*?\()([\d.]+)([KMGT]?)", message)
+    if found is None:
+        return {}
+    unit = 2 ** (10 * " KMGT".index(found[2] or " "))
+    return {"total": int(float(found[1]) * unit)}
 
 
 def device_bytes(shapes):

@@ -76,7 +76,7 @@ class ContinuousSampler(ModelSampler):
             kernel = model.backbone.transformer_layers[0].self_attention.key.kernel
             layout = keras.distribution.distribution().get_variable_layout(kernel)
             self._heads_axis = layout.axes[1]
-        self._group_size = -(-batch_size // _GROUPS)
+        self.group_size = -(-batch_size // _GROUPS)
         self._cast = jax.jit(lambda x: x.astype(self.model.compute_dtype))
         self._resize = jax.jit(self._resize_cache, static_argnums=2)
         self._prefill = jax.jit(self._prefill_prompts)
@@ -116,7 +116,7 @@ class ContinuousSampler(ModelSampler):
         while waiting or any(slots):
             free = slots.count(None)
             groups = []
-            if free >= self._group_size or free == len(slots):
+            if free >= self.group_size or free == len(slots):
                 while waiting and None in slots:
                     groups.append(self._fill(slots, waiting))
                 free = slots.count(None)
@@ -134,7 +134,7 @@ class ContinuousSampler(ModelSampler):
                 prefix,
                 *self._rows(slots),
                 # How many may end before the slots are worth filling again.
-                np.int32(self._group_size - free if waiting else self.batch_size),
+                np.int32(self.group_size - free if waiting else self.batch_size),
             )
             # The device works while the text is read.
             if ended:
@@ -160,7 +160,7 @@ class ContinuousSampler(ModelSampler):
             for value in super()._variables()
         ]
 
-    def _variable_shapes(self):
+    def variable_shapes(self):
         """Shapes of `_variables()`."""
         distribution = keras.distribution.distribution()
         if getattr(distribution, "zero", False):
@@ -186,7 +186,7 @@ class ContinuousSampler(ModelSampler):
             A dict of `jax.stages.Lowered`: `"prefill"` of a group of prompts,
             and `"decode"`, a burst of tokens for all slots.
         """
-        variables = self._variable_shapes()
+        variables = self.variable_shapes()
 
         def cache(batch_size, length, *axes):
             sharding = None
@@ -206,7 +206,7 @@ class ContinuousSampler(ModelSampler):
                 cache(1, bucket(prefix_length, 64), None, self._heads_axis),
                 array("int32"),
             )
-        prompts = (self._group_size, bucket(prompt_length - 1, 32))
+        prompts = (self.group_size, bucket(prompt_length - 1, 32))
         rows = self.batch_size
         return {
             "prefill": self._prefill.lower(variables, array("int32", *prompts), prefix),
@@ -261,16 +261,16 @@ class ContinuousSampler(ModelSampler):
         while waiting and None in slots:
             prompt_ids = waiting[0].prompt_ids
             if not prompts or prompts[-1] != prompt_ids:
-                if len(prompts) == self._group_size:
+                if len(prompts) == self.group_size:
                     break
                 prompts.append(prompt_ids)
             slot = slots.index(None)
             slots[slot] = waiting.popleft()
             source[slot] = len(prompts) - 1
         token_ids = np.zeros(
-            (self._group_size, bucket(len(prompts[0]) - 1, 32)), "int32"
+            (self.group_size, bucket(len(prompts[0]) - 1, 32)), "int32"
         )
-        lengths = np.zeros(self._group_size, "int32")
+        lengths = np.zeros(self.group_size, "int32")
         for row, prompt_ids in enumerate(prompts):
             lengths[row] = len(prompt_ids) - 1
             token_ids[row, : lengths[row]] = prompt_ids[:-1]
