@@ -106,6 +106,8 @@ _ENVIRONMENT = {
     "TPU_WORKER_ID": "0",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_ACCELERATOR_TYPE": "v5litepod-8",  # without it a warning; any will do
+    # Programs are compiled and never run, beside others if need be.
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
 
 
@@ -143,7 +145,9 @@ def tpu_devices(topology):
         devices = topologies.get_topology_desc(
             topology_name=name, platform="tpu", **options
         ).devices
-    except (jax.errors.JaxRuntimeError, ValueError) as error:
+    except jax.errors.JaxRuntimeError as error:
+        if "lockfile" in str(error):
+            raise
         raise ValueError(
             "Invalid value for argument `topology`. Expected one of "
             f"{list(_CLOUD_NAMES)}, or a kind and its chips along each axis like "

@@ -123,7 +123,7 @@ class ContinuousSampler(ModelSampler):
             longest = max(row.length for row in slots if row is not None)
             length = bucket(longest + _BURST, 64)
             if cache is None or cache[0][0].shape[2] != length:
-                cache, place = self._resize(cache, place, length)
+                cache, place = self._resize(cache, place, length), np.int32(0)
             for token_ids, lengths, source in groups:
                 new = self._prefill(variables, token_ids, prefix)
                 cache = self._place(cache, place, new, lengths, source)
@@ -142,6 +142,7 @@ class ContinuousSampler(ModelSampler):
                     (row.request, self._finished(row.new_ids, stop)) for row in ended
                 ]
             ended = []
+            place = np.asarray(place)
             for slot, new_ids in enumerate(np.asarray(written)):
                 if (row := slots[slot]) is not None:
                     row.new_ids += new_ids[new_ids >= 0].tolist()
@@ -301,7 +302,7 @@ class ContinuousSampler(ModelSampler):
             length: int.
 
         Returns:
-            `(cache, place)`.
+            The cache, whose next tokens go to the first place.
         """
         if cache is None:
             cache = self.model.build_cache(self.batch_size, length)
@@ -314,8 +315,7 @@ class ContinuousSampler(ModelSampler):
             ),
             cache,
         )
-        cache = self._split(cache, self._batch_axis, self._heads_axis)
-        return cache, jnp.zeros((), "int32")
+        return self._split(cache, self._batch_axis, self._heads_axis)
 
     def _prefill_prompts(self, variables, token_ids, prefix):
         with self._with_variables(variables):
@@ -407,7 +407,7 @@ class ContinuousSampler(ModelSampler):
         with self._with_variables(variables):
             _, cache, place, *_, written = jax.lax.while_loop(unfinished, decode, state)
         cache = self._split(cache, self._batch_axis, self._heads_axis)
-        return cache, place, self._split(written)
+        return cache, *self._split((place, written))
 
 
 def bucket(length: int, least: int) -> int:
