@@ -181,7 +181,9 @@ def _item_size(dtype):
 
 def _group_size(rest):
     """Devices in one of `replica_groups`, which is written in three ways."""
-    if mesh := re.search(r"replica_groups=mesh\[(.*?)\] \{(.*?)\}", rest):
+    if "replica_groups=" not in rest:
+        return 1
+    if mesh := re.search(r"replica_groups=mesh\[(.*?)\].*? \{(.*?)\}", rest):
         sizes = dict(re.findall(r"'(\w+)'=(\d+)", mesh[1]))
         # A part of an axis is 'axis':(devices before it)size.
         axes = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", mesh[2])
@@ -190,7 +192,7 @@ def _group_size(rest):
         return int(groups[1])
     if groups := re.search(r"replica_groups=\{\{([\d,]+)\}", rest):
         return groups[1].count(",") + 1
-    return 1
+    raise ValueError(f"Unknown notation of replica groups in: {rest[:200]!r}")
 
 
 def _source(rest):

@@ -47,9 +47,10 @@ ENTRY %main.1_spmd (x: bf16[8,4], w: f32[2,4]) -> f32[8,4] {
   %while.1 = (s32[], bf16[8,4]) while(%t), condition=%condition, body=%body, metadata={op_name="scan"}
   %while.2 = (s32[], bf16[8,4]) while(%t), condition=%until, body=%body, metadata={op_name="decode"}
   %conditional = bf16[8,4]{1,0} conditional(%i, %x, %x), branch_computations={%cheap, %dear}
-  %all-gather-start = (f32[2,4]{1,0}, f32[8,4]{1,0}) all-gather-start(%w), channel_id=2, replica_groups=[2,4]<=[8], dimensions={0}, metadata={op_name="weights"}
+  %all-gather-start = (f32[2,4]{1,0}, f32[8,4]{1,0}) all-gather-start(%w), channel_id=2, replica_groups=mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'a'}, dimensions={0}, metadata={op_name="weights"}
   %all-gather-done = f32[8,4]{1,0} all-gather-done(%all-gather-start)
   %reduce-scatter = f32[2,4]{1,0} reduce-scatter(%g), channel_id=3, replica_groups={{0,1,2,3},{4,5,6,7}}, dimensions={0}, to_apply=%add, metadata={op_name="gradients"}
+  %small = f32[4]{0} all-reduce(%v), channel_id=5, replica_groups=[2,4]<=[4,2]T(1,0), to_apply=%add, metadata={op_name="small"}
   ROOT %collective-permute = f32[8,4]{1,0} collective-permute(%all-gather-done), channel_id=4, source_target_pairs={{0,1},{1,0}}, metadata={op_name="shift"}
 }
 """  # noqa: E501
@@ -85,6 +86,7 @@ def test_collectives_have_their_bytes_groups_and_times(program):
         reduced: 14,
         gathered: 1,
         scattered: 1,
+        collective("all-reduce", 4, 16, "small"): 1,
         shifted: 1,
     }
     # In a ring of four each device sends 3/4 of the bytes, and twice to reduce.
