@@ -245,7 +245,7 @@ class ProgramPlan:
         fits: bool. Whether the compiler found room for the program.
         memory: dict. Bytes of a device by use: `"arguments"`, `"results"` that
             are not written over arguments, `"temporary"`, `"program"`. Where
-            it does not fit there is `"total"`, or nothing, as the compiler says.
+            it does not fit there is `"total"` alone.
         cost: `Cost` of the program, each loop of unknown length counted once.
         rounds: dict of the `Cost` of one round of each such loop, by the
             operation it belongs to.
@@ -256,11 +256,6 @@ class ProgramPlan:
     memory: dict
     cost: Cost = dataclasses.field(default_factory=Cost)
     rounds: dict = dataclasses.field(default_factory=dict)
-
-    @property
-    def total_memory(self):
-        """Bytes that a device needs. int."""
-        return sum(self.memory.values())
 
 
 def plan(lowered, device):
@@ -289,9 +284,10 @@ def plan(lowered, device):
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        needed = _memory_asked(str(error))
+        if needed is None:
             raise
-        return ProgramPlan(chip=chip, fits=False, memory=_memory_asked(str(error)))
+        return ProgramPlan(chip=chip, fits=False, memory={"total": needed})
     analysis = compiled.memory_analysis()
     memory = {
         "arguments": analysis.argument_size_in_bytes,
@@ -306,12 +302,12 @@ def plan(lowered, device):
 
 
 def _memory_asked(message):
-    """Bytes that a program needs, by the message of the compiler's refusal."""
+    """Bytes that a program needs, by the compiler's refusal, or `None`."""
     found = re.search(r"(?:Used |memory required.*?\()([\d.]+)([KMGT]?)", message)
-    if found is None:
-        return {}
+    if found is None or "RESOURCE_EXHAUSTED" not in message:
+        return None
     unit = 2 ** (10 * " KMGT".index(found[2] or " "))
-    return {"total": int(float(found[1]) * unit)}
+    return int(float(found[1]) * unit)
 
 
 def device_bytes(shapes):
