@@ -106,6 +106,7 @@ json.dump({
 """
 
 
+@pytest.mark.slow
 def test_the_lowered_step_is_the_step_of_fit():
     found = run_on_eight_devices(PROGRAM)
     first, second = found["losses"]
@@ -170,6 +171,7 @@ def on_tpus():
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TOPOLOGIES)
 def test_a_matrix_product_is_estimated_near_the_peak(on_tpus, name):
     """Else the chip's clock or peak would be wrong."""
@@ -180,6 +182,7 @@ def test_a_matrix_product_is_estimated_near_the_peak(on_tpus, name):
     assert found["memory"]["arguments"] == 2 * 4096 * (2**13 + 4096)
 
 
+@pytest.mark.slow
 def test_a_program_that_is_too_large_does_not_fit(on_tpus):
     found = on_tpus["too_large"]
     assert not found["fits"]
@@ -187,10 +190,12 @@ def test_a_program_that_is_too_large_does_not_fit(on_tpus):
     assert found["memory"]["total"] > 2 * 2**22 * 4096 * 2
 
 
+@pytest.mark.slow
 def test_an_unknown_topology_is_refused(on_tpus):
     assert "topology='v3-7'" in on_tpus["error"]
     assert "v5e:2x4" in on_tpus["error"]
 
 
+@pytest.mark.slow
 def test_compiling_for_tpus_leaves_the_devices_of_jax_alone(on_tpus):
     assert on_tpus["jax"] == ["cpu"]

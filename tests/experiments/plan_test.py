@@ -20,11 +20,9 @@ CONFIG = {
 PARAMETERS = 1_839_616
 
 
-@pytest.fixture(scope="module")
-def plan(tmp_path_factory):
+def plan_small(directory, *arguments):
     """The figures of a small GPT-J, and what the script printed."""
     pytest.importorskip("libtpu")
-    directory = tmp_path_factory.mktemp("plan")
     (directory / "config.json").write_text(json.dumps(CONFIG))
     done = run_experiment(
         "plan",
@@ -33,14 +31,22 @@ def plan(tmp_path_factory):
         "--mesh=batch:2,model:2",
         "--dtype=mixed_bfloat16",
         "--batch_size=4",
+        f"--output={directory / 'plan.json'}",
+        *arguments,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads((directory / "plan.json").read_text()), done.stdout
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory):
+    return plan_small(
+        tmp_path_factory.mktemp("plan"),
         "--row_length=128",
         "--prefix_length=100",
         "--max_new_tokens=32",
         "--sample_batch_size=16",
-        f"--output={directory / 'plan.json'}",
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads((directory / "plan.json").read_text()), done.stdout
 
 
 @pytest.mark.slow
@@ -90,11 +96,31 @@ def test_report_names_estimates_as_such(plan):
     assert report.count("GiB: fits") == 3
 
 
+@pytest.mark.slow
+def test_what_does_not_fit_is_said_with_what_would_help(tmp_path):
+    figures, report = plan_small(tmp_path, "--row_length=65536", "--programs=train")
+    assert not figures["train"]["fits"]
+    # Scores of attention in float32: two of four rows and heads on a chip.
+    scores = 4 * 2 * 2 * 65536**2
+    assert figures["train"]["memory"]["needed"] > scores
+    assert "DOES NOT FIT" in report
+    assert "what would help: --gradient_checkpointing; " in report
+    assert "tokens/s" not in report
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--mesh=batch:1,model:8"], "--topology and --mesh are needed"),
-        (["--topology=v3-8", "--mesh=model:8", "--programs=all"], "--programs=all"),
+        # A flagfile of experiments.star is taken.
+        (
+            [
+                "--flagfile=experiments/flagfiles/cqa_gptj.flags",
+                "--topology=v3-8",
+                "--programs=all",
+            ],
+            "--programs=all",
+        ),
     ],
 )
 def test_flags_are_checked(arguments, message):
