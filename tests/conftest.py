@@ -36,7 +36,7 @@ hypothesis.settings.load_profile("tests")
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-def run_on_eight_devices(program):
+def run_on_eight_devices(program, *arguments):
     """The JSON that a Python program prints; it must hold `"devices": 8`.
 
     JAX takes its devices at the start, so it is a process of its own.
@@ -47,7 +47,7 @@ def run_on_eight_devices(program):
         "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
     }
     done = subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", program, *arguments],
         cwd=ROOT,
         env=environment,
         capture_output=True,

@@ -5,9 +5,14 @@ import re
 
 import jax
 import keras
+from keras.src.backend.common import global_state
 
 from star_keras.distribution.layouts import causal_lm_layout_map, is_replicated
 from star_keras.distribution.mesh import parse_mesh
+
+# Paths of layer outputs of the shape (batch, length, hidden_dim).
+_HIDDEN_STATES = r"(.*/)?(token_embedding|(transformer_layer|decoder_block)_\d+)/output"
+_EMBEDDING = "token_embedding[/_]embeddings"
 
 
 def model_parallel(mesh: str, *, zero=False, devices=None) -> "CausalLMParallel":
@@ -59,7 +64,7 @@ class CausalLMParallel(keras.distribution.ModelParallel):
     are laid out otherwise: key-value heads that are fewer than the devices of
     `model` are replicated, if their number divides that of the devices; and
     an embedding whose vocabulary does not divide (GPT-2's 50,257) is split by
-    its width.
+    its width, and then not by `zero`.
 
     With `zero` the first axis that is free, and that the devices of `batch`
     divide, is split over them, in every weight of two axes or more. Optimizer
@@ -98,6 +103,17 @@ class CausalLMParallel(keras.distribution.ModelParallel):
         if self.zero and len(shape) > 1:
             axes = self._with_batch_axis(axes, path, shape)
         return keras.distribution.TensorLayout(axes, self.device_mesh)
+
+    def get_tensor_layout(self, path):
+        # Without this XLA splits hidden states by their width, like the weights
+        # that `zero` splits, and computes all rows on every device.
+        context = global_state.get_global_attribute("current_call_ctx")
+        if self.zero and context and context.training:
+            if re.fullmatch(_HIDDEN_STATES, path):
+                return keras.distribution.TensorLayout(
+                    ["batch", None, None], self.device_mesh
+                )
+        return super().get_tensor_layout(path)
 
     def get_data_layout(self, data_shape):
         self.check_layouts()
@@ -170,7 +186,7 @@ class CausalLMParallel(keras.distribution.ModelParallel):
         at = axes.index("model")
         if shape[at] % size == 0:
             return axes
-        if re.search("token_embedding[/_]embeddings", path) and shape[1] % size == 0:
+        if re.search(_EMBEDDING, path) and shape[1] % size == 0:
             return [None, "model"]
         if re.search("(key|value)[/_](kernel|bias)", path) and size % shape[at] == 0:
             return [None] * len(shape)
@@ -185,7 +201,7 @@ class CausalLMParallel(keras.distribution.ModelParallel):
         for at, axis in enumerate(axes):
             if axis is None and shape[at] % size == 0:
                 return [*axes[:at], "batch", *axes[at + 1 :]]
-        if is_replicated(path):
+        if is_replicated(path) or re.search(_EMBEDDING, path):
             return axes
         free = [n for n, axis in zip(shape, axes, strict=True) if axis is None]
         raise ValueError(
