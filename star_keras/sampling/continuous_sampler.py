@@ -151,14 +151,14 @@ class ContinuousSampler(ModelSampler):
                         slots[slot] = None
         yield [(row.request, self._finished(row.new_ids, stop)) for row in ended]
 
-    def _variables(self):
+    def _values(self):
         # Matrices in the dtype that they are used in. A burst would cast them
         # all again, which takes as long as a token.
         return [
             self._cast(value)
             if value.ndim > 1 and value.dtype != self.model.compute_dtype
             else value
-            for value in super()._variables()
+            for value in super()._values()
         ]
 
     def variable_shapes(self):
