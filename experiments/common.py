@@ -101,6 +101,14 @@ def load_model():
         keras.distribution.set_distribution(
             distribution.model_parallel(FLAGS.mesh, zero=FLAGS.zero)
         )
+    model = load_causal_lm(preset_source(), dtype=FLAGS.dtype)
+    if FLAGS.mesh:
+        keras.distribution.distribution().check_layouts()
+    return model
+
+
+def preset_source():
+    """`--preset` as `load_causal_lm` takes it."""
     preset = FLAGS.preset
     path = PRESETS_DIR / preset if (PRESETS_DIR / preset).is_dir() else Path(preset)
     if not (path / "config.json").is_file() and "://" not in preset:
@@ -109,11 +117,7 @@ def load_model():
             f"There is no preset {preset!r}. Expected one of {names}, the path of "
             "a preset or Hugging Face directory, or a handle like hf://... ."
         )
-    source = str(path) if path.is_dir() else preset
-    model = load_causal_lm(source, dtype=FLAGS.dtype)
-    if FLAGS.mesh:
-        keras.distribution.distribution().check_layouts()
-    return model
+    return str(path) if path.is_dir() else preset
 
 
 def make_sampler(model, *, greedy=False):

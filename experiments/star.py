@@ -117,6 +117,19 @@ def make_optimizer():
 
 
 def compile_model(model):
+    """Make the model ready for `fit`, as the flags say."""
+    if FLAGS.gradient_checkpointing:
+        if not isinstance(model, GPTJCausalLM):
+            raise app.UsageError(
+                "--gradient_checkpointing is for GPT-J models. "
+                f"{FLAGS.preset!r} is a {type(model).__name__}."
+            )
+        model.backbone.gradient_checkpointing = True
+    if FLAGS.lora_rank:
+        model.backbone.enable_lora(FLAGS.lora_rank)
+        for layer in model.layers:
+            if layer is not model.backbone:  # such as an untied head
+                layer.trainable = False
     if isinstance(model, GPTJCausalLM):
         arguments = {
             "gradient_accumulation_steps": FLAGS.gradient_accumulation_steps,
@@ -204,18 +217,6 @@ def main(argv):
             f"--extra_eval_splits has {unknown}. Expected some of {list(task.splits)}."
         )
     model = load_model()
-    if FLAGS.gradient_checkpointing:
-        if not isinstance(model, GPTJCausalLM):
-            raise app.UsageError(
-                "--gradient_checkpointing is for GPT-J models. "
-                f"{FLAGS.preset!r} is a {type(model).__name__}."
-            )
-        model.backbone.gradient_checkpointing = True
-    if FLAGS.lora_rank:
-        model.backbone.enable_lora(FLAGS.lora_rank)
-        for layer in model.layers:
-            if layer is not model.backbone:  # such as an untied head
-                layer.trainable = False
     compile_model(model)
 
     # === Samplers and outer loop ===

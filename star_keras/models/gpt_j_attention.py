@@ -2,6 +2,8 @@
 
 import math
 
+import jax
+import jax.numpy as jnp
 import keras
 from keras import ops
 
@@ -79,6 +81,37 @@ def _weigh(scores, value, equation):
     weights = ops.exp(scores - top)
     total = ops.sum(weights, axis=-1, keepdims=True)
     return ops.einsum(equation, ops.cast(weights, value.dtype), value), top, total
+
+
+def _attend(query, key, value, mask):
+    """`_weigh` of each row's own keys and values.
+
+    Args:
+        query: float tensor `(B, H, Q, D)`.
+        key, value: float tensors `(B, H, K, D)`.
+        mask: bool tensor `(B, Q, K)`.
+    """
+    # Scores and softmax in float32, as GPT-J was trained.
+    scores = ops.einsum(
+        "bhqd,bhkd->bhqk",
+        ops.cast(query, "float32") / math.sqrt(ops.shape(query)[-1]),
+        ops.cast(key, "float32"),
+    )
+    scores = scores + ops.where(mask, 0.0, -1e9)[:, None, :, :]
+    return _weigh(scores, value, "bhqk,bhkd->bhqd")
+
+
+def _attend_on_tpu(query, key, value, mask):
+    """`_attend` of one query a row, which is repeated to fill eight sublanes.
+
+    XLA leaves the product of a vector and a matrix to a TPU's vector unit,
+    which takes up to five times as long as its matrix unit, by the compiler's
+    estimate.
+    """
+    query = jnp.broadcast_to(query, (*query.shape[:2], 8, query.shape[3]))
+    # Else XLA would see that the rows are the same.
+    query = jax.lax.optimization_barrier(query)
+    return tuple(part[:, :, :1] for part in _attend(query, key, value, mask))
 
 
 def _attend_to_prefix(query, key, value, length):
@@ -221,14 +254,14 @@ class GPTJAttention(keras.layers.Layer):
             value = _write_to_cache(cache[1], value, cache_update_index)
             cache = (key, value)
 
-        # Scores and softmax in float32, as GPT-J was trained.
-        scores = ops.einsum(
-            "bhqd,bhkd->bhqk",
-            ops.cast(query, "float32") / math.sqrt(self.head_dim),
-            ops.cast(key, "float32"),
-        )
-        scores = scores + ops.where(attention_mask, 0.0, -1e9)[:, None, :, :]
-        outputs, top, total = _weigh(scores, value, "bhqk,bhkd->bhqd")
+        arguments = query, key, value, attention_mask
+        if cache is not None and length == 1:
+            parts = jax.lax.platform_dependent(
+                *arguments, tpu=_attend_on_tpu, default=_attend
+            )
+        else:
+            parts = _attend(*arguments)
+        outputs, top, total = parts
         if prefix_cache is not None:
             prefix_outputs, prefix_top, prefix_total = _attend_to_prefix(
                 query, *prefix_cache, prefix_length

@@ -345,6 +345,8 @@ class GPTJCausalLM(OptionalPackedInputs, CausalLM):
         cache_update_index,
         prefix_cache=None,
         prefix_length=None,
+        positions=None,
+        cache_positions=None,
     ):
         """One forward pass that reads and extends a key-value cache.
 
@@ -360,6 +362,12 @@ class GPTJCausalLM(OptionalPackedInputs, CausalLM):
                 `cache` and `cache_update_index` are of what follows.
             prefix_length: int scalar. Tokens of the prefix; further places of
                 `prefix_cache` are padding.
+            positions: optional int tensor `(batch, length)`. Positions of the
+                tokens, the prefix counted. Defaults to those that follow from
+                `cache_update_index`.
+            cache_positions: optional int tensor `(batch, cache_length)`. The
+                position of what each place of the cache holds, where a place
+                is not a position; needs `positions`. See `GPTJDecoder`.
 
         Returns:
             `(logits, hidden_states, cache)` with shapes
@@ -376,8 +384,10 @@ class GPTJCausalLM(OptionalPackedInputs, CausalLM):
         ):
             x, layer_cache = layer(
                 x,
+                positions=positions,
                 cache=layer_cache,
                 cache_update_index=cache_update_index,
+                cache_positions=cache_positions,
                 prefix_cache=layer_prefix,
                 prefix_length=prefix_length,
             )

@@ -5,9 +5,12 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 
 import jax
+import keras
 import numpy as np
 from jax import numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 
+from star_keras.distribution import CausalLMParallel, variable_shapes
 from star_keras.models import GPTJCausalLM
 from star_keras.packing import tokenize_prompts
 from star_keras.sampling.model_sampler import ModelSampler
@@ -38,7 +41,8 @@ class ContinuousSampler(ModelSampler):
 
     The shared prefix is prefilled once a call and stored once; attention to it
     is one matrix product for all rows. What follows it has a cache of its own
-    in one of `batch_size` slots. Decoding runs in compiled bursts. Between
+    in one of `batch_size` slots. The caches are rings, turned so that all slots
+    write their next token to the same place. Decoding runs in compiled bursts. Between
     two of them the rows that are done leave their slots, and the next prompts
     are prefilled, a group at a time, the longest first. Requests with the
     same prompt are prefilled once where they enter together.
@@ -70,9 +74,11 @@ class ContinuousSampler(ModelSampler):
         self._heads_axis = None
         if self._mesh is not None:
             kernel = model.backbone.transformer_layers[0].self_attention.key.kernel
-            self._heads_axis = (*kernel.value.sharding.spec, None, None)[1]
-        self._group_size = -(-batch_size // _GROUPS)
-        self._resize = jax.jit(self._resize_cache, static_argnums=1)
+            layout = keras.distribution.distribution().get_variable_layout(kernel)
+            self._heads_axis = layout.axes[1]
+        self.group_size = -(-batch_size // _GROUPS)
+        self._cast = jax.jit(lambda x: x.astype(self.model.compute_dtype))
+        self._resize = jax.jit(self._resize_cache, static_argnums=2)
         self._prefill = jax.jit(self._prefill_prompts)
         self._place = jax.jit(self._place_rows, donate_argnums=0)
         self._decode = jax.jit(self._decode_burst, donate_argnums=1)
@@ -104,30 +110,31 @@ class ContinuousSampler(ModelSampler):
             for i in order
         )
         slots: list[_Row | None] = [None] * self.batch_size
-        cache = None
+        cache, place = None, np.int32(0)
 
         ended: list[_Row] = []
         while waiting or any(slots):
             free = slots.count(None)
             groups = []
-            if free >= self._group_size or free == len(slots):
+            if free >= self.group_size or free == len(slots):
                 while waiting and None in slots:
                     groups.append(self._fill(slots, waiting))
                 free = slots.count(None)
             longest = max(row.length for row in slots if row is not None)
             length = bucket(longest + _BURST, 64)
             if cache is None or cache[0][0].shape[2] != length:
-                cache = self._resize(cache, length)
-            for token_ids, source in groups:
+                cache, place = self._resize(cache, place, length), np.int32(0)
+            for token_ids, lengths, source in groups:
                 new = self._prefill(variables, token_ids, prefix)
-                cache = self._place(cache, new, source)
-            cache, written = self._decode(
+                cache = self._place(cache, place, new, lengths, source)
+            cache, place, written = self._decode(
                 variables,
                 cache,
+                place,
                 prefix,
                 *self._rows(slots),
                 # How many may end before the slots are worth filling again.
-                np.int32(self._group_size - free if waiting else self.batch_size),
+                np.int32(self.group_size - free if waiting else self.batch_size),
             )
             # The device works while the text is read.
             if ended:
@@ -135,6 +142,7 @@ class ContinuousSampler(ModelSampler):
                     (row.request, self._finished(row.new_ids, stop)) for row in ended
                 ]
             ended = []
+            place = np.asarray(place)
             for slot, new_ids in enumerate(np.asarray(written)):
                 if (row := slots[slot]) is not None:
                     row.new_ids += new_ids[new_ids >= 0].tolist()
@@ -142,6 +150,83 @@ class ContinuousSampler(ModelSampler):
                         ended.append(row)
                         slots[slot] = None
         yield [(row.request, self._finished(row.new_ids, stop)) for row in ended]
+
+    def _values(self):
+        # Matrices in the dtype that they are used in. A burst would cast them
+        # all again, which takes as long as a token.
+        return [
+            self._cast(value)
+            if value.ndim > 1 and value.dtype != self.model.compute_dtype
+            else value
+            for value in super()._values()
+        ]
+
+    def variable_shapes(self):
+        """Shapes of `_variables()`."""
+        distribution = keras.distribution.distribution()
+        if getattr(distribution, "zero", False):
+            distribution = CausalLMParallel(distribution.device_mesh)
+        dtype = self.model.compute_dtype
+        return [
+            x.update(dtype=dtype) if x.ndim > 1 else x
+            for x in variable_shapes(self.model.variables, distribution)
+        ]
+
+    def lower(self, *, prefix_length, prompt_length, cache_length):
+        """Lower the compiled steps of `sample` from shapes alone.
+
+        The model's variables need no values, see
+        `star_keras.distribution.from_shapes`.
+
+        Args:
+            prefix_length: int. Tokens of the shared prefix, 0 for none.
+            prompt_length: int. Tokens of the longest prompt behind it.
+            cache_length: int. Tokens of a prompt and its completion so far.
+
+        Returns:
+            A dict of `jax.stages.Lowered`: `"prefill"` of a group of prompts,
+            and `"decode"`, a burst of tokens for all slots.
+        """
+        variables = self.variable_shapes()
+
+        def cache(batch_size, length, *axes):
+            sharding = None
+            if self._mesh is not None:
+                sharding = NamedSharding(self._mesh, PartitionSpec(*axes))
+            return jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+                jax.eval_shape(lambda: self.model.build_cache(batch_size, length)),
+            )
+
+        def array(dtype, *shape):
+            return jax.ShapeDtypeStruct(shape, dtype)
+
+        prefix = ()
+        if prefix_length:
+            prefix = (
+                cache(1, bucket(prefix_length, 64), None, self._heads_axis),
+                array("int32"),
+            )
+        prompts = (self.group_size, bucket(prompt_length - 1, 32))
+        rows = self.batch_size
+        return {
+            "prefill": self._prefill.lower(variables, array("int32", *prompts), prefix),
+            "decode": self._decode.lower(
+                variables,
+                cache(
+                    rows,
+                    bucket(cache_length + _BURST, 64),
+                    self._batch_axis,
+                    self._heads_axis,
+                ),
+                array("int32"),
+                prefix,
+                *(array("int32", rows) for _ in range(3)),
+                array("bool", rows),
+                array("uint32", rows, 2),
+                array("int32"),
+            ),
+        }
 
     def _is_done(self, row, stop):
         if (
@@ -167,27 +252,30 @@ class ContinuousSampler(ModelSampler):
         """Put waiting rows into free slots: as many as one group prefills.
 
         Returns:
-            `(token_ids, source)`: int arrays `(group_size, length)`, the
-            prompts without their last tokens, and `(batch_size,)`, the row of
-            `token_ids` that each slot takes, or -1.
+            `(token_ids, lengths, source)`: int arrays `(group_size, length)`,
+            the prompts without their last tokens, `(group_size,)`, how many
+            those are, and `(batch_size,)`, the row of `token_ids` that each
+            slot takes, or -1.
         """
         source = np.full(self.batch_size, -1, "int32")
         prompts: list[list[int]] = []
         while waiting and None in slots:
             prompt_ids = waiting[0].prompt_ids
             if not prompts or prompts[-1] != prompt_ids:
-                if len(prompts) == self._group_size:
+                if len(prompts) == self.group_size:
                     break
                 prompts.append(prompt_ids)
             slot = slots.index(None)
             slots[slot] = waiting.popleft()
             source[slot] = len(prompts) - 1
         token_ids = np.zeros(
-            (self._group_size, bucket(len(prompts[0]) - 1, 32)), "int32"
+            (self.group_size, bucket(len(prompts[0]) - 1, 32)), "int32"
         )
+        lengths = np.zeros(self.group_size, "int32")
         for row, prompt_ids in enumerate(prompts):
-            token_ids[row, : len(prompt_ids) - 1] = prompt_ids[:-1]
-        return token_ids, source
+            lengths[row] = len(prompt_ids) - 1
+            token_ids[row, : lengths[row]] = prompt_ids[:-1]
+        return token_ids, lengths, source
 
     def _rows(self, slots):
         """Arrays `(batch_size, ...)` of the rows, as `_decode_burst` wants."""
@@ -205,13 +293,26 @@ class ContinuousSampler(ModelSampler):
 
     # === Compiled ===
 
-    def _resize_cache(self, cache, length):
-        """A cache of this length with what is in `cache`, or an empty one."""
+    def _resize_cache(self, cache, place, length):
+        """A cache of this length with what is in `cache`, or an empty one.
+
+        Args:
+            cache: `None`, or what `build_cache()` makes.
+            place: int scalar. Where the next tokens go.
+            length: int.
+
+        Returns:
+            The cache, whose next tokens go to the first place.
+        """
         if cache is None:
             cache = self.model.build_cache(self.batch_size, length)
         more = max(length - cache[0][0].shape[2], 0)
         cache = jax.tree.map(
-            lambda x: jnp.pad(x[:, :, :length], ((0, 0), (0, 0), (0, more), (0, 0))),
+            # The newest last, then older ones dropped or empty places put first.
+            lambda x: jnp.pad(
+                jnp.roll(x, -place, axis=2)[:, :, -length:],
+                ((0, 0), (0, 0), (more, 0), (0, 0)),
+            ),
             cache,
         )
         return self._split(cache, self._batch_axis, self._heads_axis)
@@ -222,47 +323,74 @@ class ContinuousSampler(ModelSampler):
             _, _, cache = self.model.call_with_cache(token_ids, cache, 0, *prefix)
         return self._split(cache, None, self._heads_axis)
 
-    def _place_rows(self, cache, new, source):
+    def _place_rows(self, cache, place, new, lengths, source):
+        """Put new rows into slots, see `_fill`, their next token at `place`."""
         is_new = (source >= 0)[:, None, None, None]
-        length = new[0][0].shape[2]
-        cache = jax.tree.map(
-            lambda x, new: x.at[:, :, :length].set(
-                jnp.where(is_new, new[source], x[:, :, :length])
-            ),
-            cache,
-            new,
-        )
+        more = cache[0][0].shape[2] - new[0][0].shape[2]
+
+        def put(x, new):
+            new = jnp.pad(new, ((0, 0), (0, 0), (0, more), (0, 0)))
+            new = jax.vmap(lambda row, n: jnp.roll(row, place - n, axis=1))(
+                new, lengths
+            )
+            return jnp.where(is_new, new[source], x)
+
+        cache = jax.tree.map(put, cache, new)
         return self._split(cache, self._batch_axis, self._heads_axis)
 
     def _decode_burst(
-        self, variables, cache, prefix, token, position, count, active, key_data, enough
+        self,
+        variables,
+        cache,
+        place,
+        prefix,
+        token,
+        position,
+        count,
+        active,
+        key_data,
+        enough,
     ):
         """Decode until enough rows have ended, `_BURST` tokens at most.
 
         Args:
             cache, prefix: What the rows and their shared prefix have so far.
+            place: int scalar. Where in the cache the last tokens go.
             token, position, count: int arrays `(batch_size,)`. Last tokens,
-                their places in the cache, and how many of them are new.
+                their positions behind the prefix, and how many are new.
             active: bool array `(batch_size,)`.
             key_data: uint32 array `(batch_size, 2)`.
             enough: int scalar.
 
         Returns:
-            The cache, and an int array `(batch_size, _BURST)` of new tokens,
-            -1 where there is none.
+            The cache, the next place, and an int array `(batch_size, _BURST)`
+            of new tokens, -1 where there is none.
         """
         before = jnp.sum(active)
+        length = cache[0][0].shape[2]
+        start = prefix[1] if prefix else 0
 
         def unfinished(state):
-            step, _, _, _, _, active, _ = state
+            step, *_, active, _ = state
             left = jnp.sum(active)
             return (step < _BURST) & (left > 0) & (before - left < enough)
 
         def decode(state):
-            step, cache, token, position, count, active, written = state
+            step, cache, place, token, position, count, active, written = state
+            # How many tokens ago a place was written.
+            age = jnp.mod(place - jnp.arange(length, dtype="int32"), length)
+            there = position[:, None] - age
             logits, _, cache = self.model.call_with_cache(
-                token[:, None], cache, position, *prefix
+                token[:, None],
+                cache,
+                place,
+                *prefix,
+                positions=start + position[:, None],
+                cache_positions=jnp.where(
+                    there >= 0, start + there, jnp.iinfo("int32").max
+                ),
             )
+            place = jnp.mod(place + 1, length)
             new = self._next_token(logits[:, 0], key_data, count)
             written = written.at[:, step].set(jnp.where(active, new, -1))
             token = jnp.where(active, new, token)
@@ -272,15 +400,14 @@ class ContinuousSampler(ModelSampler):
                 & (new != self.tokenizer.end_token_id)
                 & (count < self.max_new_tokens)
             )
-            return step + 1, cache, token, position, count, active, written
+            return step + 1, cache, place, token, position, count, active, written
 
         written = jnp.full((self.batch_size, _BURST), -1, "int32")
-        state = (0, cache, token, position, count, active, written)
+        state = (0, cache, place, token, position, count, active, written)
         with self._with_variables(variables):
-            _, cache, *_, written = jax.lax.while_loop(unfinished, decode, state)
-        return self._split(cache, self._batch_axis, self._heads_axis), self._split(
-            written
-        )
+            _, cache, place, *_, written = jax.lax.while_loop(unfinished, decode, state)
+        cache = self._split(cache, self._batch_axis, self._heads_axis)
+        return cache, *self._split((place, written))
 
 
 def bucket(length: int, least: int) -> int:

@@ -99,11 +99,14 @@ class ModelSampler(Sampler):
 
     def _variables(self):
         """Values of the model's variables, to sample many tokens with."""
-        values = [v.value for v in self.model.variables]
+        values = self._values()
         distribution = keras.distribution.distribution()
         if isinstance(distribution, CausalLMParallel):
             return distribution.without_zero(values, self.model.variables)
         return values
+
+    def _values(self):
+        return [v.value for v in self.model.variables]
 
     def _split(self, x, *axes):
         """Lay arrays out over the mesh, if there is one: axes as in `PartitionSpec`.

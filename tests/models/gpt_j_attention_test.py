@@ -5,7 +5,12 @@ import pytest
 from keras import ops
 
 from star_keras.models import GPTJAttention
-from star_keras.models.gpt_j_attention import rotary_sin_cos, rotate_interleaved
+from star_keras.models.gpt_j_attention import (
+    _attend,
+    _attend_on_tpu,
+    rotary_sin_cos,
+    rotate_interleaved,
+)
 
 
 def rotate_as_complex_numbers(x, positions, rotary_dim, max_wavelength=10000):
@@ -22,6 +27,19 @@ def rotate_as_complex_numbers(x, positions, rotary_dim, max_wavelength=10000):
     result[..., 0:rotary_dim:2] = pairs.real
     result[..., 1:rotary_dim:2] = pairs.imag
     return result
+
+
+def test_attention_on_a_tpu_equals_that_elsewhere():
+    query, key, value = np.random.default_rng(0).normal(size=(3, 2, 4, 6, 8))
+    arguments = query[:, :, :1], key, value, np.arange(6)[None, None, :] < 4
+    arguments = [
+        jnp.asarray(x, x.dtype if x.dtype == bool else "float32") for x in arguments
+    ]
+    for found, expected in zip(
+        _attend_on_tpu(*arguments), _attend(*arguments), strict=True
+    ):
+        assert found.shape == expected.shape
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def rotate(x, positions, rotary_dim):

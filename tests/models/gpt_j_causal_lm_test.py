@@ -269,6 +269,34 @@ def test_prefix_that_all_rows_share_is_seen_by_each(cached, padding):
         np.testing.assert_allclose(logits[:, 0], expected[:, i], atol=1e-5)
 
 
+def test_cache_may_be_a_ring_that_all_rows_write_at_the_same_place(cached):
+    model, tokens, expected, call = cached
+    lengths = np.array([2, 7, 5])
+    size, place = 12, 9  # places of the ring, and the next to be written
+    _, _, filled = call(tokens[:, :size], model.build_cache(3, size), 0)
+    # Each row turned so that its next token comes at the place.
+    turns = [place - n for n in lengths]
+    cache = jax.tree.map(
+        lambda x: jnp.stack([jnp.roll(r, n, 1) for r, n in zip(x, turns, strict=True)]),
+        filled,
+    )
+    for step in range(5):
+        at = lengths + step
+        age = (place - np.arange(size)) % size
+        held = np.where(at[:, None] >= age, at[:, None] - age, 99)
+        logits, _, cache = call(
+            np.take_along_axis(tokens, at[:, None], 1),
+            cache,
+            place,
+            positions=at[:, None],
+            cache_positions=held,
+        )
+        np.testing.assert_allclose(
+            logits[:, 0], expected[np.arange(3), at], atol=1e-5, rtol=0
+        )
+        place = (place + 1) % size
+
+
 @pytest.mark.parametrize("piece", (1, 2))
 def test_rows_of_different_lengths_go_on_where_each_one_ends(cached, piece):
     """What padding left in the cache behind a row's end is never seen."""

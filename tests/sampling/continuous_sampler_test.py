@@ -1,5 +1,6 @@
 import random
 
+import jax
 import numpy as np
 import pytest
 
@@ -112,14 +113,62 @@ def test_samples_of_one_problem_share_its_prefill(model, run, requests):
         prefilled.append(int(token_ids.any(axis=1).sum()))
         return prefill(variables, token_ids, prefix)
 
-    def counting_place(cache, new, source):
+    def counting_place(cache, at, new, lengths, source):
         placed.append(int((source >= 0).sum()))
-        return place(cache, new, source)
+        return place(cache, at, new, lengths, source)
 
     sampler._prefill, sampler._place = counting_prefill, counting_place
     completions = run(sampler, requests([PROMPTS[1]] * 8 + [PROMPTS[2]] * 8))
     assert (prefilled, placed) == ([2], [16])
     assert len({c.text for c in completions[:8]}) > 1
+
+
+def test_the_lowered_steps_are_those_of_sample(make_model, run, requests):
+    model = make_model(dtype="mixed_bfloat16")
+    sampler = ContinuousSampler(model, max_new_tokens=24, batch_size=16)
+    called = {"prefill": [], "decode": []}
+
+    def shapes(arguments):
+        return [(x.shape, x.dtype) for x in jax.tree.leaves(arguments)]
+
+    def recording(name, step):
+        def call(*arguments):
+            called[name].append(shapes(arguments))
+            return step(*arguments)
+
+        return call
+
+    sampler._prefill = recording("prefill", sampler._prefill)
+    sampler._decode = recording("decode", sampler._decode)
+    run(sampler, requests(PROMPTS[:16], PREFIX))
+    longest = max(len(sampler.tokenizer(p)) for p in PROMPTS[:16])
+    lowered = ContinuousSampler(model, max_new_tokens=24, batch_size=16).lower(
+        prefix_length=len(sampler.tokenizer(PREFIX)),
+        prompt_length=longest,
+        cache_length=longest,
+    )
+    for name, step in lowered.items():
+        assert shapes(step.args_info) in called[name]
+
+
+@pytest.mark.parametrize("lengths", [(64, 96), (96, 64), (64, 64)])
+def test_a_resized_cache_keeps_the_newest_and_puts_the_next_first(model, lengths):
+    sampler = ContinuousSampler(model, max_new_tokens=4, batch_size=2)
+    before, after = lengths
+    # Places hold when they were written; the next one is 10.
+    times = np.roll(np.arange(before), 10)
+    cache = jax.tree.map(
+        lambda x: x + times[None, None, :, None].astype(x.dtype),
+        model.build_cache(2, before),
+    )
+    cache = sampler._resize(cache, np.int32(10), after)
+    kept = min(lengths)
+    for x in jax.tree.leaves(cache):
+        assert x.shape[2] == after
+        np.testing.assert_array_equal(
+            x[0, 0, -kept:, 0], np.arange(before - kept, before)
+        )
+        assert not x[0, 0, :-kept, 0].any()
 
 
 def test_compilations_are_bounded(model, run, requests):
@@ -228,7 +277,7 @@ def results(model):
 whole, _ = results(make())
 keras.distribution.set_distribution(distribution.model_parallel("batch:2,model:4"))
 split, sampler = results(make())
-cache = sampler._resize(None, 32)
+cache = sampler._resize(None, np.int32(0), 32)
 try:
     ContinuousSampler(sampler.model, max_new_tokens=4, batch_size=9)
 except ValueError as error:
