@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import keras
-from absl import app, flags
+from absl import app, flags, logging
 
 from star_keras import distribution, tasks
 from star_keras.models import load_causal_lm
@@ -88,6 +88,9 @@ def load_model():
 
     Joins the other processes first, if the flags ask for it.
     """
+    if not FLAGS["verbosity"].present:
+        # What libraries tell of their inner life is for --verbosity=0.
+        logging.set_verbosity(logging.WARNING)
     if FLAGS.distributed or FLAGS.coordinator:
         distribution.initialize(
             FLAGS.coordinator,
