@@ -1,9 +1,12 @@
 """Flags and parts that the scripts share: task, model, sampler."""
 
+import os
 from pathlib import Path
 
+import jax
 import keras
 from absl import app, flags, logging
+from etils import epath
 
 from star_keras import distribution, tasks
 from star_keras.models import load_causal_lm
@@ -41,6 +44,12 @@ flags.DEFINE_bool(
     "zero", False, "With --mesh: split weights and moments over its batch axis too."
 )
 
+flags.DEFINE_string(
+    "compilation_cache_dir",
+    os.environ.get("JAX_COMPILATION_CACHE_DIR", "~/.cache/star_keras/xla"),
+    "Compiled programs are kept here from run to run. Empty: nowhere.",
+)
+
 # === Processes, for a mesh over several hosts ===
 flags.DEFINE_bool("distributed", False, "Find the others, as on a TPU pod.")
 flags.DEFINE_string("coordinator", None, "host:port of process 0.")
@@ -51,6 +60,11 @@ flags.DEFINE_integer(
 )
 
 # === Sampling ===
+flags.DEFINE_string(
+    "sampler",
+    "auto",
+    "auto, continuous (GPT-J), batch, or package.module:name of your own.",
+)
 flags.DEFINE_integer("max_new_tokens", 256, "Longest completion, in tokens.")
 flags.DEFINE_integer("sample_batch_size", 64, "Completions sampled together.")
 flags.DEFINE_float("temperature", 0.0, "0 is greedy.")
@@ -91,6 +105,10 @@ def load_model():
     if not FLAGS["verbosity"].present:
         # What libraries tell of their inner life is for --verbosity=0.
         logging.set_verbosity(logging.WARNING)
+    if FLAGS.compilation_cache_dir:
+        path = epath.Path(FLAGS.compilation_cache_dir).expanduser()
+        jax.config.update("jax_compilation_cache_dir", str(path))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     if FLAGS.distributed or FLAGS.coordinator:
         distribution.initialize(
             FLAGS.coordinator,
@@ -134,6 +152,7 @@ def make_sampler(model, *, greedy=False):
         }
     return get_sampler(
         model,
+        FLAGS.sampler,
         max_new_tokens=FLAGS.max_new_tokens,
         batch_size=FLAGS.sample_batch_size,
         seed=FLAGS.seed,

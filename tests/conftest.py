@@ -1,12 +1,15 @@
 """Small models and tasks that the tests share."""
 
+import atexit
 import concurrent.futures
 import json
 import os
 import pathlib
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 
 # The tests run on CPU, whatever else there is.
@@ -14,6 +17,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Compiling takes longer than running models this small.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Not in the user's home; the processes that tests start share it.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp()
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 import star_keras  # noqa: F401  isort: skip  (before keras: selects the backend)
@@ -35,6 +40,10 @@ from star_keras.models import (
 hypothesis.settings.register_profile("tests", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("tests")
 
+
+atexit.register(
+    shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True
+)
 
 ROOT = pathlib.Path(__file__).parents[1]
 

@@ -800,5 +800,6 @@ def _fresh_values(optimizer):
     for variable in optimizer.variables:
         lowest = keras.ops.min(variable.value)
         constant = bool(lowest == keras.ops.max(variable.value))
-        values.append((variable, np.array(lowest if constant else variable.value)))
+        value = lowest if constant else variable.value
+        values.append((variable, processes.gather(value)))
     return values

@@ -5,6 +5,7 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -30,13 +31,11 @@ import numpy as np
 import experiments.common
 from star_keras import tasks
 from star_keras.callbacks import StarIterationCallback, SteadySteps
-from star_keras.distribution import model_parallel, processes
+from star_keras.distribution import initialize, model_parallel, processes
 from star_keras.models import GPTJCausalLM
 from star_keras.sampling import get_sampler
 
 def run(run_dir, address, process):
-    jax.config.update("jax_compilation_cache_dir", "CACHE")
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     if address:
         jax.config.update("jax_num_cpu_devices", 2)
         initialize(address, 2, process)
@@ -51,7 +50,7 @@ def run(run_dir, address, process):
         task=tasks.get(
             "arithmetic", digits=[1, 2, 3], train_problems=100, eval_problems=20),
         sampler=get_sampler(
-            model, max_new_tokens=64, batch_size=16, temperature=0.5),
+            model, max_new_tokens=64, batch_size=16),
         run_dir=run_dir, steps=SteadySteps(30, add=10), n_train_samples=120,
         batch_size=4, row_length=128, few_shot=False, checkpoint_steps=8)
     model.fit(
@@ -70,6 +69,8 @@ for line in sys.stdin:
     if pid == 0:
         try:
             run(run_dir, address, int(process))
+            if address:
+                jax.distributed.shutdown()
             os._exit(0)
         except BaseException:
             traceback.print_exc()
@@ -80,44 +81,60 @@ for line in sys.stdin:
 
 
 class Runner:
-    """Runs of the program above, one after the other."""
+    """Runs of the program above, one after the other, in so many processes."""
 
-    def __init__(self, cache, log):
-        self._file = log.open("w")
-        self._program = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM.replace("CACHE", str(cache))],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._file,
-            text=True,
+    def __init__(self, num_processes, log):
+        self._logs = [log.with_suffix(f".{n}") for n in range(num_processes)]
+        self._files = [path.open("w") for path in self._logs]
+        environment = {
+            **os.environ,
             # As good as the real thing, unlike the other tests' environment.
-            env={
-                k: v
-                for k, v in os.environ.items()
-                if k != "JAX_DISABLE_MOST_OPTIMIZATIONS"
-            },
-        )
-        self._log = log
-        assert self._answer() == "ready"
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
+        self._programs = [
+            subprocess.Popen(
+                [sys.executable, "-c", PROGRAM],
+                cwd=ROOT,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=file,
+                text=True,
+                env=environment,
+            )
+            for file in self._files
+        ]
+        assert self._answers() == ["ready"] * num_processes
 
-    def _answer(self):
-        answer = self._program.stdout.readline().strip()
-        assert answer, self._log.read_text()[-3000:]
-        return answer
+    def _answers(self):
+        answers = [p.stdout.readline().strip() for p in self._programs]
+        assert all(answers), self.errors()
+        return answers
 
-    def start(self, run_dir, address="", process=0):
-        print(run_dir, address, process, sep="\t", file=self._program.stdin, flush=True)
-        return int(self._answer())
+    def errors(self):
+        return "\n".join(path.read_text()[-3000:] for path in self._logs)
 
-    def status(self):
-        return int(self._answer())
+    def start(self, run_dir):
+        """Ids of the processes of a new run."""
+        address = ""
+        if len(self._programs) > 1:
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                address = f"127.0.0.1:{free.getsockname()[1]}"
+        for number, program in enumerate(self._programs):
+            line = f"{run_dir}\t{address}\t{number}"
+            print(line, file=program.stdin, flush=True)
+        return list(map(int, self._answers()))
+
+    def succeeded(self):
+        return self._answers() == ["0"] * len(self._programs)
 
     def close(self):
-        self._program.stdin.close()
-        self._program.wait()
-        self._program.stdout.close()
-        self._file.close()
+        for program, file in zip(self._programs, self._files, strict=True):
+            program.stdin.close()
+            program.wait()
+            program.stdout.close()
+            file.close()
 
 
 def what_is_left(run_dir):
@@ -157,45 +174,45 @@ class Killed:
     def start_and_kill(self):
         """Kill at a random moment; the phase it was in, `None` if it has ended."""
         size, limit = size_of(self.run_dir), time.monotonic() + 120
-        pid = self._runner.start(self.run_dir)
+        processes = self._runner.start(self.run_dir)
         # Not before it does something new, so that some day it comes to its end.
         while size_of(self.run_dir) == size:
-            assert time.monotonic() < limit
+            assert time.monotonic() < limit, self._runner.errors()
             time.sleep(0.01)
         time.sleep(self._draw.random() * self._pause)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-        return phase_under_way(self.run_dir) if self._runner.status() else None
-
-
-@pytest.fixture
-def runner(tmp_path):
-    runner = Runner(tmp_path / "cache", tmp_path / "log")
-    yield runner
-    runner.close()
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        return None if self._runner.succeeded() else phase_under_way(self.run_dir)
 
 
 @pytest.mark.slow
-def test_run_killed_twenty_times_ends_as_if_nothing_had_been(tmp_path, runner):
-    whole = tmp_path / "whole"
-    runner.start(whole)
-    assert runner.status() == 0, (tmp_path / "log").read_text()[-3000:]
-    files = [p.stat().st_mtime for p in whole.rglob("*") if p.is_file()]
-    seconds = max(files) - min(files)
-    print(f"The uninterrupted run worked for {seconds:.1f} s.")
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_run_killed_twenty_times_ends_as_if_nothing_had_been(tmp_path, num_processes):
+    runner = Runner(num_processes, tmp_path / "log")
+    try:
+        whole = tmp_path / "whole"
+        runner.start(whole)
+        assert runner.succeeded(), runner.errors()
+        files = [p.stat().st_mtime for p in whole.rglob("*") if p.is_file()]
+        seconds = max(files) - min(files)
+        print(f"The uninterrupted run worked for {seconds:.1f} s.")
 
-    draw = random.Random(0)
-    kills, ended = 0, 0
-    cut = Killed(tmp_path / "cut_0", runner, draw, 2 * seconds / KILLS)
-    while kills < KILLS:
-        phase = cut.start_and_kill()
-        if phase:
-            kills += 1
-            print(f"kill {kills:2d} of {cut.run_dir.name} in iteration {phase}")
-        else:
-            ended += 1
-            assert what_is_left(cut.run_dir) == what_is_left(whole)
-            cut = Killed(tmp_path / f"cut_{ended}", runner, draw, 2 * seconds / KILLS)
-    runner.start(cut.run_dir)
-    assert runner.status() == 0, (tmp_path / "log").read_text()[-3000:]
+        draw = random.Random(num_processes)
+        kills, ended = 0, 0
+        pause = 2 * seconds / KILLS
+        cut = Killed(tmp_path / "cut_0", runner, draw, pause)
+        while kills < KILLS:
+            phase = cut.start_and_kill()
+            if phase:
+                kills += 1
+                print(f"kill {kills:2d} of {cut.run_dir.name} in iteration {phase}")
+            else:
+                ended += 1
+                assert what_is_left(cut.run_dir) == what_is_left(whole)
+                cut = Killed(tmp_path / f"cut_{ended}", runner, draw, pause)
+        runner.start(cut.run_dir)
+        assert runner.succeeded(), runner.errors()
+    finally:
+        runner.close()
     assert what_is_left(cut.run_dir) == what_is_left(whole)
