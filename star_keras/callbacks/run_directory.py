@@ -6,6 +6,7 @@ import os
 import pathlib
 import socket
 
+import jax
 from etils import epath
 
 from star_keras import files
@@ -39,7 +40,8 @@ class RunDirectory:
         config: What the run is, as JSON.
 
     Raises:
-        ValueError: if the directory is of another configuration.
+        ValueError: if the directory is of another configuration, or not shared by
+            all processes.
         RuntimeError: if another process is at it.
     """
 
@@ -56,7 +58,7 @@ class RunDirectory:
         self.weights = Checkpoints(self.path / "weights")
         self.training = Checkpoints(self.path / "training")
         self.lock()
-        processes.sync("the run directory is there")
+        self._check_shared()
         self._check_config(json.loads(json.dumps(config)))
         self._manifest = self.path / "manifest.jsonl"
         self._phases = {
@@ -68,6 +70,26 @@ class RunDirectory:
         }
         processes.sync("the run directory is read")
         self._write_metrics()
+
+    def _check_shared(self):
+        """All processes must see what the writer writes, or they would hang."""
+        if jax.process_count() == 1:
+            return
+        token = processes.token()
+        path = self.path / "token"
+        if processes.is_writer():
+            files.write(path, token)
+        processes.sync("the run directory is there")
+        if not path.exists() or path.read_bytes() != token:
+            raise ValueError(
+                "Invalid value for argument `run_dir`. Expected a directory that all "
+                f"processes of the run share. Received: run_dir={str(self.path)!r}, "
+                "where this process does not find what process 0 wrote. Use a "
+                "network file system or a bucket."
+            )
+        processes.sync("the run directory is shared")
+        if processes.is_writer():
+            path.unlink()
 
     def lock(self):
         """Keep other processes out until `unlock`, or the end of this one."""

@@ -1,6 +1,7 @@
 """What the processes of a run do together: one writes, all know the same."""
 
 import contextlib
+import secrets
 from collections.abc import Sequence
 
 import jax
@@ -22,6 +23,14 @@ def sync(name: str):
     """
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
+
+
+def token() -> bytes:
+    """Random bytes, the same in all processes."""
+    drawn = np.frombuffer(secrets.token_bytes(16), "uint8")
+    if jax.process_count() > 1:
+        drawn = multihost_utils.broadcast_one_to_all(drawn)
+    return np.asarray(drawn).tobytes()
 
 
 def gather(array) -> np.ndarray:

@@ -78,6 +78,24 @@ def test_process_that_dies_takes_the_other_down(death, code, message):
     assert message in first.stderr
 
 
+APART = """
+import star_keras
+import sys
+from star_keras import distribution
+from star_keras.callbacks.run_directory import RunDirectory
+distribution.initialize(sys.argv[2], 2, int(sys.argv[3]))
+RunDirectory(f"{sys.argv[1]}/{sys.argv[3]}", {})
+distribution.processes.sync("end")
+"""
+
+
+@pytest.mark.slow
+def test_run_directory_that_is_not_shared_is_an_error_and_no_hang(tmp_path):
+    first, second = run_processes(APART, tmp_path, timeout=120)
+    assert first.returncode != 0 and second.returncode != 0
+    assert "that all processes of the run share" in second.stderr
+
+
 @pytest.mark.slow
 def test_run_of_two_processes_is_that_of_one(tmp_path):
     flags = (
