@@ -160,7 +160,12 @@ def phase_under_way(run_dir):
 
 
 def size_of(run_dir):
-    return sum(p.stat().st_size for p in run_dir.rglob("*") if p.is_file())
+    """Bytes of what a run has done so far."""
+    while True:
+        # Checkpoints come and go meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            paths = [*run_dir.rglob("*.jsonl"), *run_dir.rglob("_METADATA")]
+            return sum(path.stat().st_size for path in paths)
 
 
 class Killed:
