@@ -4,7 +4,8 @@
 
 Steps of 8 full rows in float32 with Adam, gradients clipped to the norm 1, each
 peer in a process of its own:
-    star_keras        `fit` of GPTJCausalLM
+    star_keras        `fit` of GPTJCausalLM, with `keep_freed_memory` as in our
+                      scripts
     checkpointing     the same with gradient checkpointing
     keras_hub         `fit` of KerasHub's GPTNeoXCausalLM (the nearest of its
                       models: parallel blocks, rotary positions, untied head), the
@@ -66,8 +67,10 @@ def full_rows():
 
 
 def make_gpt_j():
+    from star_keras.memory import keep_freed_memory
     from star_keras.models import GPTJBackbone, GPTJCausalLM
 
+    keep_freed_memory()
     layers, width, heads, vocabulary = SIZES[FLAGS.size]
     return GPTJCausalLM(
         GPTJBackbone(
