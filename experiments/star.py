@@ -13,9 +13,10 @@ from pathlib import Path
 
 import keras
 from absl import app, flags
+from etils import epath
 
 from experiments.common import load_model, make_sampler, make_task
-from star_keras import packing, prompts
+from star_keras import files, packing, prompts
 from star_keras.callbacks import (
     StarIterationCallback,
     Throughput,
@@ -201,6 +202,23 @@ def print_dry_run(star, task, preprocessor):
     print(f"{FLAGS.batch_size} rows of {FLAGS.row_length} tokens a step")
 
 
+def save_preset(model, path):
+    """Save a preset that is there as a whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    if partial.exists():
+        partial.rmtree()
+    # KerasHub saves to local directories alone.
+    with tempfile.TemporaryDirectory() as directory:
+        model.save_to_preset(directory)
+        for file in sorted(Path(directory).rglob("*.*")):
+            target = partial / str(file.relative_to(directory))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            epath.Path(file).copy(target)
+    if path.exists():
+        path.rmtree()
+    partial.rename(path)
+
+
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
@@ -272,7 +290,7 @@ def main(argv):
     )
 
     # === Result ===
-    run_dir = Path(FLAGS.run_dir)
+    run_dir = star.run_dir
     prefix = ""
     if not FLAGS.no_prompt:
         prefix = prompts.few_shot_prompt(task, direct=FLAGS.direct)
@@ -285,14 +303,14 @@ def main(argv):
             iteration=star.initial_epoch,
         )
         if processes.is_writer():
-            path = run_dir / f"{split}.json"
-            path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+            text = json.dumps(figures, indent=2) + "\n"
+            files.write(run_dir / f"{split}.json", text.encode("utf-8"))
             path = run_dir / "samples" / f"{split}.jsonl"
             write_json_lines(path, map(dataclasses.asdict, completions))
         print(split, {name: round(value, 4) for name, value in figures.items()})
     with processes.whole(model.variables):
         if processes.is_writer():
-            model.save_to_preset(str(run_dir / "preset"))
+            save_preset(model, run_dir / "preset")
     if not processes.is_writer():
         return
     for line in star.metrics:
