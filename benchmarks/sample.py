@@ -18,19 +18,23 @@ that decode fixed batches:
     transformers_prefix  the same, the prefix computed once and its cache
                       copied for each row
 
-Useful tokens are those up to the end token. Compile time is what the first of
-two runs takes longer than the second; memory is the growth of the resident
-set over what it was with the model loaded (Linux only).
+Useful tokens are those up to the end token. `first` is the time until the first
+completions are there. Compile time is what the first of two runs takes longer than
+the second; memory is the growth of the resident set over what it was with the
+model loaded (Linux only). `of peak` is the share that the FLOPs which nobody can
+do without (the prefix once, each question, each useful token) have of the machine's
+float32 matrix product of 2048.
 """
 
 import json
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 from absl import app, flags
+
+from benchmarks.machine import forward_flops, matmul_peak, memory_mib, reset_peak
 
 PEERS = ("continuous", "keras_hub", "transformers", "transformers_prefix")
 SIZES = {  # layers, width, heads, vocabulary
@@ -60,6 +64,23 @@ def make_problems():
         for _ in range(FLAGS.problems)
     ]
     return prefix, questions
+
+
+def needed_flops(prefix, questions):
+    """FLOPs of the prefix, the questions and the useful tokens, each once."""
+    layers, width, _, vocabulary = SIZES[FLAGS.size]
+    tokens, attended = len(prefix), len(prefix) ** 2 / 2
+    sampled = 0
+    for question in questions:
+        new = len(question) + question[-1]
+        tokens += new
+        attended += new * len(prefix) + new**2 / 2
+        sampled += question[-1]
+    return forward_flops(layers, width, tokens, attended, sampled, vocabulary)
+
+
+# When the first completions of a run were there.
+first_seen = []
 
 
 def make_model():
@@ -179,6 +200,7 @@ def continuous(model, prefix, questions):
     def sample():
         done = {}
         for batch in sampler.sample(requests):
+            first_seen.append(time.perf_counter())
             done.update(batch)
         texts = [done[i].text for i in range(len(questions))]
         return [[*map(int, ids), 0] for ids in tokenizer(texts)]
@@ -209,6 +231,7 @@ def keras_hub(model, prefix, questions):
             output = model.generate(
                 {"token_ids": token_ids, "padding_mask": mask}, stop_token_ids=[0]
             )
+            first_seen.append(time.perf_counter())
             for row, i in enumerate(batch):
                 new = np.asarray(output["token_ids"][row])[
                     len(prefix + questions[i]) :
@@ -255,6 +278,7 @@ def transformers(model, prefix, questions, reuse_prefix=False):
                 max_new_tokens=LONGEST,
                 **arguments,
             )
+            first_seen.append(time.perf_counter())
             for row, i in enumerate(batch):
                 new = output[row, len(token_ids[0]) :].tolist()
                 done[i] = new[: new.index(0) + 1]
@@ -270,18 +294,14 @@ def transformers_prefix(model, prefix, questions):
 # === Measuring ===
 
 
-def memory(field):
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(x for x in lines if x.startswith(field)).split()[1]) / 1024
-
-
 def measure(peer):
     prefix, questions = make_problems()
     sample = globals()[peer](make_model(), prefix, questions)
-    before = memory("VmRSS")
+    before = memory_mib("VmRSS")
     seconds = []
     for _ in range(2):
-        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+        reset_peak()
+        first_seen.clear()
         start, cpu_start = time.perf_counter(), time.process_time()
         completions = sample()
         seconds.append(time.perf_counter() - start)
@@ -293,9 +313,10 @@ def measure(peer):
     return {
         "tokens": sum(map(len, completions)),
         "seconds": seconds[1],
+        "first": first_seen[0] - start,
         "cpu": cpu,
         "compile": seconds[0] - seconds[1],
-        "memory": memory("VmHWM") - before,
+        "memory": memory_mib("VmHWM") - before,
     }
 
 
@@ -305,10 +326,11 @@ def main(argv):
         return
     names = ("size", "prefix_length", "problems", "batch_size")
     arguments = [f"--{name}={getattr(FLAGS, name)}" for name in names]
-    print(" ".join(arguments), flush=True)
+    peak, flops = matmul_peak(), needed_flops(*make_problems())
+    print(" ".join(arguments), f"(peak {peak / 1e9:.0f} GFLOP/s)", flush=True)
     print(
-        f"{'':20} {'tokens/s':>9} {'of ours':>8} {'seconds':>8} {'CPU s':>8} "
-        f"{'compile s':>9} {'MiB':>6}"
+        f"{'':20} {'tokens/s':>9} {'ours is':>8} {'seconds':>8} {'first s':>8} "
+        f"{'CPU s':>8} {'compile s':>9} {'MiB':>6} {'of peak':>8}"
     )
     ours = None
     for peer in FLAGS.peers:
@@ -323,7 +345,8 @@ def main(argv):
         ours = ours or speed
         print(
             f"{peer:20} {speed:9.0f} {ours / speed:7.1f}x {found['seconds']:8.1f} "
-            f"{found['cpu']:8.1f} {found['compile']:9.1f} {found['memory']:6.0f}",
+            f"{found['first']:8.1f} {found['cpu']:8.1f} {found['compile']:9.1f} "
+            f"{found['memory']:6.0f} {flops / found['seconds'] / peak:8.1%}",
             flush=True,
         )
 
