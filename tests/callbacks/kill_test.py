@@ -178,11 +178,11 @@ class Killed:
 
     def start_and_kill(self):
         """Kill at a random moment; the phase it was in, `None` if it has ended."""
-        size, limit = size_of(self.run_dir), time.monotonic() + 120
+        size, limit = size_of(self.run_dir), time.monotonic() + 40
         processes = self._runner.start(self.run_dir)
         # Not before it does something new, so that some day it comes to its end.
-        while size_of(self.run_dir) == size:
-            assert time.monotonic() < limit, self._runner.errors()
+        # (One that was killed at its end has nothing new to do, and ends.)
+        while size_of(self.run_dir) == size and time.monotonic() < limit:
             time.sleep(0.01)
         time.sleep(self._draw.random() * self._pause)
         for process in processes:
