@@ -21,7 +21,8 @@ class Checkpoints:
         self._checkpointer = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
 
     def names(self) -> list[str]:
-        """Names of the finished checkpoints, sorted."""
+        """Names of the checkpoints, sorted; waits for one that is being saved."""
+        self.wait()
         if not self.directory.exists():
             return []
         return sorted(
