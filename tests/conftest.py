@@ -23,7 +23,10 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 import star_keras  # noqa: F401  isort: skip  (before keras: selects the backend)
 
+import gc
+
 import hypothesis
+import jax
 import keras
 import pytest
 from tokenizers import pre_tokenizers
@@ -45,7 +48,18 @@ atexit.register(
     shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True
 )
 
+# Those that this process compiles are not asked for again.
+jax.config.update("jax_compilation_cache_dir", None)
+
 ROOT = pathlib.Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def free_compiled_programs():
+    """Thousands of them in one process are more mappings than Linux allows."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 def run_on_eight_devices(program, *arguments):
