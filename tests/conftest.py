@@ -2,6 +2,7 @@
 
 import atexit
 import concurrent.futures
+import gc
 import json
 import os
 import pathlib
@@ -22,8 +23,6 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp()
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 import star_keras  # noqa: F401  isort: skip  (before keras: selects the backend)
-
-import gc
 
 import hypothesis
 import jax

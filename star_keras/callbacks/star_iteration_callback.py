@@ -677,6 +677,7 @@ class StarIterationCallback(keras.callbacks.Callback):
         self._run.training.wait()
         self._preemption.stop()
         self._run.unlock()
+        print(f"\nSIGTERM: {self.run_dir} holds all so far; the same command goes on.")
         raise Preempted
 
     def _evaluate(self, iteration):

@@ -1,5 +1,6 @@
 """SIGTERM, by which clusters announce that they take a machine back."""
 
+import os
 import signal
 import threading
 
@@ -15,9 +16,6 @@ class Preempted(SystemExit):
     def __init__(self):
         super().__init__(EXIT_CODE)
 
-    def __str__(self):
-        return "preempted (SIGTERM); the same command goes on"
-
 
 class PreemptionNotice:
     """Remembers a SIGTERM until the work that is under way is saved.
@@ -32,7 +30,8 @@ class PreemptionNotice:
         self._points = 0
 
     def start(self):
-        """Hear SIGTERM from now on instead of ending at once."""
+        """Hear the first SIGTERM from now on instead of ending at once."""
+        self._received = False
         # JAX's service hears it by itself; only main threads may set handlers.
         alone = jax.process_count() == 1
         if alone and threading.current_thread() is threading.main_thread():
@@ -45,6 +44,10 @@ class PreemptionNotice:
             self._previous = None
 
     def _receive(self, number, frame):
+        if self._received:
+            # Nobody asks any more, after an error say.
+            self.stop()
+            os.kill(os.getpid(), number)
         self._received = True
 
     def received(self) -> bool:

@@ -437,7 +437,7 @@ def test_sigterm_in_a_training_goes_on_at_its_step(make_star, make_model, step):
     whole_model, model = make_model(), make_model()
     whole = make_star("whole", whole_model, **steps)
     fit(whole, 2)
-    with pytest.raises(SystemExit, match="75|preempted"):
+    with pytest.raises(SystemExit, match="75"):
         fit(make_star("cut", **steps), 2, [TerminateAtStep(step)])
     star = make_star("cut", model, **steps)
     made = []
