@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import random
+import sys
 import time
 import zlib
 
@@ -677,7 +678,10 @@ class StarIterationCallback(keras.callbacks.Callback):
         self._run.training.wait()
         self._preemption.stop()
         self._run.unlock()
-        print(f"\nSIGTERM: {self.run_dir} holds all so far; the same command goes on.")
+        print(
+            f"SIGTERM: {self.run_dir} holds all so far; the same command goes on.",
+            file=sys.stderr,
+        )
         raise Preempted
 
     def _evaluate(self, iteration):
