@@ -59,9 +59,14 @@ def test_unknown_fields_are_named(tmp_path):
         store.load(1)
 
 
-def test_dropping_a_kind_keeps_the_rest(tmp_path):
+def test_a_file_is_replaced_in_the_order_given(tmp_path):
     store = RationaleStore(tmp_path)
-    kept = rationale("a")
-    store.append(1, [kept, rationale("b", prompt_kind="evaluation")])
-    store.drop(1, "evaluation")
-    assert store.load(1) == [kept]
+    first, second = rationale("a"), rationale("b", prompt_kind="evaluation")
+    store.append(1, [first, second])
+    store.replace(1, [second, first])
+    assert store.load(1) == [second, first]
+    # A process that does not write leaves files alone, and reads them.
+    other = RationaleStore(tmp_path, writes=False)
+    other.append(1, [first])
+    other.replace(1, [])
+    assert other.load(1) == [second, first]
