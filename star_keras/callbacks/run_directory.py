@@ -1,5 +1,6 @@
 """The directory of a run: what the run is, how far it is, and who is at it."""
 
+import atexit
 import json
 import math
 import os
@@ -20,6 +21,12 @@ PHASES = ("sample", "rationalize", "pack", "train", "evaluate")
 
 # Open files of the locks that this process holds, by directory.
 _locks = {}
+
+
+@atexit.register
+def _close_locks():
+    for file in _locks.values():
+        file.close()
 
 
 class RunDirectory:
