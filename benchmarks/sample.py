@@ -47,8 +47,9 @@ LONGEST = 96
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("size", "small", list(SIZES), "Size of the model.")
 flags.DEFINE_integer("prefix_length", 768, "Tokens of the few-shot prompt.")
-flags.DEFINE_integer("problems", 256, "Questions.")
-flags.DEFINE_integer("batch_size", 64, "Rows decoded together.")
+flags.DEFINE_integer("problems", 512, "Questions.")
+flags.DEFINE_integer("batch_size", 64, "Rows that the peers decode together.")
+flags.DEFINE_integer("slots", 128, "Rows that ContinuousSampler decodes together.")
 flags.DEFINE_list("peers", list(PEERS), "Which to compare.")
 flags.DEFINE_enum("peer", None, PEERS, "Run this one alone and print JSON.")
 
@@ -84,6 +85,7 @@ first_seen = []
 
 
 def make_model():
+    import star_keras  # noqa: F401  isort: skip  (selects the backend)
     import keras
     from tokenizers import pre_tokenizers
 
@@ -187,7 +189,7 @@ def continuous(model, prefix, questions):
 
     tokenizer = model.preprocessor.tokenizer
     sampler = ContinuousSampler(
-        model, max_new_tokens=LONGEST, batch_size=FLAGS.batch_size
+        model, max_new_tokens=LONGEST, batch_size=FLAGS.slots
     )
     shared = tokenizer.detokenize(prefix) if prefix else ""
     requests = [
@@ -324,7 +326,7 @@ def main(argv):
     if FLAGS.peer:
         print(json.dumps(measure(FLAGS.peer)))
         return
-    names = ("size", "prefix_length", "problems", "batch_size")
+    names = ("size", "prefix_length", "problems", "batch_size", "slots")
     arguments = [f"--{name}={getattr(FLAGS, name)}" for name in names]
     peak, flops = matmul_peak(), needed_flops(*make_problems())
     print(" ".join(arguments), f"(peak {peak / 1e9:.0f} GFLOP/s)", flush=True)

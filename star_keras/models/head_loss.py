@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import keras
 from jax import lax
 
 
@@ -19,7 +20,7 @@ def head_cross_entropy(
 ):
     """Weighted sum of the cross-entropy of a head's logits.
 
-    Where all logits together are more than `max_logits` numbers, they are made
+    Where the logits on a device are more than `max_logits` numbers, they are made
     in chunks: tokens of weight zero are moved behind the others of their row,
     and chunks that hold nothing else are skipped. A chunk's gradients are
     computed along with its loss, so that no logits are kept or made again.
@@ -32,7 +33,8 @@ def head_cross_entropy(
         weights: float tensor `(batch, length)`. Not differentiated.
         z_loss: float. Weight of the squared logarithm of the softmax's
             denominator, which keeps logits from drifting. Defaults to `0.0`.
-        max_logits: int. Logits in memory at a time. Defaults to `2**25`.
+        max_logits: int. Logits on a device at a time, rows and vocabulary being
+            split over the distribution's devices. Defaults to `2**25`.
 
     Returns:
         A float32 scalar.
@@ -41,7 +43,9 @@ def head_cross_entropy(
         [PaLM](https://arxiv.org/abs/2204.02311), section 5, for the z-loss.
     """
     batch, length = targets.shape
-    columns = max(1, max_logits // (batch * kernel.shape[-1]))
+    distribution = keras.distribution.distribution()
+    devices = distribution.device_mesh.devices.size if distribution else 1
+    columns = max(1, devices * max_logits // (batch * kernel.shape[-1]))
     arguments = hidden_states, kernel, bias, targets, weights
     if columns >= length:
         return _cross_entropy(*arguments, z_loss)

@@ -47,8 +47,9 @@ class ContinuousSampler(ModelSampler):
     are prefilled, a group at a time, the longest first. Requests with the
     same prompt are prefilled once where they enter together.
 
-    Lengths are rounded up to `2**n` or `3 * 2**n`, so a run compiles a few
-    functions a prefix length, whatever its prompts.
+    Lengths are rounded up (prompts to two sizes an octave, caches, which every
+    step reads, to four), so a run compiles a few functions a prefix length,
+    whatever its prompts.
 
     Under a `keras.distribution` the slots are split over its batch axis and
     the heads like the weights of the model.
@@ -121,8 +122,10 @@ class ContinuousSampler(ModelSampler):
                     groups.append(self._fill(slots, waiting))
                 free = slots.count(None)
             longest = max(row.length for row in slots if row is not None)
-            length = bucket(longest + _BURST, 64)
-            if cache is None or cache[0][0].shape[2] != length:
+            length = bucket(longest + _BURST, 64, 4)
+            size = cache[0][0].shape[2] if cache else 0
+            # What is a little too long stays, since rows come and go.
+            if not length <= size < 1.4 * length:
                 cache, place = self._resize(cache, place, length), np.int32(0)
             for token_ids, lengths, source in groups:
                 new = self._prefill(variables, token_ids, prefix)
@@ -215,7 +218,7 @@ class ContinuousSampler(ModelSampler):
                 variables,
                 cache(
                     rows,
-                    bucket(cache_length + _BURST, 64),
+                    bucket(cache_length + _BURST, 64, 4),
                     self._batch_axis,
                     self._heads_axis,
                 ),
@@ -410,10 +413,10 @@ class ContinuousSampler(ModelSampler):
         return cache, *self._split((place, written))
 
 
-def bucket(length: int, least: int) -> int:
-    """Rounds a length up to `least` times `2**n` or `1.5 * 2**n`."""
-    size = least
-    while size < length:
-        is_power = size & (size - 1) == 0
-        size = size * 3 // 2 if is_power else size // 3 * 4
-    return size
+def bucket(length: int, least: int, parts: int = 2) -> int:
+    """Rounds a length up to `least`, or to one of `parts` sizes an octave."""
+    octave = least
+    while octave * 2 < length:
+        octave *= 2
+    step = octave // parts
+    return max(least, -(-length // step) * step)

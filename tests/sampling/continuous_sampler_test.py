@@ -180,11 +180,12 @@ def test_compilations_are_bounded(model, run, requests):
             shuffled = random.Random(seed).sample(PROMPTS, 32 + seed)
             run(sampler, requests(shuffled, prefix))
     # Prompts of 2 to 41 tokens are prefilled at 32 or 48, and have caches of
-    # 64 or 96. All that with a prefix and without.
+    # 64, 80 or 96. All that with a prefix and without.
     assert sampler._prefill._cache_size() <= 1 + 2 * 2
-    assert sampler._decode._cache_size() <= 2 * 2
-    assert sampler._place._cache_size() <= 2 * 2
-    assert sampler._resize._cache_size() <= 2 + 2
+    assert sampler._decode._cache_size() <= 3 * 2
+    assert sampler._place._cache_size() <= 2 * 3
+    # From none to each, from each to the longer ones, and from 96 to 64.
+    assert sampler._resize._cache_size() <= 3 + 3 + 1
 
 
 def test_lengths_have_few_buckets():
@@ -193,6 +194,9 @@ def test_lengths_have_few_buckets():
     assert [bucket(n, 32) for n in lengths] == buckets
     assert {bucket(n, 64) for n in range(2049)} == {
         *(64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
+    }
+    assert {bucket(n, 64, 4) for n in range(257)} == {
+        *(64, 80, 96, 112, 128, 160, 192, 224, 256)
     }
 
 
