@@ -36,6 +36,7 @@ def iteration(model, problems, examples, digits):
     task = tasks.get(
         "arithmetic",
         digits=digits,
+        extrapolation_digits=[max(digits) + 1],
         train_problems=problems,
         eval_problems=problems,
         examples_per_length=max(examples, 1),

@@ -44,8 +44,8 @@ def gather(array) -> np.ndarray:
 def whole(variables: Sequence[keras.Variable]):
     """Within it the values of variables are whole, to be saved by Keras.
 
-    Every process must enter it; the writer alone has the values, all of them
-    on one device.
+    Every process must enter it; the writer alone has the values, in its host's
+    memory.
     """
     if all(v.value.is_fully_addressable for v in variables):
         yield
@@ -54,7 +54,10 @@ def whole(variables: Sequence[keras.Variable]):
     for variable in variables:
         value = gather(variable.value)
         values.append((variable, value if is_writer() else variable.value))
-    with keras.StatelessScope(values):
+    # The scope makes tensors of the arrays; no accelerator has room for all.
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        scope = keras.StatelessScope(values)
+    with scope:
         yield
 
 
