@@ -67,12 +67,11 @@ def full_rows():
 
 
 def make_gpt_j():
-    from star_keras.memory import keep_freed_memory
+    from star_keras.memory import SMALL_MODEL, keep_freed_memory
     from star_keras.models import GPTJBackbone, GPTJCausalLM
 
-    keep_freed_memory()
     layers, width, heads, vocabulary = SIZES[FLAGS.size]
-    return GPTJCausalLM(
+    model = GPTJCausalLM(
         GPTJBackbone(
             vocabulary_size=vocabulary,
             num_layers=layers,
@@ -82,6 +81,9 @@ def make_gpt_j():
             rotary_dim=width // heads // 2,
         )
     )
+    if model.count_params() <= SMALL_MODEL:
+        keep_freed_memory()
+    return model
 
 
 def adam():

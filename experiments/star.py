@@ -26,7 +26,7 @@ from star_keras.distribution import processes
 from star_keras.evaluation import evaluate
 from star_keras.json_lines import write_json_lines
 from star_keras.learning_rates import DECAYS, WarmupSchedule
-from star_keras.memory import keep_freed_memory
+from star_keras.memory import SMALL_MODEL, keep_freed_memory
 from star_keras.models import GPTJCausalLM
 
 FLAGS = flags.FLAGS
@@ -225,7 +225,6 @@ def main(argv):
     if FLAGS.run_dir is None and not FLAGS.dry_run:
         raise app.UsageError("--run_dir is needed unless --dry_run is given.")
 
-    keep_freed_memory()
     # === Task, mesh, model ===
     keras.utils.set_random_seed(FLAGS.seed)
     task = make_task()
@@ -236,6 +235,8 @@ def main(argv):
         )
     model = load_model()
     compile_model(model)
+    if model.count_params() <= SMALL_MODEL:
+        keep_freed_memory()
 
     # === Samplers and outer loop ===
     sampler = make_sampler(model)
