@@ -329,9 +329,12 @@ class ContinuousSampler(ModelSampler):
     def _place_rows(self, cache, place, new, lengths, source):
         """Put new rows into slots, see `_fill`, their next token at `place`."""
         is_new = (source >= 0)[:, None, None, None]
-        more = cache[0][0].shape[2] - new[0][0].shape[2]
+        length = cache[0][0].shape[2]
 
         def put(x, new):
+            # Prompts fit into the cache, what they were rounded up to may not.
+            new = new[:, :, :length]
+            more = length - new.shape[2]
             new = jnp.pad(new, ((0, 0), (0, 0), (0, more), (0, 0)))
             new = jax.vmap(lambda row, n: jnp.roll(row, place - n, axis=1))(
                 new, lengths

@@ -51,6 +51,18 @@ def test_greedy_equals_a_plain_uncached_loop(
     assert reasons == {"stop", "length"}
 
 
+def test_long_prompts_of_any_length_equal_a_plain_loop(
+    make_model, run, requests, plain_greedy
+):
+    """Prompts and caches are rounded up to different lengths."""
+    model = make_model(max_sequence_length=256)
+    prompts = ["x" * (n - 1) + ":" for n in (66, 100, 131, 150, 196, 225)]
+    for prompt in prompts:
+        sampler = ContinuousSampler(model, max_new_tokens=24, batch_size=2)
+        (completion,) = run(sampler, requests([prompt]))
+        assert [completion.text] == plain_greedy(model, [prompt], 24, length=256)
+
+
 @pytest.mark.parametrize("kwargs", [{}, {"top_k": 20}, {"top_p": 0.9}])
 def test_samples_do_not_depend_on_the_slots_or_the_order(model, kwargs, run, requests):
     arguments = {"max_new_tokens": 24, "temperature": 1.0, "seed": 5, **kwargs}
