@@ -188,9 +188,7 @@ def continuous(model, prefix, questions):
     from star_keras.sampling import ContinuousSampler, SampleRequest
 
     tokenizer = model.preprocessor.tokenizer
-    sampler = ContinuousSampler(
-        model, max_new_tokens=LONGEST, batch_size=FLAGS.slots
-    )
+    sampler = ContinuousSampler(model, max_new_tokens=LONGEST, batch_size=FLAGS.slots)
     shared = tokenizer.detokenize(prefix) if prefix else ""
     requests = [
         SampleRequest(

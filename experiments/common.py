@@ -109,7 +109,9 @@ def load_model():
         path = epath.Path(FLAGS.compilation_cache_dir).expanduser()
         jax.config.update("jax_compilation_cache_dir", str(path))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-    if FLAGS.distributed or FLAGS.coordinator:
+    given = (FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
+    given += (os.environ.get("KERAS_DISTRIBUTION_JOB_ADDRESSES"),)
+    if FLAGS.distributed or any(value is not None for value in given):
         distribution.initialize(
             FLAGS.coordinator,
             FLAGS.num_processes,

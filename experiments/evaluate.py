@@ -9,13 +9,13 @@ Greedy exact match with its 95% interval, by class of problem too. With
 
 import dataclasses
 import json
-from pathlib import Path
 
 import keras
 from absl import app, flags
+from etils import epath
 
 from experiments.common import load_model, make_sampler, make_task
-from star_keras import prompts
+from star_keras import files, prompts
 from star_keras.distribution import processes
 from star_keras.evaluation import evaluate
 from star_keras.json_lines import write_json_lines
@@ -70,12 +70,12 @@ def write_evaluation(task, sampler, output, *, split, prefix="", iteration=0):
         iteration=iteration,
         num_samples=FLAGS.num_samples,
     )
-    output = Path(output)
+    output = epath.Path(output)
     if not processes.is_writer():
         return figures
     output.mkdir(parents=True, exist_ok=True)
     text = json.dumps(figures, indent=2)
-    (output / "figures.json").write_text(text + "\n", encoding="utf-8")
+    files.write(output / "figures.json", (text + "\n").encode("utf-8"))
     write_json_lines(output / "completions.jsonl", map(dataclasses.asdict, completions))
     for name, value in figures.items():
         print(

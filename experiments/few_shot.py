@@ -7,10 +7,9 @@ The same questions twice, behind worked examples without their rationales
 (`direct`) and with them (`chain_of_thought`). Nothing is trained.
 """
 
-from pathlib import Path
-
 import keras
 from absl import app, flags
+from etils import epath
 
 from experiments.common import load_model, make_sampler, make_task
 from experiments.evaluate import check_flags, write_evaluation
@@ -34,7 +33,7 @@ def main(argv):
         write_evaluation(
             task,
             sampler,
-            Path(FLAGS.output) / name,
+            epath.Path(FLAGS.output) / name,
             split=FLAGS.split,
             prefix=prompts.few_shot_prompt(task, direct=direct),
         )

@@ -11,14 +11,14 @@ of that script, flagfiles too. Nothing is run: times are estimates. Needs libtpu
 
 import collections
 import json
-from pathlib import Path
 
 import keras
 from absl import app, flags
+from etils import epath
 
 from experiments.common import PRESETS_DIR, preset_source
 from experiments.star import compile_model
-from star_keras import distribution
+from star_keras import distribution, files
 from star_keras.models import (
     GPTJBackbone,
     GPTJCausalLM,
@@ -272,10 +272,10 @@ def main(argv):
     for name, figures_of_step in found.items():
         report(titles[name], figures_of_step, advice_for(name))
     if FLAGS.output:
-        output = Path(FLAGS.output)
+        output = epath.Path(FLAGS.output)
         output.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"flags": _run_flags(), **found}, indent=2)
-        output.write_text(text + "\n", encoding="utf-8")
+        files.write(output, (text + "\n").encode("utf-8"))
 
 
 def _run_flags():

@@ -166,9 +166,9 @@ class RunDirectory:
         """Note that a phase is done. Of a phase that is noted nothing changes."""
         if self.is_done(iteration, phase):
             return
-        self._phases[iteration, phase] = figures
         if processes.is_writer():
             append_json_lines(self._manifest, [_line(iteration, phase, figures)])
+        self._phases[iteration, phase] = figures
         if phase == PHASES[-1]:
             self._write_metrics()
 
@@ -197,10 +197,13 @@ class RunDirectory:
 
     # === Weights ===
 
-    def save_weights(self, iteration: int, variables, keep: int):
-        """Save what an iteration ended with; forget all but the last `keep`."""
+    def save_weights(self, iteration: int, variables):
+        """Save what an iteration ended with."""
         self.weights.save(_name(iteration), variables)
         self.weights.wait()
+
+    def forget_weights(self, keep: int):
+        """Remove all but the last `keep`; only when the last are in the manifest."""
         for name in self.weights.names()[:-keep]:
             self.weights.delete(name)
 

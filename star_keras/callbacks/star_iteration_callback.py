@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import random
+import re
 import sys
 import time
 import zlib
@@ -284,9 +285,11 @@ class StarIterationCallback(keras.callbacks.Callback):
         return {
             **{name: getattr(self, name) for name in names},
             "task": self.task.name,
-            "steps": repr(self.steps),
+            # A function's address is of this process alone.
+            "steps": re.sub(r" at 0x[0-9a-f]+", "", repr(self.steps)),
             "optimizer": optimizer,
             "z_loss": getattr(model, "_z_loss", 0.0),
+            "dtype": model.dtype_policy.name,
             "sampler": self.sampler.get_config(),
             "eval_sampler": self.eval_sampler.get_config(),
             "problems_crc32": zlib.crc32(json.dumps(texts).encode()),
@@ -376,7 +379,7 @@ class StarIterationCallback(keras.callbacks.Callback):
         # Of the base model, or one that a kill has cut short.
         self._evaluate(done)
         if self.on_empty == "stop" and (
-            self._run.figures(done).get("num_rationales") == 0
+            self._run.figures(done).get("num_examples") == 0
         ):
             raise ValueError(
                 f"Iteration {done} of {self.run_dir} kept no rationale, and the run "
@@ -440,6 +443,7 @@ class StarIterationCallback(keras.callbacks.Callback):
             kept += [r for r in self._run.samples.load(earlier) if r.weight]
         self._examples = self._tokenize(kept)
         self._steps = self._num_steps(iteration)
+        figures["num_examples"] = len(self._examples)
         figures["steps"] = self._steps
         figures["sampling_seconds"] = time.monotonic() - start
         self._run.finish(iteration, "pack", figures)
@@ -485,8 +489,9 @@ class StarIterationCallback(keras.callbacks.Callback):
                 "rate, a global_clipnorm or a wider dtype, in a new run_dir."
             )
         self.model.stop_training = self.on_empty == "stop" and not self._examples
-        self._run.save_weights(iteration, self.model.variables, self.keep_weights)
+        self._run.save_weights(iteration, self.model.variables)
         self._run.finish(iteration, "train", trained)
+        self._run.forget_weights(self.keep_weights)
         self._run.forget_training()
         self._weights_iteration = iteration
 

@@ -34,7 +34,9 @@ class PreemptionNotice:
         self._received = False
         # JAX's service hears it by itself; only main threads may set handlers.
         alone = jax.process_count() == 1
-        if alone and threading.current_thread() is threading.main_thread():
+        main = threading.current_thread() is threading.main_thread()
+        # Still set where an error has kept `stop` from being called.
+        if alone and main and self._previous is None:
             self._previous = signal.signal(signal.SIGTERM, self._receive)
 
     def stop(self):

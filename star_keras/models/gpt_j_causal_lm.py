@@ -218,6 +218,13 @@ class GPTJCausalLM(OptionalPackedInputs, CausalLM):
             )
 
         logs["gradient_norm"] = jnp.sqrt(_squared_norm(gradients))
+        # The optimizer scales the loss for float16, and back in its update.
+        mapping = zip(self.optimizer.variables, optimizer_variables, strict=True)
+        with keras.StatelessScope(list(mapping)):
+            scale = self.optimizer.scale_loss(1.0)
+        powers = {"gradient_norm": 1, "gradient_signal": 2, "gradient_noise": 2}
+        for name in powers.keys() & logs.keys():
+            logs[name] = logs[name] / scale ** powers[name]
         if isinstance(x, dict) and "padding_mask" in x:
             logs["real_token_share"] = jnp.mean(x["padding_mask"].astype("float32"))
         trainable, optimizer_variables = self.optimizer.stateless_apply(

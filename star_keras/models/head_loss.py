@@ -104,15 +104,15 @@ def _forward(z_loss, num_chunks, hidden_states, kernel, bias, targets, weights):
     gradient = jnp.moveaxis(gradient, 0, 1).reshape(batch, length + padding, -1)
     back = jnp.argsort(order, axis=1)
     gradient = jnp.take_along_axis(gradient, back[..., None], axis=1)
-    return loss, (
-        gradient,
-        kernel_gradient.astype(kernel.dtype),
-        bias_gradient.astype(bias.dtype),
-    )
+    gradients = gradient, kernel_gradient, bias_gradient
+    # Sums over all tokens may be too large for float16 until they are scaled.
+    dtypes = [jnp.zeros((), x.dtype) for x in (hidden_states, kernel, bias)]
+    return loss, (gradients, dtypes)
 
 
-def _backward(z_loss, num_chunks, gradients, scale):
-    return *((scale * g).astype(g.dtype) for g in gradients), None, None
+def _backward(z_loss, num_chunks, residuals, scale):
+    scaled = [(scale * g).astype(d.dtype) for g, d in zip(*residuals, strict=True)]
+    return *scaled, None, None
 
 
 _chunked_cross_entropy.defvjp(_forward, _backward)

@@ -67,6 +67,9 @@ class BatchSampler(ModelSampler):
         lengths = np.array([len(p) for p in prompts], "int32")
         longest, shortest = int(lengths.max()), int(lengths.min())
         total = _round_up(longest + self.max_new_tokens)
+        limit = getattr(self.model.backbone, "max_sequence_length", None)
+        if limit:
+            total = min(total, limit)
         # A short batch is filled up with copies of its first row.
         filled = list(range(len(prompts))) + [0] * (rows - len(prompts))
         token_ids = np.zeros((rows, total), "int32")

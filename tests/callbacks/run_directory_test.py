@@ -6,6 +6,7 @@ import sys
 import keras
 import pytest
 
+from star_keras.callbacks import run_directory
 from star_keras.callbacks.run_directory import RunDirectory
 from star_keras.json_lines import read_json_lines
 from tests.conftest import ROOT
@@ -48,6 +49,19 @@ def test_what_is_noted_once_does_not_change(run):
     run.finish(1, "sample", {"a": 2})
     assert run.figures(1) == {"a": 1}
     assert len((run.path / "manifest.jsonl").read_text().splitlines()) == 1
+
+
+def test_phase_that_cannot_be_written_is_not_done(run, monkeypatch):
+    def full(path, lines):
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_directory, "append_json_lines", full)
+        with pytest.raises(OSError, match="No space"):
+            run.finish(1, "sample", {"a": 1})
+    assert not run.is_done(1, "sample")
+    run.finish(1, "sample", {"a": 2})
+    assert reopened(run).figures(1) == {"a": 2}
 
 
 def test_cut_line_of_the_manifest_is_a_phase_that_is_not_done(run):
@@ -106,7 +120,8 @@ def test_a_file_in_its_place_is_named(tmp_path):
 def test_last_weights_and_states_of_training_stay(run):
     variables = [keras.Variable([1.0, 2.0])]
     for iteration in (1, 2, 3):
-        run.save_weights(iteration, variables, keep=2)
+        run.save_weights(iteration, variables)
+        run.forget_weights(keep=2)
     assert run.weights.names() == ["iteration_0002", "iteration_0003"]
     for step in (2, 4, 6):
         variables[0].assign([step, step])

@@ -372,6 +372,46 @@ def test_killed_run_goes_on_and_ends_the_same(make_star, make_model):
         assert np.array_equal(first, second)
 
 
+@pytest.mark.parametrize("iteration", [1, 2])
+def test_kill_between_the_weights_and_their_note_loses_neither(
+    make_star, make_model, monkeypatch, iteration
+):
+    class KillError(Exception):
+        pass
+
+    whole_model = make_model()
+    whole = make_star("whole", whole_model)
+    fit(whole, 3)
+    cut = make_star("cut")
+    finish = cut._run.finish
+
+    def killed(number, phase, figures):
+        if (number, phase) == (iteration, "train"):
+            raise KillError
+        finish(number, phase, figures)
+
+    monkeypatch.setattr(cut._run, "finish", killed)
+    with pytest.raises(KillError):
+        fit(cut, 3)
+    cut._run.unlock()
+
+    model = make_model()
+    star = make_star("cut", model)
+    assert star.initial_epoch == iteration - 1
+    fit(star, 3, initial_epoch=star.initial_epoch)
+    assert final_figures(star) == final_figures(whole)
+    for first, second in zip(weights(model), weights(whole_model), strict=True):
+        assert np.array_equal(first, second)
+    assert len(star._run.weights.names()) == 1
+
+
+def test_schedule_may_be_any_function(make_star):
+    fit(make_star(steps=lambda iteration, examples: 2), 1)
+    star = make_star(steps=lambda iteration, examples: 2)
+    fit(star, 2, initial_epoch=1)
+    assert len(metrics(star)) == 3
+
+
 class Terminated(ScriptedSampler):
     """Gets a SIGTERM when it has sampled so many prompts."""
 
@@ -533,6 +573,8 @@ def test_run_directory_of_another_configuration_is_refused(make_star, make_model
         make_star(task=Doubling(train=23))
     with pytest.raises(ValueError, match="base_weights_crc32"):
         make_star(model=make_model(seed=1))
+    with pytest.raises(ValueError, match="dtype: 'float32' there, 'mixed_bfloat16'"):
+        make_star(model=make_model(dtype="mixed_bfloat16"))
 
 
 def test_wrong_initial_epoch_is_an_error(make_star):
@@ -654,6 +696,20 @@ def test_iteration_that_keeps_nothing_stops_if_asked(make_star, capsys):
     star = make_star(sampler=Clueless())
     fit(star, 2, initial_epoch=star.initial_epoch)
     assert "Stopping (on_empty='stop')" in capsys.readouterr().out
+
+
+def test_iteration_that_has_copies_to_train_on_does_not_stop(make_star):
+    class ForgetfulSampler(ScriptedSampler):
+        def sample(self, requests, *, stop=()):
+            knows = requests[0].seed[0] == 1
+            return (super() if knows else Clueless()).sample(requests, stop=stop)
+
+    arguments = {"sampler": ForgetfulSampler(), "on_empty": "stop", "copy_n": 1}
+    assert fit(make_star(**arguments), 2).history["num_rationales"] == [18, 0]
+    star = make_star(**arguments)
+    # The third has nothing of the second to copy.
+    history = fit(star, 9, initial_epoch=star.initial_epoch).history
+    assert history["num_examples"] == [0]
 
 
 def test_nan_loss_stops_the_run_and_saves_nothing_of_it(make_star, make_model):

@@ -37,6 +37,14 @@ def test_first_signal_is_a_notice_and_the_second_is_not(earlier_handler):
     assert signal.getsignal(signal.SIGTERM) is earlier_handler
 
 
+def test_start_after_an_error_keeps_the_handler_that_was_there(earlier_handler):
+    notice = PreemptionNotice()
+    notice.start()
+    notice.start()
+    notice.stop()
+    assert signal.getsignal(signal.SIGTERM) is earlier_handler
+
+
 def test_handler_is_put_back_and_the_next_start_is_a_new_one(earlier_handler):
     notice = PreemptionNotice()
     notice.start()

@@ -243,6 +243,16 @@ def test_gradient_norm_and_share_of_real_tokens_are_logged(make_model):
     assert set(logs) == {"loss", "gradient_norm", "real_token_share"}
 
 
+def test_figures_do_not_have_the_scale_of_the_loss(make_model, chunked):
+    plain, scaled = make_model(), make_model(dtype="mixed_float16")
+    arguments = {"steps": 1, "gradient_accumulation_steps": 2}
+    _, expected = fit(plain, batch(), **arguments)
+    _, logs = fit(scaled, batch(), **arguments)
+    assert type(scaled.optimizer).__name__ == "LossScaleOptimizer"
+    for name in ("gradient_norm", "gradient_signal", "gradient_noise"):
+        np.testing.assert_allclose(logs[name], expected[name], rtol=5e-2)
+
+
 def test_same_rows_in_every_part_have_no_gradient_noise(make_model):
     x, y, weights = batch(rows=4)
     same = [

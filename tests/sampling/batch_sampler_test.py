@@ -63,6 +63,14 @@ def test_stop_strings_end_a_completion_exactly(gpt2, run, requests):
         assert before.text.startswith(after.text)
 
 
+def test_longest_completion_that_the_model_takes(gpt2, run, requests, plain_greedy):
+    config = {**gpt2.backbone.get_config(), "max_sequence_length": 100}
+    model = type(gpt2)(type(gpt2.backbone).from_config(config), gpt2.preprocessor)
+    prompt = "x" * 59 + ":"
+    (completion,) = run(BatchSampler(model, max_new_tokens=40), requests([prompt]))
+    assert [completion.text] == plain_greedy(model, [prompt], 40, length=100)
+
+
 def test_too_long_prompt_is_named_and_nothing_is_sampled(make_model, requests):
     sampler = BatchSampler(make_model(max_sequence_length=32), max_new_tokens=20)
     stream = sampler.sample(requests(["short", "much too long a prompt"]))
