@@ -6,7 +6,6 @@ import sys
 # Parameters of glibc's `mallopt`, from <malloc.h>.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 
-
 # Parameters. One of 3 million takes 0.9 GiB instead of 0.4 with this (8 rows of 256
 # tokens); one of 124 million 17 GiB (8 rows of 512), of which a step needs 7.
 SMALL_MODEL = 2**24

@@ -122,7 +122,7 @@ class ContinuousSampler(ModelSampler):
                     groups.append(self._fill(slots, waiting))
                 free = slots.count(None)
             longest = max(row.length for row in slots if row is not None)
-            length = bucket(longest + _BURST, 64, 4)
+            length = _cache_length(longest)
             size = cache[0][0].shape[2] if cache else 0
             # What is a little too long stays, since rows come and go.
             if not length <= size < 1.4 * length:
@@ -218,7 +218,7 @@ class ContinuousSampler(ModelSampler):
                 variables,
                 cache(
                     rows,
-                    bucket(cache_length + _BURST, 64, 4),
+                    _cache_length(cache_length),
                     self._batch_axis,
                     self._heads_axis,
                 ),
@@ -414,6 +414,11 @@ class ContinuousSampler(ModelSampler):
             _, cache, place, *_, written = jax.lax.while_loop(unfinished, decode, state)
         cache = self._split(cache, self._batch_axis, self._heads_axis)
         return cache, *self._split((place, written))
+
+
+def _cache_length(longest):
+    """Places of the caches when the longest row has so many tokens."""
+    return bucket(longest + _BURST, 64, 4)
 
 
 def bucket(length: int, least: int, parts: int = 2) -> int:
