@@ -113,11 +113,12 @@ def iteration(model, problems, examples, digits):
 
 
 def main(argv):
-    import star_keras  # noqa: F401  isort: skip
+    from star_keras.memory import keep_freed_memory, use_one_arena
+
+    use_one_arena()
     import keras
 
     from star_keras.callbacks import feed_token_ids
-    from star_keras.memory import keep_freed_memory
     from star_keras.models import GPTJCausalLM
 
     keep_freed_memory()

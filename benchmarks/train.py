@@ -4,8 +4,8 @@
 
 Steps of 8 full rows in float32 with Adam, gradients clipped to the norm 1, each
 peer in a process of its own:
-    star_keras        `fit` of GPTJCausalLM, with `keep_freed_memory` as in our
-                      scripts
+    star_keras        `fit` of GPTJCausalLM, with `use_one_arena` and
+                      `keep_freed_memory` as in our scripts
     checkpointing     the same with gradient checkpointing
     keras_hub         `fit` of KerasHub's GPTNeoXCausalLM (the nearest of its
                       models: parallel blocks, rotary positions, untied head), the
@@ -137,6 +137,7 @@ def checkpointing():
 def keras_hub():
     import star_keras  # noqa: F401  isort: skip
     import keras
+    import tensorflow as tf
     from keras_hub.models import GPTNeoXBackbone, GPTNeoXCausalLM
 
     layers, width, heads, vocabulary = SIZES[FLAGS.size]
@@ -158,14 +159,14 @@ def keras_hub():
     tokens = full_rows()
     x = {"token_ids": tokens, "padding_mask": np.ones(tokens.shape, "int32")}
     y = np.roll(tokens, -1, 1)
-    # Arrays in memory, one batch an epoch's step: what its users write.
-    x = {k: np.tile(v, (FLAGS.steps, 1)) for k, v in x.items()}
-    y = np.tile(y, (FLAGS.steps, 1))
+    # What KerasHub makes of arrays in memory, without the autotuning that now and
+    # then lets the end of `fit` wait for seconds, see `training_dataset`.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    dataset = tf.data.Dataset.from_tensors((x, y)).repeat(FLAGS.steps)
+    dataset = dataset.prefetch(2).with_options(options)
 
-    def step():
-        model.fit(x, y, batch_size=FLAGS.batch_size, verbose=0, shuffle=False)
-
-    return step, tokens.size
+    return lambda: model.fit(dataset, verbose=0, shuffle=False), tokens.size
 
 
 def transformers():
@@ -259,6 +260,10 @@ def padded():
 
 
 def measure(peer):
+    from star_keras.memory import use_one_arena
+
+    if peer not in ("keras_hub", "transformers"):
+        use_one_arena()
     step, tokens = globals()[peer]()
     before = memory_mib("VmRSS")
     seconds = []

@@ -24,15 +24,27 @@ def keep_freed_memory():
     this is for models up to `SMALL_MODEL`.
 
     Does something on Linux with glibc only. Call it before the first training
-    step.
+    step, and `use_one_arena` before Keras is imported.
     """
-    if sys.platform != "linux":
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        return
-    mallopt(_MMAP_MAX, 0)
-    mallopt(_TRIM_THRESHOLD, -1)
-    mallopt(_TOP_PAD, 256 * 2**20)
-    # Other arenas are limited to 64 MiB.
-    mallopt(_ARENA_MAX, 1)
+    _mallopt(_MMAP_MAX, 0)
+    _mallopt(_TRIM_THRESHOLD, -1)
+    _mallopt(_TOP_PAD, 256 * 2**20)
+
+
+def use_one_arena():
+    """Let all threads allocate from one arena, for `keep_freed_memory`.
+
+    Other arenas cannot keep a block of more than 64 MiB. glibc makes them when
+    threads start, and never removes one, so call this before the imports that
+    start threads (`star_keras` alone starts none, Keras and TensorFlow do).
+
+    Does something on Linux with glibc only.
+    """
+    _mallopt(_ARENA_MAX, 1)
+
+
+def _mallopt(parameter, value):
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            mallopt(parameter, value)

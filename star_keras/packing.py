@@ -224,11 +224,19 @@ def training_dataset(make_batches, *, batch_size: int, row_length: int, packed=T
     names = ["token_ids", "padding_mask"]
     if packed:
         names += ["segment_ids", "positions"]
-    return tf.data.Dataset.from_generator(
-        make_batches,
-        output_signature=(
-            {name: spec("int32") for name in names},
-            spec("int32"),
-            spec("float32"),
-        ),
-    ).prefetch(2)
+    options = tf.data.Options()
+    # There is nothing to tune, and an iterator that goes away waits for the
+    # thread that would, which may sleep for as long as training took.
+    options.autotune.enabled = False
+    return (
+        tf.data.Dataset.from_generator(
+            make_batches,
+            output_signature=(
+                {name: spec("int32") for name in names},
+                spec("int32"),
+                spec("float32"),
+            ),
+        )
+        .prefetch(2)
+        .with_options(options)
+    )
