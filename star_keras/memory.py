@@ -24,8 +24,9 @@ def keep_freed_memory():
     this is for models up to `SMALL_MODEL`.
 
     Does something on Linux with glibc only. Call it before the first training
-    step, and `use_one_arena` before Keras is imported.
+    step, and it or `use_one_arena` before Keras is imported.
     """
+    use_one_arena()
     _mallopt(_MMAP_MAX, 0)
     _mallopt(_TRIM_THRESHOLD, -1)
     _mallopt(_TOP_PAD, 256 * 2**20)

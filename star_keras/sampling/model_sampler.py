@@ -186,30 +186,25 @@ class ModelSampler(Sampler):
             token_number: int array `(batch,)`. Tokens sampled before.
         """
         logits = logits.astype("float32")
+        top = jnp.max(logits, axis=-1, keepdims=True)
         if self.temperature == 0:
-            return jnp.argmax(logits, axis=-1).astype("int32")
-        logits = logits / self.temperature
+            return _first(logits == top)
         token_ids = None
         if self.top_k is not None and self.top_k < logits.shape[-1]:
             logits, token_ids = jax.lax.top_k(logits, self.top_k)
+        weights = jnp.exp((logits - top) / self.temperature)
         if self.top_p is not None and self.top_p < 1:
-            ordered = logits
-            if token_ids is None:
-                ordered = jnp.sort(logits, axis=-1, descending=True)
-            before = jnp.cumsum(jax.nn.softmax(ordered), axis=-1)
-            before = before - jax.nn.softmax(ordered)
-            # The likeliest token is always among them.
-            inside = before < self.top_p
-            lowest = jnp.min(
-                jnp.where(inside, ordered, jnp.inf), axis=-1, keepdims=True
-            )
-            logits = jnp.where(logits < lowest, -jnp.inf, logits)
+            weights = _nucleus(weights, self.top_p)
+        # One random number a row, not one a token of the vocabulary.
         keys = jax.random.wrap_key_data(key_data, impl="threefry2x32")
         keys = jax.vmap(jax.random.fold_in)(keys, token_number)
-        choice = jax.vmap(jax.random.categorical)(keys, logits)
+        uniform = jax.vmap(jax.random.uniform)(keys)[:, None]
+        # The sums do not quite grow where weights are zero.
+        sums = jnp.where(weights > 0, jnp.cumsum(weights, axis=-1), 0.0)
+        choice = _first(sums > uniform * jnp.max(sums, axis=-1, keepdims=True))
         if token_ids is not None:
             choice = jnp.take_along_axis(token_ids, choice[:, None], axis=-1)[:, 0]
-        return choice.astype("int32")
+        return choice
 
     def _text(self, ids):
         return self.tokenizer.detokenize(list(ids)) if len(ids) else ""
@@ -239,3 +234,44 @@ class ModelSampler(Sampler):
             num_tokens=num_tokens,
             finish_reason="stop" if stopped or ended else "length",
         )
+
+
+def _first(mask):
+    """Index `(batch,)` of the first true of each row of `(batch, size)`.
+
+    `argmax` does the same, four times slower on CPU.
+    """
+    size = mask.shape[-1]
+    places = jnp.arange(size, dtype="int32")
+    return jnp.min(jnp.where(mask, places, size - 1), axis=-1)
+
+
+def _nucleus(weights, top_p):
+    """Sets the weights outside of the likeliest `top_p` to zero.
+
+    A weight stays if those above it sum to less than `top_p` of all. The lowest
+    such weight is found by bisection, of the bits that stand for it: floats from
+    0 to 1 have the order of these. For 50,400 tokens that is ten times faster on
+    CPU than to sort them.
+
+    Args:
+        weights: float32 array `(batch, size)`, the highest of each row is 1.
+        top_p: float. Above 0, below 1.
+
+    Reference:
+        [Holtzman et al.](https://arxiv.org/abs/1904.09751), section 3.1.
+    """
+    bits = jax.lax.bitcast_convert_type(weights, "int32")
+    enough = top_p * jnp.sum(weights, axis=-1, keepdims=True)
+
+    def halve(_, bounds):
+        low, high = bounds
+        middle = (low + high) // 2
+        above = jnp.where(bits > middle, weights, 0.0)
+        fits = jnp.sum(above, axis=-1, keepdims=True) < enough
+        return jnp.where(fits, low, middle), jnp.where(fits, middle, high)
+
+    one = int(np.float32(1).view("int32"))
+    bounds = jnp.full_like(enough, -1, "int32"), jnp.full_like(enough, one, "int32")
+    _, lowest = jax.lax.fori_loop(0, one.bit_length(), halve, bounds)
+    return jnp.where(bits < lowest, 0.0, weights)

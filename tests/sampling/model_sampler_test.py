@@ -6,6 +6,7 @@ import pytest
 from jax import numpy as jnp
 
 from star_keras.sampling import BatchSampler, ContinuousSampler, get_sampler
+from star_keras.sampling.model_sampler import _nucleus
 
 both = pytest.mark.parametrize("cls", [BatchSampler, ContinuousSampler])
 
@@ -164,3 +165,17 @@ def test_token_ids_are_prompts_like_their_texts(make_model, cls, run, requests):
     ]
     sampler = cls(model, max_new_tokens=6, batch_size=2)
     assert run(sampler, ids) == run(sampler, texts)
+
+
+@pytest.mark.parametrize("top_p", [0.001, 0.5, 0.9, 0.999])
+def test_nucleus_equals_that_of_sorted_weights(top_p):
+    logits = 3 * np.random.default_rng(0).standard_normal((8, 2000))
+    logits[1, :1000] = logits[1].max()  # ties
+    logits[2, 1:] = -np.inf
+    weights = np.exp(logits - logits.max(-1, keepdims=True)).astype("float32")
+    expected = np.zeros_like(weights)
+    for row, values in zip(expected, weights.astype("float64"), strict=True):
+        above = [values[values > value].sum() for value in values]
+        kept = np.asarray(above) < top_p * values.sum()
+        row[kept] = values[kept]
+    np.testing.assert_array_equal(_nucleus(weights, top_p), expected)
