@@ -159,8 +159,8 @@ def keras_hub():
     tokens = full_rows()
     x = {"token_ids": tokens, "padding_mask": np.ones(tokens.shape, "int32")}
     y = np.roll(tokens, -1, 1)
-    # What KerasHub makes of arrays in memory, without the autotuning that now and
-    # then lets the end of `fit` wait for seconds, see `training_dataset`.
+    # As fast as arrays, of which KerasHub makes a dataset, without the autotuning
+    # that now and then lets the end of `fit` wait for seconds (`training_dataset`).
     options = tf.data.Options()
     options.autotune.enabled = False
     dataset = tf.data.Dataset.from_tensors((x, y)).repeat(FLAGS.steps)

@@ -11,6 +11,7 @@ from star_keras.packing import (
     pack,
     tokenize_examples,
     training_batches,
+    training_dataset,
 )
 
 
@@ -111,3 +112,8 @@ def test_start_token_is_added_where_the_preprocessor_wants_one(make_model):
     (e,) = tokenize_examples(preprocessor, [("Q", " b", 1.0)])
     assert e.prompt_ids[0] == preprocessor.tokenizer.start_token_id
     assert len(e.prompt_ids) == 2
+
+
+def test_the_end_of_a_dataset_waits_for_no_autotuning():
+    dataset = training_dataset(lambda: iter(()), batch_size=1, row_length=8)
+    assert dataset.options().autotune.enabled is False

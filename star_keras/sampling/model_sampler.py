@@ -189,6 +189,9 @@ class ModelSampler(Sampler):
         top = jnp.max(logits, axis=-1, keepdims=True)
         if self.temperature == 0:
             return _first(logits == top)
+        # All of the vocabulary on each device: else each of the sums below would
+        # be an exchange.
+        logits = self._split(logits, self._batch_axis)
         token_ids = None
         if self.top_k is not None and self.top_k < logits.shape[-1]:
             logits, token_ids = jax.lax.top_k(logits, self.top_k)
@@ -199,9 +202,9 @@ class ModelSampler(Sampler):
         keys = jax.random.wrap_key_data(key_data, impl="threefry2x32")
         keys = jax.vmap(jax.random.fold_in)(keys, token_number)
         uniform = jax.vmap(jax.random.uniform)(keys)[:, None]
-        # The sums do not quite grow where weights are zero.
+        # Rounding changes the sums even where weights are zero.
         sums = jnp.where(weights > 0, jnp.cumsum(weights, axis=-1), 0.0)
-        choice = _first(sums > uniform * jnp.max(sums, axis=-1, keepdims=True))
+        choice = _first(sums >= (1 - uniform) * jnp.max(sums, axis=-1, keepdims=True))
         if token_ids is not None:
             choice = jnp.take_along_axis(token_ids, choice[:, None], axis=-1)[:, 0]
         return choice
@@ -239,11 +242,12 @@ class ModelSampler(Sampler):
 def _first(mask):
     """Index `(batch,)` of the first true of each row of `(batch, size)`.
 
-    `argmax` does the same, four times slower on CPU.
+    `argmax` does the same, four times slower on CPU. Without a true (logits that
+    are not numbers) it is 0.
     """
     size = mask.shape[-1]
     places = jnp.arange(size, dtype="int32")
-    return jnp.min(jnp.where(mask, places, size - 1), axis=-1)
+    return jnp.min(jnp.where(mask, places, size), axis=-1) % size
 
 
 def _nucleus(weights, top_p):
