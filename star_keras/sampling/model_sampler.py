@@ -186,12 +186,14 @@ class ModelSampler(Sampler):
             token_number: int array `(batch,)`. Tokens sampled before.
         """
         logits = logits.astype("float32")
-        top = jnp.max(logits, axis=-1, keepdims=True)
         if self.temperature == 0:
-            return _first(logits == top)
+            return jax.lax.platform_dependent(
+                logits, cpu=_argmax_on_cpu, default=_argmax
+            )
         # All of the vocabulary on each device: else each of the sums below would
         # be an exchange.
         logits = self._split(logits, self._batch_axis)
+        top = jnp.max(logits, axis=-1, keepdims=True)
         token_ids = None
         if self.top_k is not None and self.top_k < logits.shape[-1]:
             logits, token_ids = jax.lax.top_k(logits, self.top_k)
@@ -239,11 +241,19 @@ class ModelSampler(Sampler):
         )
 
 
+def _argmax(logits):
+    return jnp.argmax(logits, axis=-1).astype("int32")
+
+
+def _argmax_on_cpu(logits):
+    """`_argmax`, four times faster on CPU."""
+    return _first(logits == jnp.max(logits, axis=-1, keepdims=True))
+
+
 def _first(mask):
     """Index `(batch,)` of the first true of each row of `(batch, size)`.
 
-    `argmax` does the same, four times slower on CPU. Without a true (logits that
-    are not numbers) it is 0.
+    0 without a true (logits that are not numbers).
     """
     size = mask.shape[-1]
     places = jnp.arange(size, dtype="int32")
