@@ -113,15 +113,14 @@ def iteration(model, problems, examples, digits):
 
 
 def main(argv):
-    from star_keras.memory import keep_freed_memory, use_one_arena
+    from star_keras.memory import keep_freed_memory
 
-    use_one_arena()
+    keep_freed_memory()
     import keras
 
     from star_keras.callbacks import feed_token_ids
     from star_keras.models import GPTJCausalLM
 
-    keep_freed_memory()
     model = GPTJCausalLM.from_preset("experiments/presets/arithmetic_base")
     feed_token_ids(model)
     model.compile(keras.optimizers.Adam(1e-4, global_clipnorm=1.0))

@@ -8,10 +8,9 @@ import ctypes
 import resource
 import sys
 import threading
-from star_keras.memory import keep_freed_memory, use_one_arena
+from star_keras.memory import keep_freed_memory
 
 if sys.argv[1] == "keep":
-    use_one_arena()
     keep_freed_memory()
 
 libc = ctypes.CDLL(None)
