@@ -67,7 +67,6 @@ def full_rows():
 
 
 def make_gpt_j():
-    from star_keras.memory import SMALL_MODEL, keep_freed_memory
     from star_keras.models import GPTJBackbone, GPTJCausalLM
 
     layers, width, heads, vocabulary = SIZES[FLAGS.size]
@@ -81,8 +80,6 @@ def make_gpt_j():
             rotary_dim=width // heads // 2,
         )
     )
-    if model.count_params() <= SMALL_MODEL:
-        keep_freed_memory()
     return model
 
 
@@ -260,10 +257,10 @@ def padded():
 
 
 def measure(peer):
-    from star_keras.memory import use_one_arena
+    from star_keras.memory import keep_freed_memory
 
     if peer not in ("keras_hub", "transformers"):
-        use_one_arena()
+        keep_freed_memory()
     step, tokens = globals()[peer]()
     before = memory_mib("VmRSS")
     seconds = []

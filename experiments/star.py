@@ -26,7 +26,6 @@ from star_keras.distribution import processes
 from star_keras.evaluation import evaluate
 from star_keras.json_lines import write_json_lines
 from star_keras.learning_rates import DECAYS, WarmupSchedule
-from star_keras.memory import SMALL_MODEL, keep_freed_memory
 from star_keras.models import GPTJCausalLM
 
 FLAGS = flags.FLAGS
@@ -235,8 +234,6 @@ def main(argv):
         )
     model = load_model()
     compile_model(model)
-    if model.count_params() <= SMALL_MODEL:
-        keep_freed_memory()
 
     # === Samplers and outer loop ===
     sampler = make_sampler(model)

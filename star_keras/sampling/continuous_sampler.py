@@ -20,6 +20,8 @@ from star_keras.sampling.sampler import Completion, SampleRequest
 _BURST = 16
 # Prompts are prefilled together by this share of the slots.
 _GROUPS = 8
+# The last rows, and few requests, have this share of the slots.
+_FEW = 4
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -45,7 +47,8 @@ class ContinuousSampler(ModelSampler):
     write their next token to the same place. Decoding runs in compiled bursts. Between
     two of them the rows that are done leave their slots, and the next prompts
     are prefilled, a group at a time, the longest first. Requests with the
-    same prompt are prefilled once where they enter together.
+    same prompt are prefilled once where they enter together. The last rows move
+    to a cache of a quarter of the slots.
 
     Lengths are rounded up (prompts to two sizes an octave, caches, which every
     step reads, to four), so a run compiles a few functions a prefix length,
@@ -78,10 +81,15 @@ class ContinuousSampler(ModelSampler):
             layout = keras.distribution.distribution().get_variable_layout(kernel)
             self._heads_axis = layout.axes[1]
         self.group_size = -(-batch_size // _GROUPS)
+        few = batch_size // _FEW
+        if self._mesh is not None:
+            few -= few % self._mesh.shape[self._batch_axis]
+        self._few = few or batch_size
         self._cast = jax.jit(lambda x: x.astype(self.model.compute_dtype))
-        self._resize = jax.jit(self._resize_cache, static_argnums=2)
+        self._resize = jax.jit(self._resize_cache, static_argnums=(2, 3))
         self._prefill = jax.jit(self._prefill_prompts)
         self._place = jax.jit(self._place_rows, donate_argnums=0)
+        self._move = jax.jit(self._move_rows)
         self._decode = jax.jit(self._decode_burst, donate_argnums=1)
 
     def sample(
@@ -110,11 +118,17 @@ class ContinuousSampler(ModelSampler):
             )
             for i in order
         )
-        slots: list[_Row | None] = [None] * self.batch_size
+        count = self._few if len(requests) <= self._few else self.batch_size
+        slots: list[_Row | None] = [None] * count
         cache, place = None, np.int32(0)
 
         ended: list[_Row] = []
         while waiting or any(slots):
+            if not waiting and len(slots) - slots.count(None) <= self._few < len(slots):
+                kept = [i for i, row in enumerate(slots) if row is not None]
+                free = self._few - len(kept)
+                cache = self._move(cache, np.array(kept + kept[:1] * free, "int32"))
+                slots = [*(slots[i] for i in kept), *([None] * free)]
             free = slots.count(None)
             groups = []
             if free >= self.group_size or free == len(slots):
@@ -126,7 +140,8 @@ class ContinuousSampler(ModelSampler):
             size = cache[0][0].shape[2] if cache else 0
             # What is a little too long stays, since rows come and go.
             if not length <= size < 1.4 * length:
-                cache, place = self._resize(cache, place, length), np.int32(0)
+                cache = self._resize(cache, place, length, len(slots))
+                place = np.int32(0)
             for token_ids, lengths, source in groups:
                 new = self._prefill(variables, token_ids, prefix)
                 cache = self._place(cache, place, new, lengths, source)
@@ -257,10 +272,10 @@ class ContinuousSampler(ModelSampler):
         Returns:
             `(token_ids, lengths, source)`: int arrays `(group_size, length)`,
             the prompts without their last tokens, `(group_size,)`, how many
-            those are, and `(batch_size,)`, the row of `token_ids` that each
+            those are, and `(slots,)`, the row of `token_ids` that each
             slot takes, or -1.
         """
-        source = np.full(self.batch_size, -1, "int32")
+        source = np.full(len(slots), -1, "int32")
         prompts: list[list[int]] = []
         while waiting and None in slots:
             prompt_ids = waiting[0].prompt_ids
@@ -281,7 +296,7 @@ class ContinuousSampler(ModelSampler):
         return token_ids, lengths, source
 
     def _rows(self, slots):
-        """Arrays `(batch_size, ...)` of the rows, as `_decode_burst` wants."""
+        """Arrays `(slots, ...)` of the rows, as `_decode_burst` wants."""
         rows = len(slots)
         token, position, count = np.zeros((3, rows), "int32")
         key_data = np.zeros((rows, 2), "uint32")
@@ -296,19 +311,20 @@ class ContinuousSampler(ModelSampler):
 
     # === Compiled ===
 
-    def _resize_cache(self, cache, place, length):
+    def _resize_cache(self, cache, place, length, slots):
         """A cache of this length with what is in `cache`, or an empty one.
 
         Args:
             cache: `None`, or what `build_cache()` makes.
             place: int scalar. Where the next tokens go.
             length: int.
+            slots: int. Rows of an empty one.
 
         Returns:
             The cache, whose next tokens go to the first place.
         """
         if cache is None:
-            cache = self.model.build_cache(self.batch_size, length)
+            cache = self.model.build_cache(slots, length)
         more = max(length - cache[0][0].shape[2], 0)
         cache = jax.tree.map(
             # The newest last, then older ones dropped or empty places put first.
@@ -344,6 +360,10 @@ class ContinuousSampler(ModelSampler):
         cache = jax.tree.map(put, cache, new)
         return self._split(cache, self._batch_axis, self._heads_axis)
 
+    def _move_rows(self, cache, rows):
+        cache = jax.tree.map(lambda x: x[rows], cache)
+        return self._split(cache, self._batch_axis, self._heads_axis)
+
     def _decode_burst(
         self,
         variables,
@@ -362,14 +382,14 @@ class ContinuousSampler(ModelSampler):
         Args:
             cache, prefix: What the rows and their shared prefix have so far.
             place: int scalar. Where in the cache the last tokens go.
-            token, position, count: int arrays `(batch_size,)`. Last tokens,
+            token, position, count: int arrays `(slots,)`. Last tokens,
                 their positions behind the prefix, and how many are new.
-            active: bool array `(batch_size,)`.
-            key_data: uint32 array `(batch_size, 2)`.
+            active: bool array `(slots,)`.
+            key_data: uint32 array `(slots, 2)`.
             enough: int scalar.
 
         Returns:
-            The cache, the next place, and an int array `(batch_size, _BURST)`
+            The cache, the next place, and an int array `(slots, _BURST)`
             of new tokens, -1 where there is none.
         """
         before = jnp.sum(active)
@@ -408,7 +428,7 @@ class ContinuousSampler(ModelSampler):
             )
             return step + 1, cache, place, token, position, count, active, written
 
-        written = jnp.full((self.batch_size, _BURST), -1, "int32")
+        written = jnp.full((len(token), _BURST), -1, "int32")
         state = (0, cache, place, token, position, count, active, written)
         with self._with_variables(variables):
             _, cache, place, *_, written = jax.lax.while_loop(unfinished, decode, state)

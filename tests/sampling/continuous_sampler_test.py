@@ -173,7 +173,7 @@ def test_a_resized_cache_keeps_the_newest_and_puts_the_next_first(model, lengths
         lambda x: x + times[None, None, :, None].astype(x.dtype),
         model.build_cache(2, before),
     )
-    cache = sampler._resize(cache, np.int32(10), after)
+    cache = sampler._resize(cache, np.int32(10), after, 2)
     kept = min(lengths)
     for x in jax.tree.leaves(cache):
         assert x.shape[2] == after
@@ -192,12 +192,13 @@ def test_compilations_are_bounded(model, run, requests):
             shuffled = random.Random(seed).sample(PROMPTS, 32 + seed)
             run(sampler, requests(shuffled, prefix))
     # Prompts of 2 to 41 tokens are prefilled at 32 or 48, and have caches of
-    # 64, 80 or 96. All that with a prefix and without.
+    # 64, 80 or 96. All that with a prefix and without, the last tokens in 2 slots.
     assert sampler._prefill._cache_size() <= 1 + 2 * 2
-    assert sampler._decode._cache_size() <= 3 * 2
+    assert sampler._decode._cache_size() <= 3 * 2 * 2
     assert sampler._place._cache_size() <= 2 * 3
     # From none to each, from each to the longer ones, and from 96 to 64.
-    assert sampler._resize._cache_size() <= 3 + 3 + 1
+    assert sampler._resize._cache_size() <= (3 + 3 + 1) * 2
+    assert 1 <= sampler._move._cache_size() <= 3
 
 
 def test_lengths_have_few_buckets():
@@ -277,7 +278,7 @@ def make():
 prefix = "Q: one?\\nA: 1.\\n\\n"
 requests = [
     SampleRequest(prompt=prefix + "Q" * i, name=str(i), seed=(i,), prefix=prefix)
-    for i in range(1, 25)]
+    for i in range(1, 26)]
 
 def results(model):
     found = []
@@ -287,13 +288,13 @@ def results(model):
         done = {}
         for batch in sampler.sample(requests):
             done.update(batch)
-        found.append([done[i].text for i in range(24)])
+        found.append([done[i].text for i in range(25)])
     return found, sampler
 
 whole, _ = results(make())
 keras.distribution.set_distribution(distribution.model_parallel("batch:2,model:4"))
 split, sampler = results(make())
-cache = sampler._resize(None, np.int32(0), 32)
+cache = sampler._resize(None, np.int32(0), 32, 8)
 try:
     ContinuousSampler(sampler.model, max_new_tokens=4, batch_size=9)
 except ValueError as error:
@@ -306,6 +307,7 @@ json.dump({
     "shard": cache[0][0].sharding.shard_shape(cache[0][0].shape),
     "compilations": [
         f._cache_size() for f in (sampler._prefill, sampler._place, sampler._decode)],
+    "moves": sampler._move._cache_size(),
     "message": message,
 }, sys.stdout)
 """
@@ -322,8 +324,10 @@ def test_split_model_writes_the_texts_of_the_whole_one(on_eight_devices):
     assert on_eight_devices["split"] == on_eight_devices["whole"]
     greedy, sampled = on_eight_devices["split"]
     assert greedy != sampled
-    # The prefix and one length of prompts; no layout comes up later on.
-    assert on_eight_devices["compilations"] == [2, 1, 1]
+    # The prefix and one length of prompts; 8 slots, and 2 for the last row; no
+    # layout comes up later on.
+    assert on_eight_devices["compilations"] == [2, 1, 2]
+    assert on_eight_devices["moves"] == 1
 
 
 @pytest.mark.slow
