@@ -213,9 +213,7 @@ class GPTJAttention(keras.layers.Layer):
         self.key = projection("key")
         self.value = projection("value")
         self.attention_output = keras.layers.EinsumDense(
-            # einsum sums over letters in the order of the alphabet; against that
-            # of the axes, XLA would transpose kernel and inputs in each call.
-            "nhk,hkm->nm",
+            "nhd,hdm->nm",
             output_shape=(hidden_dim,),
             kernel_initializer=keras.initializers.RandomNormal(
                 stddev=self.output_stddev
