@@ -295,6 +295,10 @@ def transformers_prefix(model, prefix, questions):
 
 
 def measure(peer):
+    from star_keras.memory import keep_freed_memory
+
+    if peer == "continuous":
+        keep_freed_memory()
     prefix, questions = make_problems()
     sample = globals()[peer](make_model(), prefix, questions)
     before = memory_mib("VmRSS")

@@ -4,8 +4,8 @@
 
 Steps of 8 full rows in float32 with Adam, gradients clipped to the norm 1, each
 peer in a process of its own:
-    star_keras        `fit` of GPTJCausalLM, with `use_one_arena` and
-                      `keep_freed_memory` as in our scripts
+    star_keras        `fit` of GPTJCausalLM, with `keep_freed_memory` as in our
+                      scripts
     checkpointing     the same with gradient checkpointing
     keras_hub         `fit` of KerasHub's GPTNeoXCausalLM (the nearest of its
                       models: parallel blocks, rotary positions, untied head), the
