@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import keras
 import numpy as np
@@ -7,6 +8,7 @@ from keras import ops
 from star_keras.models import GPTJAttention
 from star_keras.models.gpt_j_attention import (
     _attend,
+    _attend_causally,
     _attend_on_tpu,
     rotary_sin_cos,
     rotate_interleaved,
@@ -40,6 +42,24 @@ def test_attention_on_a_tpu_equals_that_elsewhere():
     ):
         assert found.shape == expected.shape
         np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("length", (5, 129, 300))
+def test_blocks_of_queries_have_outputs_and_gradients_of_all_at_once(length):
+    query, key, value, cotangent = normal(4, 2, 3, length, 8)
+    segments = np.arange(length) // 90
+    mask = causal_mask(length) & (segments[:, None] == segments)
+
+    def attend(function):
+        def outputs(*arrays):
+            weighed, _, total = function(*arrays, mask)
+            return weighed / total
+
+        found, pull_back = jax.vjp(outputs, query, key, value)
+        return found, *pull_back(cotangent)
+
+    for found, expected in zip(attend(_attend_causally), attend(_attend), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def rotate(x, positions, rotary_dim):
