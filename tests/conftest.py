@@ -18,8 +18,10 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Compiling takes longer than running models this small.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# Not in the user's home; the processes that tests start share it.
+# Many tests compile the same, and so do the processes that they start. (Not in
+# the user's home.)
 os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp()
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 import star_keras  # noqa: F401  isort: skip  (before keras: selects the backend)
@@ -46,9 +48,6 @@ hypothesis.settings.load_profile("tests")
 atexit.register(
     shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True
 )
-
-# Those that this process compiles are not asked for again.
-jax.config.update("jax_compilation_cache_dir", None)
 
 ROOT = pathlib.Path(__file__).parents[1]
 

@@ -714,6 +714,8 @@ class StarIterationCallback(keras.callbacks.Callback):
         self._run.finish(iteration, "evaluate", figures)
         if processes.is_writer():
             plots.save_plots(self.metrics, self.run_dir)
+        # Whatever process reads `run_dir` now finds it whole.
+        processes.sync(f"iteration {iteration} is written")
 
     # === Small things ===
 
