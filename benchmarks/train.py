@@ -43,6 +43,7 @@ SIZES = {  # layers, width, heads, vocabulary
     "tiny": (1, 64, 2, 512),
     "small": (4, 256, 4, 512),
     "base": (12, 768, 12, 50400),
+    "arithmetic": (3, 128, 4, 289),  # of the default run
 }
 ROWS = ("star_keras", "checkpointing", "keras_hub", "transformers")
 RATIONALES = ("packed", "padded")
@@ -65,6 +66,19 @@ def full_rows():
     rng = np.random.default_rng(0)
     shape = (FLAGS.batch_size, FLAGS.row_length)
     return rng.integers(1, vocabulary, shape, "int32")
+
+
+def full_batch():
+    """A batch of full rows, as `make_row` has them."""
+    tokens = full_rows()
+    shape = tokens.shape
+    x = {
+        "token_ids": tokens,
+        "padding_mask": np.ones(shape, "int32"),
+        "segment_ids": np.ones(shape, "int32"),
+        "positions": np.broadcast_to(np.arange(shape[1], dtype="int32"), shape),
+    }
+    return x, np.roll(tokens, -1, 1), np.ones(shape, "float32")
 
 
 def make_gpt_j():
@@ -112,19 +126,10 @@ def repeat(batch):
 
 
 def star_keras(checkpointing=False):
-    tokens = full_rows()
     model = make_gpt_j()
     model.backbone.gradient_checkpointing = checkpointing
     model.compile(adam())
-    shape = tokens.shape
-    x = {
-        "token_ids": tokens,
-        "padding_mask": np.ones(shape, "int32"),
-        "segment_ids": np.ones(shape, "int32"),
-        "positions": np.broadcast_to(np.arange(shape[1], dtype="int32"), shape),
-    }
-    batch = (x, np.roll(tokens, -1, 1), np.ones(shape, "float32"))
-    step = fit_steps(model, repeat(batch), FLAGS.row_length)
+    step = fit_steps(model, repeat(full_batch()), FLAGS.row_length)
     return step, FLAGS.batch_size * FLAGS.row_length
 
 

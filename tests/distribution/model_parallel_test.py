@@ -12,6 +12,7 @@ PROGRAM = """
 import star_keras
 import json
 import sys
+import time
 import jax
 import keras
 import keras_hub
@@ -21,11 +22,16 @@ from tokenizers import pre_tokenizers
 from star_keras import distribution, models
 from star_keras.callbacks import StarIterationCallback
 from star_keras.distribution import model_parallel, processes
+from star_keras.rationales import RationaleStore
 from star_keras.sampling import SampleRequest, get_sampler
 from tests.conftest import Doubling
 
 if sys.argv[3:]:
     distribution.initialize(sys.argv[3], 2, int(sys.argv[4]))
+    if processes.is_writer():
+        # A slow disk: the other process waits for what it reads below.
+        append = RationaleStore.append
+        RationaleStore.append = lambda *args: (time.sleep(1), append(*args))
 
 alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
 vocabulary = {t: i for i, t in enumerate(["<|endoftext|>", *alphabet, "qz"])}
