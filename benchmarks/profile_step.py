@@ -2,12 +2,13 @@
 
     python -m benchmarks.profile_step --size=small --row_length=256
 
-The model, rows and flags of `benchmarks.train`; the compiled step runs in a loop
-under `jax.profiler`. `ms` is what the operations of a kind take a step, summed
-over the threads: operations that run at the same time count twice, so kinds can
-be compared, and together make more than the step. A fused operation counts as
-what XLA names it after; the first product of attention is fused with the
-softmax behind it.
+The model and rows of `benchmarks.train`, by its flags `size`, `row_length`,
+`batch_size` and `steps`; the compiled step runs in a loop under `jax.profiler`.
+`ms` is what the operations of a kind take a step, from the start to the end of
+each. Operations run beside each other, and one that waits for a thread counts
+all the same, so kinds make more together than the step: read them as shares. A
+fused operation counts as what XLA names it after; the first product of attention
+is fused with the softmax behind it.
 """
 
 import collections
@@ -26,7 +27,7 @@ FLAGS = flags.FLAGS
 # The first that fits an operation's name, which holds the layers it is of.
 KINDS = (
     ("optimizer", "adam"),
-    ("attention: products", "bhq[dk],bhkd->bhq[dk]/"),
+    ("attention: products", "bhqd,bhkd->bhqk/|bhqk,bhkd->bhqd/"),
     ("attention: softmax", "self_attention/cond"),
     ("products with weights", "dot_general"),
     ("rotary positions, transpositions", "self_attention"),
@@ -78,30 +79,28 @@ def main(argv):
     )
     step = jax.jit(model.train_step, donate_argnums=0).lower(state, data).compile()
     names = dict(re.findall(r'%?([\w.\-]+) = .*?op_name="([^"]*)"', step.as_text()))
-    seconds = []
     with tempfile.TemporaryDirectory() as directory:
-        for timed in (False, True):
-            if timed:
-                jax.profiler.start_trace(directory)
+        _, state = step(state, data)
+        jax.block_until_ready(state)
+        with jax.profiler.trace(directory):
+            start = time.perf_counter()
             for _ in range(FLAGS.steps):
-                start = time.perf_counter()
                 _, state = step(state, data)
                 jax.block_until_ready(state)
-                seconds.append(time.perf_counter() - start)
-        jax.profiler.stop_trace()
+            seconds = (time.perf_counter() - start) / FLAGS.steps
         found = operation_seconds(directory)
     flops = step.cost_analysis()["flops"]
     print(
         f"--size={FLAGS.size} --row_length={FLAGS.row_length} "
         f"--batch_size={FLAGS.batch_size} (peak {peak / 1e9:.0f} GFLOP/s): "
-        f"{1e3 * min(seconds):.0f} ms/step, {flops / 1e9:.1f} GFLOP, "
+        f"{1e3 * seconds:.0f} ms/step, {flops / 1e9:.1f} GFLOP, "
         f"{1e3 * flops / peak:.0f} ms at the peak"
     )
     kinds = collections.Counter()
     for name, value in found.items():
         kinds[kind_of(names.get(name, name))] += value
     for kind, value in kinds.most_common():
-        print(f"{1e3 * value / FLAGS.steps:8.1f} {kind}")
+        print(f"{1e3 * value / FLAGS.steps:8.1f} {value / kinds.total():4.0%} {kind}")
 
 
 if __name__ == "__main__":

@@ -130,10 +130,10 @@ class ContinuousSampler(ModelSampler):
                 cache = self._move(cache, np.array(kept + kept[:1] * free, "int32"))
                 slots = [*(slots[i] for i in kept), *([None] * free)]
             groups = []
-            # A group takes as long with fewer prompts, so the last alone has fewer.
+            # A group takes as long with fewer prompts: only the last has fewer.
             while waiting and slots.count(None) >= min(self.group_size, len(waiting)):
                 groups.append(self._fill(slots, waiting))
-            free = slots.count(None)
+            free, wanted = slots.count(None), min(self.group_size, len(waiting))
             longest = max(row.length for row in slots if row is not None)
             length = _cache_length(longest)
             size = cache[0][0].shape[2] if cache else 0
@@ -151,11 +151,7 @@ class ContinuousSampler(ModelSampler):
                 prefix,
                 *self._rows(slots),
                 # How many may end before the slots are worth filling again.
-                np.int32(
-                    min(self.group_size, len(waiting)) - free
-                    if waiting
-                    else self.batch_size
-                ),
+                np.int32(wanted - free if waiting else self.batch_size),
             )
             # The device works while the text is read.
             if ended:

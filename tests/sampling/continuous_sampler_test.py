@@ -135,6 +135,30 @@ def test_samples_of_one_problem_share_its_prefill(model, run, requests):
     assert len({c.text for c in completions[:8]}) > 1
 
 
+@pytest.mark.parametrize(("slots", "group_size"), [(7, 1), (16, 2), (20, 3)])
+def test_all_groups_of_prompts_but_the_last_are_whole(
+    model, run, requests, slots, group_size
+):
+    sampler = ContinuousSampler(model, max_new_tokens=24, batch_size=slots)
+    prefilled, enough = [], []
+    prefill, decode = sampler._prefill, sampler._decode
+
+    def counting_prefill(variables, token_ids, prefix):
+        prefilled.append(int(token_ids.any(axis=1).sum()))
+        return prefill(variables, token_ids, prefix)
+
+    def recording_decode(*arguments):
+        enough.append(int(arguments[-1]))
+        return decode(*arguments)
+
+    sampler._prefill, sampler._decode = counting_prefill, recording_decode
+    run(sampler, requests(PROMPTS[:41]))
+    assert sum(prefilled) == 41
+    assert set(prefilled[:-1]) == {group_size}
+    assert 1 <= prefilled[-1] <= group_size
+    assert min(enough) >= 1
+
+
 def test_the_lowered_steps_are_those_of_sample(make_model, run, requests):
     model = make_model(dtype="mixed_bfloat16")
     sampler = ContinuousSampler(model, max_new_tokens=24, batch_size=16)
