@@ -1,8 +1,10 @@
 """A sampler for GPT-J: shared prefix, and slots that are filled again at once."""
 
 import dataclasses
+import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import keras
@@ -22,6 +24,8 @@ _BURST = 16
 _GROUPS = 8
 # The last rows, and few requests, have this share of the slots.
 _FEW = 4
+# On CPU so many slots are decoded by two threads, each half of them.
+_TWO_THREADS = 64
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -49,6 +53,9 @@ class ContinuousSampler(ModelSampler):
     are prefilled, a group at a time, the longest first. Requests with the
     same prompt are prefilled once where they enter together. The last rows move
     to a cache of a quarter of the slots.
+
+    On CPU two threads have half of the slots each, if these are 64 or more and
+    their number is even: XLA does the products with the rows' caches on one.
 
     Lengths are rounded up (prompts to two sizes an octave, caches, which every
     step reads, to four), so a run compiles a few functions a prefix length,
@@ -80,11 +87,15 @@ class ContinuousSampler(ModelSampler):
             kernel = model.backbone.transformer_layers[0].self_attention.key.kernel
             layout = keras.distribution.distribution().get_variable_layout(kernel)
             self._heads_axis = layout.axes[1]
-        self.group_size = -(-batch_size // _GROUPS)
-        few = batch_size // _FEW
+        on_cpu = self._mesh is None and jax.default_backend() == "cpu"
+        halves = batch_size >= _TWO_THREADS and batch_size % 2 == 0
+        self._threads = 2 if on_cpu and halves else 1
+        self._slots = batch_size // self._threads
+        self.group_size = -(-self._slots // _GROUPS)
+        few = self._slots // _FEW
         if self._mesh is not None:
             few -= few % self._mesh.shape[self._batch_axis]
-        self._few = few or batch_size
+        self._few = few or self._slots
         self._cast = jax.jit(lambda x: x.astype(self.model.compute_dtype))
         self._resize = jax.jit(self._resize_cache, static_argnums=(2, 3))
         self._prefill = jax.jit(self._prefill_prompts)
@@ -110,7 +121,7 @@ class ContinuousSampler(ModelSampler):
         order = sorted(
             range(len(requests)), key=lambda i: (-len(prompts[i]), prompts[i])
         )
-        waiting = deque(
+        rows = (
             _Row(
                 request=i,
                 prompt_ids=prompts[i],
@@ -118,7 +129,16 @@ class ContinuousSampler(ModelSampler):
             )
             for i in order
         )
-        count = self._few if len(requests) <= self._few else self.batch_size
+        waiting: list[deque[_Row]] = [deque() for _ in range(self._threads)]
+        groups = itertools.groupby(rows, key=lambda row: row.prompt_ids)
+        for (_, group), part in zip(groups, itertools.cycle(waiting), strict=False):
+            part.extend(group)
+        parts = [self._sample(variables, prefix, x, stop) for x in waiting if x]
+        yield from filter(None, _in_turns(parts) if len(parts) > 1 else parts[0])
+
+    def _sample(self, variables, prefix, waiting, stop):
+        """Complete the waiting rows; yields after each burst."""
+        count = self._few if len(waiting) <= self._few else self._slots
         slots: list[_Row | None] = [None] * count
         cache, place = None, np.int32(0)
 
@@ -151,13 +171,10 @@ class ContinuousSampler(ModelSampler):
                 prefix,
                 *self._rows(slots),
                 # How many may end before the slots are worth filling again.
-                np.int32(wanted - free if waiting else self.batch_size),
+                np.int32(wanted - free if waiting else count),
             )
             # The device works while the text is read.
-            if ended:
-                yield [
-                    (row.request, self._finished(row.new_ids, stop)) for row in ended
-                ]
+            yield [(row.request, self._finished(row.new_ids, stop)) for row in ended]
             ended = []
             place = np.asarray(place)
             for slot, new_ids in enumerate(np.asarray(written)):
@@ -225,7 +242,7 @@ class ContinuousSampler(ModelSampler):
                 array("int32"),
             )
         prompts = (self.group_size, bucket(prompt_length - 1, 32))
-        rows = self.batch_size
+        rows = self._slots
         return {
             "prefill": self._prefill.lower(variables, array("int32", *prompts), prefix),
             "decode": self._decode.lower(
@@ -433,6 +450,17 @@ class ContinuousSampler(ModelSampler):
             _, cache, place, *_, written = jax.lax.while_loop(unfinished, decode, state)
         cache = self._split(cache, self._batch_axis, self._heads_axis)
         return cache, *self._split((place, written))
+
+
+def _in_turns(iterators):
+    """Items of iterators that run beside each other, always in the same order."""
+    with ThreadPoolExecutor(len(iterators)) as pool:
+        steps = deque((x, pool.submit(next, x, None)) for x in iterators)
+        while steps:
+            iterator, step = steps.popleft()
+            if (item := step.result()) is not None:
+                steps.append((iterator, pool.submit(next, iterator, None)))
+                yield item
 
 
 def _cache_length(longest):

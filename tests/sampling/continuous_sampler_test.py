@@ -1,4 +1,6 @@
+import itertools
 import random
+import threading
 
 import jax
 import numpy as np
@@ -157,6 +159,42 @@ def test_all_groups_of_prompts_but_the_last_are_whole(
     assert set(prefilled[:-1]) == {group_size}
     assert 1 <= prefilled[-1] <= group_size
     assert min(enough) >= 1
+
+
+def test_two_threads_share_many_slots(model, requests):
+    sampler = ContinuousSampler(model, max_new_tokens=24, batch_size=64)
+    wanted = requests(PROMPTS, PREFIX)
+    together = threading.Barrier(2, timeout=60)
+    slots, decode = [], sampler._decode
+
+    def waiting_decode(variables, cache, *arguments):
+        slots.append(cache[0][0].shape[0])
+        if len(slots) <= 2:
+            together.wait()
+        return decode(variables, cache, *arguments)
+
+    sampler._decode = waiting_decode
+    batches = list(sampler.sample(wanted))
+    assert slots[:2] == [32, 32]
+    assert list(sampler.sample(wanted)) == batches
+    assert sorted(i for batch in batches for i, _ in batch) == list(range(64))
+    # Caches of 64, 80 or 96, the last tokens in 8 slots.
+    assert decode._cache_size() <= 3 * 2
+
+
+def test_a_failure_in_a_thread_is_raised(model, requests):
+    sampler = ContinuousSampler(model, max_new_tokens=24, batch_size=64)
+    decode = sampler._decode
+    calls = itertools.count()
+
+    def failing_decode(*arguments):
+        if next(calls) == 3:
+            raise MemoryError("no more")
+        return decode(*arguments)
+
+    sampler._decode = failing_decode
+    with pytest.raises(MemoryError, match="no more"):
+        list(sampler.sample(requests(PROMPTS)))
 
 
 def test_the_lowered_steps_are_those_of_sample(make_model, run, requests):
