@@ -18,9 +18,11 @@ from etils import epath
 from experiments.common import load_model, make_sampler, make_task
 from star_keras import files, packing, prompts
 from star_keras.callbacks import (
+    EpochSteps,
+    ExponentialSteps,
     StarIterationCallback,
+    SteadySteps,
     Throughput,
-    get_step_schedule,
 )
 from star_keras.distribution import processes
 from star_keras.evaluation import evaluate
@@ -73,7 +75,9 @@ flags.DEFINE_integer("keep_weights", 1, "Iterations whose weights stay on disk."
 flags.DEFINE_integer("checkpoint_steps", 500, "Training steps between checkpoints.")
 
 # === Training ===
-flags.DEFINE_string("schedule", "exponential", "exponential, steady or epochs.")
+flags.DEFINE_enum(
+    "schedule", "exponential", ["exponential", "steady", "epochs"], "Of the steps."
+)
 flags.DEFINE_integer("start_steps", 40, "exponential, steady: first iteration's steps.")
 flags.DEFINE_float("growth", 1.2, "exponential: factor an iteration.")
 flags.DEFINE_integer("add_steps", 20, "steady: further steps an iteration.")
@@ -95,12 +99,11 @@ flags.DEFINE_float("z_loss", 0.0, "Weight of PaLM's z-loss (GPT-J).")
 
 
 def make_steps():
-    arguments = {
-        "exponential": {"start": FLAGS.start_steps, "growth": FLAGS.growth},
-        "steady": {"start": FLAGS.start_steps, "add": FLAGS.add_steps},
-        "epochs": {"base_epochs": FLAGS.base_epochs, "add_epochs": FLAGS.add_epochs},
-    }
-    return get_step_schedule(FLAGS.schedule, **arguments.get(FLAGS.schedule, {}))
+    if FLAGS.schedule == "exponential":
+        return ExponentialSteps(FLAGS.start_steps, growth=FLAGS.growth)
+    if FLAGS.schedule == "steady":
+        return SteadySteps(FLAGS.start_steps, FLAGS.add_steps)
+    return EpochSteps(FLAGS.base_epochs, FLAGS.add_epochs)
 
 
 def make_optimizer():

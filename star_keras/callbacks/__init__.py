@@ -5,7 +5,6 @@ from star_keras.callbacks.step_schedules import (
     EpochSteps,
     ExponentialSteps,
     SteadySteps,
-    get_step_schedule,
 )
 from star_keras.callbacks.throughput import Throughput
 from star_keras.callbacks.token_inputs import feed_token_ids
@@ -17,5 +16,4 @@ __all__ = [
     "SteadySteps",
     "Throughput",
     "feed_token_ids",
-    "get_step_schedule",
 ]

@@ -1,4 +1,7 @@
-"""How many steps each iteration of the outer loop trains."""
+"""How many steps each iteration of the outer loop trains.
+
+A schedule is any callable `(iteration, steps_per_pass) -> steps`.
+"""
 
 import dataclasses
 import math
@@ -41,30 +44,3 @@ class EpochSteps:
     def __call__(self, iteration, steps_per_pass):
         passes = self.base_epochs + self.add_epochs * (iteration - 1)
         return max(1, math.ceil(passes * steps_per_pass))
-
-
-SCHEDULES = {
-    "exponential": ExponentialSteps,
-    "steady": SteadySteps,
-    "epochs": EpochSteps,
-}
-
-
-def get_step_schedule(name, **kwargs):
-    """A step schedule by its name.
-
-    A schedule is any callable `(iteration, steps_per_pass) -> steps`.
-
-    Args:
-        name: `"exponential"`, `"steady"` or `"epochs"`.
-        **kwargs: Arguments of the schedule's constructor.
-
-    Raises:
-        ValueError: if there is no such schedule.
-    """
-    if name not in SCHEDULES:
-        raise ValueError(
-            "Invalid value for argument `name`. Expected one of "
-            f"{sorted(SCHEDULES)}. Received: name={name!r}."
-        )
-    return SCHEDULES[name](**kwargs)

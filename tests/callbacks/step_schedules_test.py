@@ -1,11 +1,4 @@
-import pytest
-
-from star_keras.callbacks import (
-    EpochSteps,
-    ExponentialSteps,
-    SteadySteps,
-    get_step_schedule,
-)
+from star_keras.callbacks import EpochSteps, ExponentialSteps, SteadySteps
 
 
 def test_exponential_is_the_papers():
@@ -21,9 +14,3 @@ def test_epochs_follow_what_was_kept():
     schedule = EpochSteps(base_epochs=1, add_epochs=0.5)
     assert [schedule(n, 10) for n in (1, 2, 3)] == [10, 15, 20]
     assert schedule(1, 0) == 1
-
-
-def test_schedules_by_name():
-    assert get_step_schedule("steady", start=3, add=1) == SteadySteps(3, 1)
-    with pytest.raises(ValueError, match=r"epochs.*exponential.*steady.*'linear'"):
-        get_step_schedule("linear")

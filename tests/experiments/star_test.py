@@ -75,7 +75,7 @@ def test_dry_run_prints_prompts_rows_and_plan_and_trains_nothing(tiny, tmp_path)
     [
         ("--preset=gpt_5", r"no preset 'gpt_5'.*arithmetic_base"),
         ("--task=chess", "Expected one of.*arithmetic.*'chess'"),
-        ("--schedule=linear", "Expected one of.*exponential.*'linear'"),
+        ("--schedule=linear", "--schedule=linear.*one of <exponential"),
         ("--mesh=model:3", "3 places"),
         ("--batchsize=3", "Unknown command line flag 'batchsize'. Did you mean"),
     ],
