@@ -51,6 +51,12 @@ flags.DEFINE_integer("problems", 512, "Questions.")
 flags.DEFINE_integer("batch_size", 64, "Rows that the peers decode together.")
 flags.DEFINE_integer("slots", 128, "Rows that ContinuousSampler decodes together.")
 flags.DEFINE_list("peers", list(PEERS), "Which to compare.")
+flags.DEFINE_integer(
+    "peer_problems",
+    None,
+    "Questions that the peers answer, if fewer: whole batches. Those come one after "
+    "another, so tokens a second hardly depend on their number.",
+)
 flags.DEFINE_enum("peer", None, PEERS, "Run this one alone and print JSON.")
 
 
@@ -302,24 +308,27 @@ def measure(peer):
     prefix, questions = make_problems()
     sample = globals()[peer](make_model(), prefix, questions)
     before = memory_mib("VmRSS")
-    # The peers compile with the first batch.
-    warm_up = FLAGS.problems if peer == "continuous" else FLAGS.batch_size
+    count, warm_up = FLAGS.problems, FLAGS.problems
+    if peer != "continuous":
+        # The peers compile with the first batch.
+        count, warm_up = FLAGS.peer_problems or count, FLAGS.batch_size
     start = time.perf_counter()
     sample(warm_up)
     warm_up_seconds = time.perf_counter() - start
     first_seen.clear()
     reset_peak()
     start, cpu_start = time.perf_counter(), time.process_time()
-    completions = sample(FLAGS.problems)
+    completions = sample(count)
     seconds = time.perf_counter() - start
     cpu = time.process_time() - cpu_start
     first = first_seen[0] - start
-    for question, completion in zip(questions, completions, strict=True):
+    for question, completion in zip(questions[:count], completions, strict=True):
         expected = list(range(question[-1] - 1, -1, -1))
         if completion != expected:
             raise RuntimeError(f"Expected {expected}. Received: {completion}.")
     return {
         "tokens": sum(map(len, completions)),
+        "flops": needed_flops(prefix, questions[:count]),
         "seconds": seconds,
         "first": first,
         "cpu": cpu,
@@ -333,8 +342,10 @@ def main(argv):
         print(json.dumps(measure(FLAGS.peer)))
         return
     names = ("size", "prefix_length", "problems", "batch_size", "slots")
+    if FLAGS.peer_problems:
+        names += ("peer_problems",)
     arguments = [f"--{name}={getattr(FLAGS, name)}" for name in names]
-    peak, flops = matmul_peak(), needed_flops(*make_problems())
+    peak = matmul_peak()
     print(" ".join(arguments), f"(peak {peak / 1e9:.0f} GFLOP/s)", flush=True)
     print(
         f"{'':20} {'tokens/s':>9} {'ours is':>8} {'seconds':>8} {'first s':>8} "
@@ -354,7 +365,7 @@ def main(argv):
         print(
             f"{peer:20} {speed:9.0f} {ours / speed:7.1f}x {found['seconds']:8.1f} "
             f"{found['first']:8.1f} {found['cpu']:8.1f} {found['compile']:9.1f} "
-            f"{found['memory']:6.0f} {flops / found['seconds'] / peak:8.1%}",
+            f"{found['memory']:6.0f} {found['flops'] / found['seconds'] / peak:8.1%}",
             flush=True,
         )
 

@@ -76,7 +76,10 @@ flags.DEFINE_integer("checkpoint_steps", 500, "Training steps between checkpoint
 
 # === Training ===
 flags.DEFINE_enum(
-    "schedule", "exponential", ["exponential", "steady", "epochs"], "Of the steps."
+    "schedule",
+    "exponential",
+    ["exponential", "steady", "epochs"],
+    "How an iteration's training steps grow.",
 )
 flags.DEFINE_integer("start_steps", 40, "exponential, steady: first iteration's steps.")
 flags.DEFINE_float("growth", 1.2, "exponential: factor an iteration.")

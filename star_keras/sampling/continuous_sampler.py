@@ -1,5 +1,6 @@
 """A sampler for GPT-J: shared prefix, and slots that are filled again at once."""
 
+import contextlib
 import dataclasses
 import itertools
 from collections import deque
@@ -24,8 +25,8 @@ _BURST = 16
 _GROUPS = 8
 # The last rows, and few requests, have this share of the slots.
 _FEW = 4
-# On CPU so many slots are decoded by two threads, each half of them.
-_TWO_THREADS = 64
+# So many slots are two halves on CPU.
+_HALVES = 64
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -54,12 +55,14 @@ class ContinuousSampler(ModelSampler):
     same prompt are prefilled once where they enter together. The last rows move
     to a cache of a quarter of the slots.
 
-    On CPU two threads have half of the slots each, if these are 64 or more and
-    their number is even: XLA does the products with the rows' caches on one.
-
     Lengths are rounded up (prompts to two sizes an octave, caches, which every
     step reads, to four), so a run compiles a few functions a prefix length,
     whatever its prompts.
+
+    On CPU an even number of 64 slots or more is two halves, and all of the above
+    goes on in each, in a thread of its own: XLA does the products with the rows'
+    caches on one thread. Settings that are the calling thread's alone, such as
+    `with jax.default_matmul_precision(...)`, do not reach them.
 
     Under a `keras.distribution` the slots are split over its batch axis and
     the heads like the weights of the model.
@@ -88,8 +91,8 @@ class ContinuousSampler(ModelSampler):
             layout = keras.distribution.distribution().get_variable_layout(kernel)
             self._heads_axis = layout.axes[1]
         on_cpu = self._mesh is None and jax.default_backend() == "cpu"
-        halves = batch_size >= _TWO_THREADS and batch_size % 2 == 0
-        self._threads = 2 if on_cpu and halves else 1
+        two = on_cpu and batch_size >= _HALVES and batch_size % 2 == 0
+        self._threads = 2 if two else 1
         self._slots = batch_size // self._threads
         self.group_size = -(-self._slots // _GROUPS)
         few = self._slots // _FEW
@@ -130,11 +133,15 @@ class ContinuousSampler(ModelSampler):
             for i in order
         )
         waiting: list[deque[_Row]] = [deque() for _ in range(self._threads)]
-        groups = itertools.groupby(rows, key=lambda row: row.prompt_ids)
-        for (_, group), part in zip(groups, itertools.cycle(waiting), strict=False):
-            part.extend(group)
+        for _, equal in itertools.groupby(rows, key=lambda row: row.prompt_ids):
+            while several := list(itertools.islice(equal, self._slots)):
+                min(waiting, key=len).extend(several)
         parts = [self._sample(variables, prefix, x, stop) for x in waiting if x]
-        yield from filter(None, _in_turns(parts) if len(parts) > 1 else parts[0])
+        batches = _in_turns(parts) if len(parts) > 1 else parts[0]
+        with contextlib.closing(batches):
+            for batch in batches:
+                if batch:
+                    yield batch
 
     def _sample(self, variables, prefix, waiting, stop):
         """Complete the waiting rows; yields after each burst."""
@@ -219,7 +226,8 @@ class ContinuousSampler(ModelSampler):
 
         Returns:
             A dict of `jax.stages.Lowered`: `"prefill"` of a group of prompts,
-            and `"decode"`, a burst of tokens for all slots.
+            and `"decode"`, a burst of tokens for all slots (half of them where
+            there are two halves).
         """
         variables = self.variable_shapes()
 
@@ -452,14 +460,14 @@ class ContinuousSampler(ModelSampler):
         return cache, *self._split((place, written))
 
 
-def _in_turns(iterators):
-    """Items of iterators that run beside each other, always in the same order."""
-    with ThreadPoolExecutor(len(iterators)) as pool:
-        steps = deque((x, pool.submit(next, x, None)) for x in iterators)
+def _in_turns(generators):
+    """Items of generators that run beside each other, one of each in turn."""
+    with ThreadPoolExecutor(len(generators)) as pool:
+        steps = deque((x, pool.submit(next, x, None)) for x in generators)
         while steps:
-            iterator, step = steps.popleft()
+            generator, step = steps.popleft()
             if (item := step.result()) is not None:
-                steps.append((iterator, pool.submit(next, iterator, None)))
+                steps.append((generator, pool.submit(next, generator, None)))
                 yield item
 
 

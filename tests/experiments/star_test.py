@@ -60,12 +60,12 @@ def test_run_leaves_metrics_samples_plots_and_a_preset(tiny, tmp_path):
 
 @pytest.mark.slow
 def test_dry_run_prints_prompts_rows_and_plan_and_trains_nothing(tiny, tmp_path):
-    result = run(*tiny, "--dry_run")
+    result = run(*tiny, "--dry_run", "--schedule=steady", "--add_steps=3")
     assert result.returncode == 0, result.stderr
     for part in ("=== Prompt without a hint", "=== Prompt with a hint", "A packed row"):
         assert part in result.stdout
     assert "2 iterations, 6 training problems each" in result.stdout
-    assert "steps by iteration: [2, 2]" in result.stdout
+    assert "steps by iteration: [2, 5]" in result.stdout
     assert not (tmp_path / "run").exists()
 
 

@@ -1,6 +1,7 @@
 import itertools
 import random
 import threading
+import time
 
 import jax
 import numpy as np
@@ -161,40 +162,94 @@ def test_all_groups_of_prompts_but_the_last_are_whole(
     assert min(enough) >= 1
 
 
-def test_two_threads_share_many_slots(model, requests):
-    sampler = ContinuousSampler(model, max_new_tokens=24, batch_size=64)
-    wanted = requests(PROMPTS, PREFIX)
-    together = threading.Barrier(2, timeout=60)
-    slots, decode = [], sampler._decode
+@pytest.fixture
+def two_halves(model):
+    """A sampler in two threads, and the shapes of the caches that they decode.
 
-    def waiting_decode(variables, cache, *arguments):
-        slots.append(cache[0][0].shape[0])
-        if len(slots) <= 2:
+    The first two bursts wait for each other.
+    """
+    sampler = ContinuousSampler(model, max_new_tokens=24, batch_size=64)
+    together = threading.Barrier(2, timeout=60)
+    shapes, decode = [], sampler._decode
+
+    def recording_decode(variables, cache, *arguments):
+        assert threading.current_thread() is not threading.main_thread()
+        shapes.append(cache[0][0].shape[::2])
+        if len(shapes) <= 2:
             together.wait()
         return decode(variables, cache, *arguments)
 
-    sampler._decode = waiting_decode
-    batches = list(sampler.sample(wanted))
-    assert slots[:2] == [32, 32]
-    assert list(sampler.sample(wanted)) == batches
-    assert sorted(i for batch in batches for i, _ in batch) == list(range(64))
-    # Caches of 64, 80 or 96, the last tokens in 8 slots.
-    assert decode._cache_size() <= 3 * 2
+    sampler._decode = recording_decode
+    yield sampler, shapes
+    assert decode._cache_size() == len({shape[:2] for shape in shapes})
 
 
-def test_a_failure_in_a_thread_is_raised(model, requests):
-    sampler = ContinuousSampler(model, max_new_tokens=24, batch_size=64)
-    decode = sampler._decode
-    calls = itertools.count()
+def test_two_threads_fill_their_slots_again(two_halves, model, run, requests):
+    sampler, shapes = two_halves
+    wanted = requests(PROMPTS * 3, PREFIX)
+    plain = ContinuousSampler(model, max_new_tokens=24, batch_size=7)
+    assert run(sampler, wanted) == run(plain, wanted)
+    assert shapes[:2] == [(32, 64)] * 2
+    assert 8 in {rows for rows, _ in shapes}
 
-    def failing_decode(*arguments):
-        if next(calls) == 3:
-            raise MemoryError("no more")
-        return decode(*arguments)
 
-    sampler._decode = failing_decode
+def test_two_threads_yield_in_the_same_order(two_halves, requests):
+    sampler, _ = two_halves
+    wanted = requests(PROMPTS, PREFIX)
+    streams = []
+    for late in (0, 1):
+        place, calls = sampler._place, itertools.count()
+
+        def slow_place(*arguments, late=late, place=place, calls=calls):
+            if next(calls) % 2 == late:
+                time.sleep(0.1)
+            return place(*arguments)
+
+        sampler._place = slow_place
+        streams.append(list(sampler.sample(wanted)))
+    assert streams[0] == streams[1]
+
+
+def test_samples_of_one_problem_go_to_both_threads(two_halves, run, requests):
+    sampler, shapes = two_halves
+    completions = run(sampler, requests([PROMPTS[1]] * 64))
+    assert len({c.text for c in completions}) == 1
+    assert {rows for rows, _ in shapes} == {32}
+
+
+def test_two_threads_end_with_a_failure_and_with_the_stream(two_halves, requests):
+    sampler, shapes = two_halves
+    wanted = requests(PROMPTS * 2)
+    stream = sampler.sample(wanted)
+    next(stream)
+    stream.close()
+    calls = len(shapes)
+    place = sampler._place
+
+    def failing_place(*_):
+        raise MemoryError("no more")
+
+    sampler._place = failing_place
     with pytest.raises(MemoryError, match="no more"):
-        list(sampler.sample(requests(PROMPTS)))
+        list(sampler.sample(wanted))
+    assert len(shapes) == calls
+    sampler._place = place
+    assert sum(map(len, sampler.sample(wanted))) == len(wanted)
+
+
+@pytest.mark.parametrize("slots", [62, 65])
+def test_fewer_slots_or_an_odd_number_have_one_thread(model, run, requests, slots):
+    sampler = ContinuousSampler(model, max_new_tokens=4, batch_size=slots)
+    decode, threads = sampler._decode, set()
+
+    def recording_decode(variables, cache, *arguments):
+        threads.add((threading.current_thread(), cache[0][0].shape[0]))
+        return decode(variables, cache, *arguments)
+
+    sampler._decode = recording_decode
+    run(sampler, requests(PROMPTS))
+    assert (threading.main_thread(), slots) in threads
+    assert {thread for thread, _ in threads} == {threading.main_thread()}
 
 
 def test_the_lowered_steps_are_those_of_sample(make_model, run, requests):
