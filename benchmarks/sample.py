@@ -311,7 +311,7 @@ def measure(peer):
     count, warm_up = FLAGS.problems, FLAGS.problems
     if peer != "continuous":
         # The peers compile with the first batch.
-        count, warm_up = FLAGS.peer_problems or count, FLAGS.batch_size
+        count, warm_up = min(count, FLAGS.peer_problems or count), FLAGS.batch_size
     start = time.perf_counter()
     sample(warm_up)
     warm_up_seconds = time.perf_counter() - start

@@ -25,7 +25,7 @@ _BURST = 16
 _GROUPS = 8
 # The last rows, and few requests, have this share of the slots.
 _FEW = 4
-# So many slots are two halves on CPU.
+# From so many slots on CPU has two halves; with 32 they gain nothing.
 _HALVES = 64
 
 

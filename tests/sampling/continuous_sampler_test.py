@@ -196,11 +196,11 @@ def test_two_threads_fill_their_slots_again(two_halves, model, run, requests):
 def test_two_threads_yield_in_the_same_order(two_halves, requests):
     sampler, _ = two_halves
     wanted = requests(PROMPTS, PREFIX)
-    streams = []
+    streams, place = [], sampler._place
     for late in (0, 1):
-        place, calls = sampler._place, itertools.count()
+        calls = itertools.count()
 
-        def slow_place(*arguments, late=late, place=place, calls=calls):
+        def slow_place(*arguments, late=late, calls=calls):
             if next(calls) % 2 == late:
                 time.sleep(0.1)
             return place(*arguments)
