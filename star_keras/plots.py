@@ -60,7 +60,8 @@ def _axes(path, title, label):
     axes.grid(alpha=0.3)
 
     def save():
-        axes.legend()
+        # Beside the axes: within, it hides points of a run of few iterations.
+        figure.legend(loc="outside right upper")
         image = io.BytesIO()
         figure.savefig(image, dpi=150)
         files.write(path, image.getvalue())
