@@ -2,10 +2,9 @@
 
     python -m benchmarks.load_memory
 
-Writes a random GPT-J (12 layers of 768, 50,400 tokens: 650 MB in float32) into a
-temporary directory, loads it in a process of its own, and prints the most
-memory that the process held beyond what it held after its imports and the
-loading of a tiny model.
+Writes a random GPT-J (12 layers of 768, 50,400 tokens: 620 MiB in float32) into a
+temporary directory and loads it in a process of its own. Prints the peak of that
+process above its peak after the imports and the loading of a tiny model.
 """
 
 import resource
@@ -14,6 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks.libraries import load_libraries
+
 SIZES = {
     "tiny": {"num_layers": 1, "hidden_dim": 64, "vocabulary_size": 64},
     "large": {"num_layers": 12, "hidden_dim": 768, "vocabulary_size": 50400},
@@ -21,6 +22,8 @@ SIZES = {
 
 
 def write(directory):
+    """Write the checkpoints `tiny` and `large`."""
+    load_libraries(keep_memory=False)
     from star_keras.models import GPTJBackbone, GPTJCausalLM, save_hugging_face
 
     for name, sizes in SIZES.items():
@@ -33,23 +36,27 @@ def write(directory):
         save_hugging_face(GPTJCausalLM(backbone), Path(directory) / name, 200 * 2**20)
 
 
-def peak_mb():
+def peak_mib():
+    """Peak memory of this process in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def load(directory, dtype):
+    """Load `tiny`, then `large`, and print the growth of the peak."""
+    load_libraries(keep_memory=False)
     from star_keras.models import GPTJCausalLM
 
     GPTJCausalLM.from_preset(Path(directory) / "tiny", dtype=dtype)
-    before = peak_mb()
+    before = peak_mib()
     GPTJCausalLM.from_preset(Path(directory) / "large", dtype=dtype)
     files = (Path(directory) / "large").glob("*.safetensors")
     size = sum(path.stat().st_size for path in files) / 2**20
-    held = size / 2 if dtype == "bfloat16" else size
-    peak = peak_mb() - before
+    model_size = size / 2 if dtype == "bfloat16" else size
+    peak = peak_mib() - before
     print(
-        f"{dtype:9} checkpoint {size:.0f} MiB, model {held:.0f} MiB, peak {peak:.0f} "
-        f"MiB: {peak / size:.2f} x the checkpoint, {peak / held:.2f} x the model"
+        f"{dtype:9} checkpoint {size:.0f} MiB, model {model_size:.0f} MiB, peak "
+        f"{peak:.0f} MiB: {peak / size:.2f} x the checkpoint, "
+        f"{peak / model_size:.2f} x the model"
     )
 
 

@@ -1,11 +1,16 @@
-"""What the machine can do, and what a process holds in memory."""
+"""Speed of the machine, and memory of the process."""
 
 import time
 from pathlib import Path
 
 
-def matmul_peak(size=2048, seconds=2.0):
-    """FLOP/s of a float32 matrix product, the best of several."""
+def matmul_peak(size: int = 2048, seconds: float = 2.0) -> float:
+    """FLOP/s of a float32 matrix product, the best of several.
+
+    Args:
+        size: Rows and columns of both matrices.
+        seconds: Duration of the measurement.
+    """
     import jax
     from jax import numpy as jnp
 
@@ -20,27 +25,16 @@ def matmul_peak(size=2048, seconds=2.0):
     return 2 * size**3 / best
 
 
-def forward_flops(layers, width, tokens, attended, head_tokens=None, vocabulary=0):
-    """FLOPs of matrix products in a forward pass of a GPT-J.
+def memory_mib(field: str) -> float:
+    """Memory of this process in MiB. Linux only.
 
     Args:
-        layers: Number of blocks, of a width and an MLP of four times that.
-        width: Width.
-        tokens: Tokens that go through the blocks.
-        attended: Pairs of a token and one that it attends to, summed.
-        head_tokens: Tokens that go through the head.
-        vocabulary: Its size.
+        field: `"VmRSS"`, the resident set, or `"VmHWM"`, its peak.
     """
-    blocks = layers * (2 * 12 * width**2 * tokens + 4 * width * attended)
-    return blocks + 2 * width * vocabulary * (head_tokens or 0)
-
-
-def memory_mib(field):
-    """`VmRSS` or `VmHWM` (its peak) of this process, in MiB. Linux only."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(x for x in lines if x.startswith(field)).split()[1]) / 1024
 
 
 def reset_peak():
-    """Let `VmHWM` begin anew."""
+    """Set `VmHWM` to the present `VmRSS`. Linux only."""
     Path("/proc/self/clear_refs").write_text("5")

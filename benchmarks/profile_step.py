@@ -1,14 +1,15 @@
-"""Where the time of a training step goes, by kind of operation.
+"""Time of a training step by kind of operation.
 
-    python -m benchmarks.profile_step --size=small --row_length=256
+    python -m benchmarks.profile_step --size=small --sequence_length=256
 
-The model and rows of `benchmarks.train`, by its flags `size`, `row_length`,
-`batch_size` and `steps`; the compiled step runs in a loop under `jax.profiler`.
-`ms` is what the operations of a kind take a step, from the start to the end of
-each. Operations run beside each other, and one that waits for a thread counts
-all the same, so kinds make more together than the step: read them as shares. A
-fused operation counts as what XLA names it after; the first product of attention
-is fused with the softmax behind it.
+Model, rows and the flags `size`, `sequence_length`, `batch_size` and `steps` are
+those of `benchmarks.train`. The compiled step runs in a loop under `jax.profiler`.
+Columns: milliseconds a step from the start to the end of each operation, their share,
+and the kind.
+
+Operations run beside each other, and the wait for a thread counts, so the
+milliseconds add up to more than the step: read the shares. A fused operation counts
+as its name in XLA says; the first product of attention is fused with the softmax.
 """
 
 import collections
@@ -20,7 +21,10 @@ from pathlib import Path
 from absl import app, flags
 
 from benchmarks import train
+from benchmarks.libraries import load_libraries
 from benchmarks.machine import matmul_peak
+from benchmarks.models import SIZES, adam, make_gpt_j
+from benchmarks.training_rows import full_batch
 
 FLAGS = flags.FLAGS
 
@@ -58,15 +62,13 @@ def operation_seconds(directory):
 
 
 def main(argv):
-    from star_keras.memory import keep_freed_memory
-
-    keep_freed_memory()
+    load_libraries()
     import jax
 
     peak = matmul_peak()
-    model = train.make_gpt_j()
-    model.compile(train.adam())
-    data = train.full_batch()
+    model = make_gpt_j(SIZES[FLAGS.size])
+    model.compile(adam())
+    data = full_batch(train.full_rows())
     model.train_on_batch(*data)  # makes the optimizer's variables
     state = tuple(
         [jax.numpy.copy(v.value) for v in variables]
@@ -96,7 +98,7 @@ def main(argv):
         found = operation_seconds(directory)
     flops = step.cost_analysis()["flops"]
     print(
-        f"--size={FLAGS.size} --row_length={FLAGS.row_length} "
+        f"--size={FLAGS.size} --sequence_length={train.sequence_length()} "
         f"--batch_size={FLAGS.batch_size} (peak {peak / 1e9:.0f} GFLOP/s): "
         f"{1e3 * seconds:.0f} ms/step, {flops / 1e9:.1f} GFLOP, "
         f"{1e3 * flops / peak:.0f} ms at the peak"

@@ -1,273 +1,138 @@
 """Training speed: our GPT-J against transformers and a stock KerasHub model.
 
-    python -m benchmarks.train --size=small --row_length=256
+    python -m benchmarks.train --size=small --sequence_length=256
 
-Steps of 8 full rows in float32 with Adam, gradients clipped to the norm 1, each
-peer in a process of its own:
-    star_keras        `fit` of GPTJCausalLM, with `keep_freed_memory` as in our
-                      scripts
-    checkpointing     the same with gradient checkpointing
-    keras_hub         `fit` of KerasHub's GPTNeoXCausalLM (the nearest of its
-                      models: parallel blocks, rotary positions, untied head), the
-                      same sizes
-    transformers      GPTJForCausalLM and AdamW in PyTorch
+Steps of 8 full rows in float32 with Adam, gradients clipped to the norm 1. Each
+peer has a process of its own:
+    star_keras     `fit` of `GPTJCausalLM`, with `keep_freed_memory` as in
+                   `experiments`
+    checkpointing  the same with gradient checkpointing
+    keras_hub      `fit` of KerasHub's `GPTNeoXCausalLM` of the same size
+    transformers   `GPTJForCausalLM` and AdamW in PyTorch
 
-With `--rationales` the rows hold examples of the lengths of GSM8K's training
-problems (deciles of question and answer, at 4 characters a token: 33 to 425
-tokens), and only tokens of examples count:
-    packed            several examples a row
-    padded            an example a row, all as long as the longest
+With `--rationales` the rows hold examples of the lengths of GSM8K's training problems
+(33 to 425 tokens), and only tokens of examples count:
+    packed         several examples a row
+    padded         one example a row; rows as long as the longest example
 
-`of peak` is the share that the FLOPs of the matrix products (three times the
-forward pass's) have of the machine's float32 matrix product of 2048; memory is
-the growth of the resident set at its peak over what it was with the model made
-(Linux only).
+Columns:
+    tokens/s   tokens of the training steps, without padding
+    ours is    speed of the first row against this one
+    of peak    FLOPs of the matrix products (three times those of a forward pass)
+               against the peak, a float32 matrix product of 2048
+    compile s  extra time of the first call
+    MiB        peak growth of the resident set after the model is made (Linux only)
 """
 
+import itertools
 import json
-import subprocess
-import sys
 import time
 
-import numpy as np
 from absl import app, flags
 
-from benchmarks.machine import (
-    forward_flops,
-    matmul_peak,
-    memory_mib,
-    reset_peak,
-)
+from benchmarks import training_rows
+from benchmarks.comparison import choose, measure_alone
+from benchmarks.libraries import load_libraries
+from benchmarks.machine import matmul_peak, memory_mib, reset_peak
+from benchmarks.models import SIZES, adam, make_gpt_j
 
-SIZES = {  # layers, width, heads, vocabulary
-    "tiny": (1, 64, 2, 512),
-    "small": (4, 256, 4, 512),
-    "base": (12, 768, 12, 50400),
-    "arithmetic": (3, 128, 4, 289),  # of the default run
-}
-ROWS = ("star_keras", "checkpointing", "keras_hub", "transformers")
+PEERS = ("star_keras", "checkpointing", "keras_hub", "transformers")
 RATIONALES = ("packed", "padded")
-# Deciles of the lengths of GSM8K's training problems, in characters.
-GSM8K = (134, 303, 354, 401, 446, 494, 547, 611, 690, 817, 1699)
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("size", "small", list(SIZES), "Size of the model.")
-flags.DEFINE_integer("row_length", 256, "Tokens a row; with --rationales 512.")
+flags.DEFINE_integer(
+    "sequence_length", None, "Tokens a row. Default: 256, with --rationales 512."
+)
 flags.DEFINE_integer("batch_size", 8, "Rows a step.")
-flags.DEFINE_integer("steps", 20, "Timed steps; as many come before.")
-flags.DEFINE_integer("repeats", 3, "Times that they are timed; the best counts.")
+flags.DEFINE_integer("steps", 20, "Steps of a measurement.")
+flags.DEFINE_integer("repeats", 3, "Measurements after a first call; the best counts.")
 flags.DEFINE_bool("rationales", False, "Rows of examples instead of full rows.")
-flags.DEFINE_list("peers", None, "Which to compare. Default: all.")
-flags.DEFINE_enum("peer", None, ROWS + RATIONALES, "Run this one alone, print JSON.")
+flags.DEFINE_list("peers", None, "Rows of the table. Default: all that are installed.")
+flags.DEFINE_enum(
+    "peer", None, PEERS + RATIONALES, "Measure this row alone, and print JSON."
+)
+
+
+def sequence_length():
+    if FLAGS.sequence_length is not None:
+        return FLAGS.sequence_length
+    return 512 if FLAGS.rationales or FLAGS.peer in RATIONALES else 256
 
 
 def full_rows():
-    vocabulary = SIZES[FLAGS.size][-1]
-    rng = np.random.default_rng(0)
-    shape = (FLAGS.batch_size, FLAGS.row_length)
-    return rng.integers(1, vocabulary, shape, "int32")
+    vocabulary_size = SIZES[FLAGS.size].vocabulary_size
+    return training_rows.full_rows(vocabulary_size, FLAGS.batch_size, sequence_length())
 
 
-def full_batch():
-    """A batch of full rows, as `make_row` has them."""
-    tokens = full_rows()
-    shape = tokens.shape
-    x = {
-        "token_ids": tokens,
-        "padding_mask": np.ones(shape, "int32"),
-        "segment_ids": np.ones(shape, "int32"),
-        "positions": np.broadcast_to(np.arange(shape[1], dtype="int32"), shape),
-    }
-    return x, np.roll(tokens, -1, 1), np.ones(shape, "float32")
-
-
-def make_gpt_j():
-    from star_keras.models import GPTJBackbone, GPTJCausalLM
-
-    layers, width, heads, vocabulary = SIZES[FLAGS.size]
-    model = GPTJCausalLM(
-        GPTJBackbone(
-            vocabulary_size=vocabulary,
-            num_layers=layers,
-            num_heads=heads,
-            hidden_dim=width,
-            intermediate_dim=4 * width,
-            rotary_dim=width // heads // 2,
-        )
-    )
-    return model
-
-
-def adam():
-    import keras
-
-    return keras.optimizers.Adam(1e-4, global_clipnorm=1.0)
-
-
-def fit_steps(model, batches, row_length):
+def fit_steps(model, batches, length):
     """A function that makes `steps` steps of `fit`."""
-    import star_keras  # noqa: F401  isort: skip  (selects the backend)
-    from star_keras.packing import training_dataset
+    from star_keras.training import training_dataset
 
     dataset = training_dataset(
-        batches, batch_size=FLAGS.batch_size, row_length=row_length
+        batches, batch_size=FLAGS.batch_size, sequence_length=length
     )
     return lambda: model.fit(
         dataset, steps_per_epoch=FLAGS.steps, verbose=0, shuffle=False
     )
 
 
-def repeat(batch):
-    def batches():
-        while True:
-            yield batch
-
-    return batches
-
-
-def star_keras(checkpointing=False):
-    model = make_gpt_j()
+def train_on_full_rows(checkpointing):
+    model = make_gpt_j(SIZES[FLAGS.size])
     model.backbone.gradient_checkpointing = checkpointing
     model.compile(adam())
-    step = fit_steps(model, repeat(full_batch()), FLAGS.row_length)
-    return step, FLAGS.batch_size * FLAGS.row_length
-
-
-def checkpointing():
-    return star_keras(checkpointing=True)
-
-
-def keras_hub():
-    import star_keras  # noqa: F401  isort: skip
-    import keras
-    import tensorflow as tf
-    from keras_hub.models import GPTNeoXBackbone, GPTNeoXCausalLM
-
-    layers, width, heads, vocabulary = SIZES[FLAGS.size]
-    model = GPTNeoXCausalLM(
-        GPTNeoXBackbone(
-            vocabulary_size=vocabulary,
-            num_layers=layers,
-            num_heads=heads,
-            hidden_dim=width,
-            intermediate_dim=4 * width,
-            max_sequence_length=2048,
-        )
-    )
-    model.compile(
-        adam(),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        weighted_metrics=[],
-    )
     tokens = full_rows()
-    x = {"token_ids": tokens, "padding_mask": np.ones(tokens.shape, "int32")}
-    y = np.roll(tokens, -1, 1)
-    # As fast as arrays, of which KerasHub makes a dataset, without the autotuning
-    # that now and then lets the end of `fit` wait for seconds (`training_dataset`).
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    dataset = tf.data.Dataset.from_tensors((x, y)).repeat(FLAGS.steps)
-    dataset = dataset.prefetch(2).with_options(options)
-
-    return lambda: model.fit(dataset, verbose=0, shuffle=False), tokens.size
+    batch = training_rows.full_batch(tokens)
+    step = fit_steps(model, lambda: itertools.repeat(batch), tokens.shape[1])
+    return step, tokens.size
 
 
-def transformers():
-    import torch
-    import transformers
+def train_on_rationales(packed):
+    from star_keras.training import training_batches
 
-    layers, width, heads, vocabulary = SIZES[FLAGS.size]
-    model = transformers.GPTJForCausalLM(
-        transformers.GPTJConfig(
-            vocab_size=vocabulary,
-            n_positions=2048,
-            n_embd=width,
-            n_layer=layers,
-            n_head=heads,
-            rotary_dim=width // heads // 2,
-            resid_pdrop=0.0,
-            embd_pdrop=0.0,
-            attn_pdrop=0.0,
-            bos_token_id=0,
-            eos_token_id=0,
-            tie_word_embeddings=False,
-            use_cache=False,
-        )
-    ).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.0)
-    tokens = torch.tensor(full_rows(), dtype=torch.long)
+    size = SIZES[FLAGS.size]
+    examples = training_rows.gsm8k_like_examples(size.vocabulary_size)
+    length = sequence_length() if packed else max(map(len, examples))
 
-    def step():
-        for _ in range(FLAGS.steps):
-            model(input_ids=tokens, labels=tokens).loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-
-    return step, tokens.numel()
-
-
-def examples():
-    from star_keras.packing import TrainingExample
-
-    rng = np.random.default_rng(0)
-    vocabulary = SIZES[FLAGS.size][-1]
-    lengths = np.interp(rng.random(1000), np.linspace(0, 1, len(GSM8K)), GSM8K) // 4
-    found = []
-    for length in lengths.astype(int):
-        ids = rng.integers(1, vocabulary, length + 1, "int32")
-        # As in GSM8K, somewhat less than half is the question.
-        cut = length * 2 // 5
-        found.append(TrainingExample(prompt_ids=ids[:cut], response_ids=ids[cut:]))
-    return found
-
-
-def packed(row_length=512, several=True):
-    from star_keras.packing import make_row, stack_rows, training_batches
-
-    all_examples = examples()
-    model = make_gpt_j()
-    model.compile(adam())
-    if several:
-
-        def batches():
+    def batches():
+        if packed:
             return training_batches(
-                all_examples,
+                examples,
                 batch_size=FLAGS.batch_size,
-                row_length=row_length,
+                sequence_length=length,
                 pad_id=0,
                 seed=(0,),
             )
+        return training_rows.padded_batches(examples, FLAGS.batch_size, length)
 
-    else:
-
-        def batches():
-            for start in range(0, len(all_examples), FLAGS.batch_size):
-                yield stack_rows(
-                    [
-                        make_row([example], row_length, 0)
-                        for example in all_examples[start:][: FLAGS.batch_size]
-                    ]
-                )
-
-    real = [
+    model = make_gpt_j(size)
+    model.compile(adam())
+    tokens = [
         int(x["padding_mask"].sum())
-        for (x, _, _), _ in zip(batches(), range(FLAGS.steps), strict=False)
+        for x, _, _ in itertools.islice(batches(), FLAGS.steps)
     ]
-    return fit_steps(model, batches, row_length), sum(real) / len(real)
+    return fit_steps(model, batches, length), sum(tokens) / len(tokens)
 
 
-def padded():
-    longest = max(map(len, examples()))
-    return packed(row_length=longest, several=False)
+def make_step(name):
+    """A function that makes `steps` training steps, and the tokens of one step."""
+    if name == "transformers":
+        from benchmarks.peers.transformers import make_trainer
+    elif name == "keras_hub":
+        load_libraries(keep_memory=False)
+        from benchmarks.peers.keras_hub import make_trainer
+    else:
+        load_libraries()
+        if name in RATIONALES:
+            return train_on_rationales(packed=name == "packed")
+        return train_on_full_rows(checkpointing=name == "checkpointing")
+    tokens = full_rows()
+    return make_trainer(SIZES[FLAGS.size], tokens, FLAGS.steps), tokens.size
 
 
-def measure(peer):
-    from star_keras.memory import keep_freed_memory
-
-    if peer not in ("keras_hub", "transformers"):
-        keep_freed_memory()
-    step, tokens = globals()[peer]()
+def measure(name):
+    """Measurements of one row, as JSON."""
+    step, tokens = make_step(name)
     before = memory_mib("VmRSS")
     seconds = []
     for _ in range(1 + FLAGS.repeats):
@@ -288,18 +153,20 @@ def main(argv):
     if FLAGS.peer:
         print(json.dumps(measure(FLAGS.peer)))
         return
-    names = ["size", "row_length", "batch_size", "steps", "repeats"]
-    arguments = [f"--{name}={getattr(FLAGS, name)}" for name in names]
-    peers = FLAGS.peers or (RATIONALES if FLAGS.rationales else ROWS)
-    layers, width, _, vocabulary = SIZES[FLAGS.size]
-    length = FLAGS.row_length
-    flops_a_token = (
-        3
-        * forward_flops(
-            layers, width, length, length * (length + 1) / 2, length, vocabulary
-        )
-        / length
+    peers = choose(RATIONALES if FLAGS.rationales else PEERS, FLAGS.peers)
+    length = sequence_length()
+    settings = {
+        "size": FLAGS.size,
+        "sequence_length": length,
+        "batch_size": FLAGS.batch_size,
+        "steps": FLAGS.steps,
+        "repeats": FLAGS.repeats,
+    }
+    arguments = [f"--{name}={value}" for name, value in settings.items()]
+    row_flops = SIZES[FLAGS.size].forward_flops(
+        length, attended=length * (length + 1) / 2, head_tokens=length
     )
+    flops_a_token = 3 * row_flops / length
     peak = matmul_peak()
     print(" ".join(arguments), f"(peak {peak / 1e9:.0f} GFLOP/s)", flush=True)
     print(
@@ -308,13 +175,7 @@ def main(argv):
     )
     first = None
     for peer in peers:
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.train", *arguments, f"--peer={peer}"],
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-        )
-        found = json.loads(done.stdout.splitlines()[-1])
+        found = measure_alone("benchmarks.train", arguments, peer)
         speed = found["tokens_per_second"]
         first = first or speed
         share = f"{speed * flops_a_token / peak:8.0%}"

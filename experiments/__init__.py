@@ -2,10 +2,10 @@
 
 import os
 
-# TensorFlow, which only feeds data, tells of GPUs that it does not need.
+# TensorFlow only feeds data here: its log lines are of no use.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from star_keras.memory import keep_freed_memory  # (before keras: selects its backend)
+from star_keras.utils.memory import keep_freed_memory
 
 # Before the imports that start threads.
 keep_freed_memory()

@@ -1,162 +1,173 @@
-"""Flags and parts that the scripts share: task, model, sampler."""
+"""What the scripts share: settings of task, model and processes, and loading.
 
+Keras and JAX are imported where they are used, so that flags are checked and the
+first words appear at once.
+"""
+
+import dataclasses
+import inspect
 import os
-from pathlib import Path
 
-import jax
-import keras
-from absl import app, flags, logging
-from etils import epath
-
-from star_keras import distribution, tasks
-from star_keras.models import load_causal_lm
-from star_keras.sampling import get_sampler
-
-PRESETS_DIR = Path(__file__).parent / "presets"
-
-FLAGS = flags.FLAGS
-
-flags.DEFINE_integer("seed", 0, "Seed of draws, orders and samples.")
-
-# === Task ===
-flags.DEFINE_string("task", "arithmetic", f"One of {', '.join(sorted(tasks.TASKS))}.")
-flags.DEFINE_string(
-    "data_dir", None, "commonsense_qa, gsm8k: directory of the official files."
-)
-flags.DEFINE_string("train_path", None, "JSON lines to train on. Not for arithmetic.")
-flags.DEFINE_string("eval_path", None, "JSON lines held out. Not for arithmetic.")
-flags.DEFINE_string("prompts_file", None, "JSON lines of worked examples to show.")
-flags.DEFINE_integer(
-    "validation_problems", 500, "gsm8k: training problems held out as `eval`."
-)
-flags.DEFINE_list("digits", ["1", "2", "3", "4", "5"], "arithmetic: lengths.")
-flags.DEFINE_integer("train_problems", 10_000, "arithmetic: problems a length.")
-flags.DEFINE_integer("eval_problems", 200, "arithmetic: held-out problems a length.")
-flags.DEFINE_integer("examples_per_length", 2, "arithmetic: in the few-shot prompt.")
-
-# === Model ===
-flags.DEFINE_string(
-    "preset", "arithmetic_base", "Base model: a name in experiments/presets, or a path."
-)
-flags.DEFINE_string("dtype", "float32", "E.g. float32, bfloat16, mixed_bfloat16.")
-flags.DEFINE_string("mesh", None, 'E.g. "batch:2,model:4". Default: one device.')
-flags.DEFINE_bool(
-    "zero", False, "With --mesh: split weights and moments over its batch axis too."
-)
-
-flags.DEFINE_string(
-    "compilation_cache_dir",
-    os.environ.get("JAX_COMPILATION_CACHE_DIR", "~/.cache/star_keras/xla"),
-    "Compiled programs are kept here from run to run. Empty: nowhere.",
-)
-
-# === Processes, for a mesh over several hosts ===
-flags.DEFINE_bool("distributed", False, "Find the others, as on a TPU pod.")
-flags.DEFINE_string("coordinator", None, "host:port of process 0.")
-flags.DEFINE_integer("num_processes", None, "All of them.")
-flags.DEFINE_integer("process_id", None, "Number of this one, from 0.")
-flags.DEFINE_integer(
-    "process_timeout", 60, "Seconds of silence after which a process is given up."
-)
-
-# === Sampling ===
-flags.DEFINE_string(
-    "sampler",
-    "auto",
-    "auto, continuous (GPT-J), batch, or package.module:name of your own.",
-)
-flags.DEFINE_integer("max_new_tokens", 256, "Longest completion, in tokens.")
-flags.DEFINE_integer("sample_batch_size", 64, "Completions sampled together.")
-flags.DEFINE_float("temperature", 0.0, "0 is greedy.")
-flags.DEFINE_integer("top_k", None, "Sample among the k likeliest tokens.")
-flags.DEFINE_float("top_p", None, "Sample among the likeliest with this probability.")
+from star_keras import tasks
+from star_keras.utils.errors import invalid
+from star_keras.utils.quiet import without_log_noise
+from star_keras.utils.settings import Settings, setting
 
 
-def make_task():
-    """The task of the flags."""
-    if FLAGS.task == "jsonl" and not (FLAGS.train_path and FLAGS.eval_path):
-        raise app.UsageError("--task=jsonl needs --train_path and --eval_path.")
-    files = {"train_path": FLAGS.train_path, "eval_path": FLAGS.eval_path}
-    arguments = {
-        "arithmetic": {
-            "digits": [int(n) for n in FLAGS.digits],
-            "train_problems": FLAGS.train_problems,
-            "eval_problems": FLAGS.eval_problems,
-            "examples_per_length": FLAGS.examples_per_length,
-        },
-        "commonsense_qa": {"data_dir": FLAGS.data_dir, **files},
-        "gsm8k": {
-            "data_dir": FLAGS.data_dir,
-            "validation_problems": FLAGS.validation_problems,
-            **files,
-        },
-        "jsonl": files,
-    }
-    return tasks.get(
-        FLAGS.task, prompts_file=FLAGS.prompts_file, **arguments.get(FLAGS.task, {})
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TaskSettings(Settings):
+    """The task and its problems."""
+
+    task: str = setting("arithmetic", "The task.", choices=tuple(sorted(tasks.TASKS)))
+    data_dir: str | None = setting(
+        None,
+        "commonsense_qa, gsm8k: directory of the official files. Default: they are "
+        "downloaded.",
+    )
+    train_path: str | None = setting(
+        None, "JSON lines to train on. Not for arithmetic."
+    )
+    eval_path: str | None = setting(None, "JSON lines held out. Not for arithmetic.")
+    prompts_file: str | None = setting(
+        None, "JSON lines of worked examples in place of the task's own."
+    )
+    validation_problems: int = setting(
+        500, "gsm8k: training problems held out as the split `eval`.", at_least=0
+    )
+    digits: tuple[str, ...] = setting(
+        ("1", "2", "3", "4", "5"), "arithmetic: numbers of digits."
+    )
+    train_problems: int = setting(
+        10_000, "arithmetic: training problems a length.", at_least=1
+    )
+    eval_problems: int = setting(
+        200, "arithmetic: held-out problems a length.", at_least=1
+    )
+    examples_per_length: int = setting(
+        2, "arithmetic: worked examples a length.", at_least=0
     )
 
+    def check(self):
+        used = {"task", "prompts_file", *self._parameters()}
+        for name, value in dataclasses.asdict(self).items():
+            default = getattr(type(self), name)
+            if name not in used and value != default:
+                raise invalid(name, f"{default!r} with task={self.task!r}", value)
+        if self.task == "jsonl" and not (self.train_path and self.eval_path):
+            raise ValueError("--task=jsonl needs --train_path and --eval_path.")
+        if not all(length.isdecimal() for length in self.digits):
+            raise invalid("digits", "numbers like 1,2,3", ",".join(self.digits))
 
-def load_model():
-    """The causal LM of `--preset`, in `--dtype`, over `--mesh`.
+    def _parameters(self):
+        names = inspect.signature(tasks.TASKS[self.task]).parameters
+        return [name for name in names if hasattr(type(self), name)]
 
-    Joins the other processes first, if the flags ask for it.
-    """
-    if not FLAGS["verbosity"].present:
+    def make(self) -> tasks.Task:
+        """The task.
+
+        Raises:
+            ValueError: see `star_keras.tasks.get`.
+            FileNotFoundError: if a file is missing.
+        """
+        arguments = {name: getattr(self, name) for name in self._parameters()}
+        if "digits" in arguments:
+            arguments["digits"] = [int(length) for length in self.digits]
+        return tasks.get(self.task, prompts_file=self.prompts_file, **arguments)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelSettings(Settings):
+    """The base model, and the devices it is on."""
+
+    preset: str = setting(
+        "arithmetic_base",
+        "Base model: the name of a preset that comes with star-keras or KerasHub, a "
+        "directory, or a handle like hf://EleutherAI/gpt-j-6b.",
+    )
+    dtype: str = setting("float32", "E.g. float32, bfloat16 or mixed_bfloat16.")
+    mesh: str | None = setting(None, 'E.g. "batch:2,model:4". Default: one device.')
+    zero: bool = setting(
+        False, "With --mesh: split weights and moments over its batch axis too."
+    )
+    compilation_cache_dir: str = setting(
+        os.environ.get("JAX_COMPILATION_CACHE_DIR", "~/.cache/star_keras/xla"),
+        "Compiled programs are kept here from run to run. Empty: nowhere.",
+    )
+
+    def check(self):
+        if self.zero and not self.mesh:
+            raise ValueError("--zero needs a --mesh.")
+
+    def load(self):
+        """The causal LM, not compiled, laid out over the mesh.
+
+        Raises:
+            ValueError: if there is no such preset, dtype or mesh.
+        """
+        import jax
+        import keras
+        from etils import epath
+
+        from star_keras import distribution
+        from star_keras.models import load_causal_lm
+
+        if self.compilation_cache_dir:
+            path = epath.Path(self.compilation_cache_dir).expanduser()
+            jax.config.update("jax_compilation_cache_dir", str(path))
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+        if self.mesh:
+            keras.distribution.set_distribution(
+                distribution.model_parallel(self.mesh, zero=self.zero)
+            )
+        model = load_causal_lm(self.preset, dtype=self.dtype)
+        if self.mesh:
+            keras.distribution.distribution().check_layouts()
+        return model
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProcessSettings(Settings):
+    """The processes of a run over several hosts."""
+
+    distributed: bool = setting(
+        False, "Find the other processes, as on a TPU pod or under Slurm."
+    )
+    coordinator: str | None = setting(None, "host:port of process 0.")
+    num_processes: int | None = setting(None, "Number of processes.", at_least=1)
+    process_id: int | None = setting(
+        None, "Number of this process, from 0.", at_least=0
+    )
+    process_timeout: int = setting(
+        60, "Seconds of silence after which a process is given up.", at_least=1
+    )
+
+    def join(self):
+        """Join the other processes, if the settings or the environment name any.
+
+        Raises:
+            ValueError, RuntimeError: see `star_keras.distribution.initialize`.
+        """
+        given = (self.coordinator, self.num_processes, self.process_id)
+        given += (os.environ.get("KERAS_DISTRIBUTION_JOB_ADDRESSES"),)
+        if self.distributed or any(value is not None for value in given):
+            from star_keras import distribution
+
+            distribution.initialize(
+                self.coordinator,
+                self.num_processes,
+                self.process_id,
+                timeout_seconds=self.process_timeout,
+            )
+
+
+def load_libraries():
+    """Import Keras, JAX and TensorFlow, without the log lines of their start."""
+    with without_log_noise():
+        import keras  # noqa: F401
+        import keras_hub  # noqa: F401
+        import tensorflow  # noqa: F401
+        from absl import flags, logging
+
+    if not flags.FLAGS["verbosity"].present:
         # What libraries tell of their inner life is for --verbosity=0.
         logging.set_verbosity(logging.WARNING)
-    if FLAGS.compilation_cache_dir:
-        path = epath.Path(FLAGS.compilation_cache_dir).expanduser()
-        jax.config.update("jax_compilation_cache_dir", str(path))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-    given = (FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
-    given += (os.environ.get("KERAS_DISTRIBUTION_JOB_ADDRESSES"),)
-    if FLAGS.distributed or any(value is not None for value in given):
-        distribution.initialize(
-            FLAGS.coordinator,
-            FLAGS.num_processes,
-            FLAGS.process_id,
-            timeout_seconds=FLAGS.process_timeout,
-        )
-    if FLAGS.zero and not FLAGS.mesh:
-        raise app.UsageError("--zero needs a --mesh.")
-    if FLAGS.mesh:
-        keras.distribution.set_distribution(
-            distribution.model_parallel(FLAGS.mesh, zero=FLAGS.zero)
-        )
-    model = load_causal_lm(preset_source(), dtype=FLAGS.dtype)
-    if FLAGS.mesh:
-        keras.distribution.distribution().check_layouts()
-    return model
-
-
-def preset_source():
-    """`--preset` as `load_causal_lm` takes it."""
-    preset = FLAGS.preset
-    path = PRESETS_DIR / preset if (PRESETS_DIR / preset).is_dir() else Path(preset)
-    if not (path / "config.json").is_file() and "://" not in preset:
-        names = sorted(p.name for p in PRESETS_DIR.iterdir() if p.is_dir())
-        raise ValueError(
-            f"There is no preset {preset!r}. Expected one of {names}, the path of "
-            "a preset or Hugging Face directory, or a handle like hf://... ."
-        )
-    return str(path) if path.is_dir() else preset
-
-
-def make_sampler(model, *, greedy=False):
-    """The sampler of the flags; with `greedy` without their temperature."""
-    choices = {}
-    if not greedy:
-        choices = {
-            "temperature": FLAGS.temperature,
-            "top_k": FLAGS.top_k,
-            "top_p": FLAGS.top_p,
-        }
-    return get_sampler(
-        model,
-        FLAGS.sampler,
-        max_new_tokens=FLAGS.max_new_tokens,
-        batch_size=FLAGS.sample_batch_size,
-        seed=FLAGS.seed,
-        **choices,
-    )

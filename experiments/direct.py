@@ -1,12 +1,12 @@
 """The baseline of fine-tuning on answers alone, without rationales.
 
-    python -m experiments.direct --task=gsm8k --run_dir=runs/direct \
+    python -m experiments.direct --task=gsm8k --run_dir=runs/direct \\
         --preset=hf://EleutherAI/gpt-j-6b --start_steps=2000
 
-One iteration of the outer loop in which nothing is sampled to train on: the
-base model is fine-tuned for `--start_steps` steps on questions and answers, and
+One iteration of the outer loop whose rationales are the known answers: the base
+model is fine-tuned for `--start_steps` steps on questions and answers, and
 evaluated without worked examples. All other flags are those of
-experiments.star.
+`experiments.star`.
 """
 
 from absl import app, flags
@@ -18,7 +18,7 @@ FLAGS = flags.FLAGS
 
 def main(argv):
     FLAGS.direct = True
-    FLAGS.no_prompt = True
+    FLAGS.few_shot = False
     FLAGS.iterations = 1
     star.main(argv)
 

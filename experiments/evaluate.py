@@ -1,103 +1,127 @@
 """Evaluate a preset on a split of a task.
 
-    python -m experiments.evaluate --preset=runs/cpu/preset --output=runs/eval \
-        --no_prompt --max_new_tokens=112
+    python -m experiments.evaluate --preset=runs/cpu/preset --output=runs/eval \\
+        --nofew_shot --max_new_tokens=112
 
-Greedy exact match with its 95% interval, by class of problem too. With
+Greedy exact match with its 95% interval, by problem class too. With
 `--num_samples=8 --temperature=0.7` also pass@1 to pass@8 and maj@8.
 """
 
 import dataclasses
-import json
 
-import keras
-from absl import app, flags
-from etils import epath
+from absl import app
 
-from experiments.common import load_model, make_sampler, make_task
-from star_keras import files, prompts
-from star_keras.distribution import processes
-from star_keras.evaluation import evaluate
-from star_keras.json_lines import write_json_lines
-
-FLAGS = flags.FLAGS
-flags.DEFINE_string("output", None, "Directory of the figures and completions.")
-flags.DEFINE_string("split", "eval", "Split of the task.")
-flags.DEFINE_integer("num_problems", None, "Its first so many. Default: all.")
-flags.DEFINE_integer("num_samples", 1, "Completions a problem.", lower_bound=1)
-flags.DEFINE_bool("no_prompt", False, "Without worked examples.")
-flags.DEFINE_bool("direct", False, "Worked examples without their rationales.")
+from experiments.command_line import define_flags, from_flags, say_hello
+from experiments.common import (
+    ModelSettings,
+    ProcessSettings,
+    TaskSettings,
+    load_libraries,
+)
+from star_keras.config import SAMPLER_SETTINGS, RunConfig, SamplingConfig
+from star_keras.utils.errors import invalid
+from star_keras.utils.settings import Settings, setting
 
 
-def check_flags(argv, task):
-    """Raise for flags that do not go together."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
-    if FLAGS.output is None:
-        raise app.UsageError("--output is needed: a directory for the results.")
-    if FLAGS.split not in task.splits:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateSettings(Settings):
+    """What is evaluated, and where the result goes."""
+
+    output: str | None = setting(None, "Directory of metrics and completions. Needed.")
+    split: str = setting("eval", "Split of the task.")
+    num_problems: int | None = setting(
+        None, "Evaluate on the first problems of the split. Default: all.", at_least=1
+    )
+    num_samples: int = setting(
+        1, "Completions a problem. More than one needs a --temperature.", at_least=1
+    )
+
+    def check(self):
+        if self.output is None:
+            raise ValueError("--output is needed: a directory for the results.")
+
+
+SETTINGS = (
+    EvaluateSettings,
+    TaskSettings,
+    ModelSettings,
+    ProcessSettings,
+    SamplingConfig,
+    RunConfig,
+)
+define_flags(*SETTINGS[:-2])
+define_flags(SamplingConfig, only=(*SAMPLER_SETTINGS, "few_shot", "direct"))
+define_flags(RunConfig, only=("seed",))
+
+
+def checked_settings(argv):
+    """The settings of the flags, and the task in place of its settings."""
+    settings = from_flags(argv, *SETTINGS)
+    script, task_settings, *_, sampling, _ = settings
+    task = task_settings.make()
+    if script.split not in task.splits:
         raise app.UsageError(
-            f"--split={FLAGS.split} is not a split of {task.name}. Expected one of "
+            f"--split={script.split} is not a split of {task.name}. Expected one of "
             f"{list(task.splits)}."
         )
-    if FLAGS.num_samples > 1 and not FLAGS.temperature:
+    if script.num_samples > 1 and not sampling.temperature:
         raise app.UsageError(
-            f"--num_samples={FLAGS.num_samples} needs a --temperature above 0: "
-            "greedy samples are all the same."
+            str(
+                invalid(
+                    "num_samples",
+                    "1 without a --temperature, since greedy samples are all the same",
+                    script.num_samples,
+                )
+            )
         )
+    settings[1] = task
+    return settings
 
 
-def write_evaluation(task, sampler, output, *, split, prefix="", iteration=0):
-    """Evaluate, and write `figures.json` and `completions.jsonl`.
+def load_sampler(model, process, sampling, seed):
+    """The sampler of the flags, of the preset of the flags."""
+    import keras
+
+    from star_keras.sampling import configured_sampler
+
+    process.join()
+    keras.utils.set_random_seed(seed)
+    return configured_sampler(model.load(), sampling, seed=seed)
+
+
+def write_evaluation(script, prompts, sampler, output):
+    """Evaluate, write `metrics.json` and `completions.jsonl`, and print.
 
     Args:
-        task: The task.
+        script: The `EvaluateSettings`.
+        prompts: A `PromptBuilder`.
         sampler: Samples the completions.
         output: Directory, made if needed.
-        split: Split of the task.
-        prefix: The few-shot prompt.
-        iteration: The outer-loop iteration that the model is of.
-
-    Returns:
-        The figures, see `star_keras.evaluation.summarize`.
     """
-    problems = task.problems(split)[: FLAGS.num_problems]
-    figures, completions = evaluate(
-        task,
-        problems,
-        sampler,
-        prefix=prefix,
-        iteration=iteration,
-        num_samples=FLAGS.num_samples,
+    from star_keras.distribution import processes
+    from star_keras.outer_loop.evaluation import evaluate, save_evaluation
+
+    problems = prompts.task.problems(script.split)[: script.num_problems]
+    metrics, samples = evaluate(
+        prompts, problems, sampler, num_samples=script.num_samples
     )
-    output = epath.Path(output)
-    if not processes.is_writer():
-        return figures
-    output.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(figures, indent=2)
-    files.write(output / "figures.json", (text + "\n").encode("utf-8"))
-    write_json_lines(output / "completions.jsonl", map(dataclasses.asdict, completions))
-    for name, value in figures.items():
-        print(
-            f"{name:24} {value:.4f}"
-            if isinstance(value, float)
-            else f"{name:24} {value}"
-        )
-    print(f"Figures and completions are in {output}.")
-    return figures
+    save_evaluation(output, metrics, samples)
+    if processes.is_writer():
+        for name, value in metrics.items():
+            text = f"{value:.4f}" if isinstance(value, float) else value
+            print(f"{name:24} {text}")
+        print(f"Metrics and completions are in {output}.")
 
 
 def main(argv):
-    task = make_task()
-    check_flags(argv, task)
-    keras.utils.set_random_seed(FLAGS.seed)
-    model = load_model()
-    prefix = ""
-    if not FLAGS.no_prompt:
-        prefix = prompts.few_shot_prompt(task, direct=FLAGS.direct)
-    write_evaluation(
-        task, make_sampler(model), FLAGS.output, split=FLAGS.split, prefix=prefix
-    )
+    script, task, model, process, sampling, run = checked_settings(argv)
+    say_hello(f"evaluation of {model.preset} on {task.name}, split {script.split}")
+    load_libraries()
+    from star_keras.outer_loop.prompts import PromptBuilder
+
+    sampler = load_sampler(model, process, sampling, run.seed)
+    prompts = PromptBuilder(task, few_shot=sampling.few_shot, direct=sampling.direct)
+    write_evaluation(script, prompts, sampler, script.output)
 
 
 if __name__ == "__main__":

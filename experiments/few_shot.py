@@ -1,42 +1,37 @@
 """The few-shot baselines: direct answers, and chain of thought.
 
-    python -m experiments.few_shot --task=commonsense_qa --output=runs/few_shot \
+    python -m experiments.few_shot --task=commonsense_qa --output=runs/few_shot \\
         --preset=hf://EleutherAI/gpt-j-6b --dtype=bfloat16
 
-The same questions twice, behind worked examples without their rationales
-(`direct`) and with them (`chain_of_thought`). Nothing is trained.
+The same questions twice: once after worked examples without their rationales
+(`direct`), once after worked examples with them (`chain_of_thought`). Nothing is
+trained. Flags are those of `experiments.evaluate`.
 """
 
-import keras
-from absl import app, flags
+from absl import app
 from etils import epath
 
-from experiments.common import load_model, make_sampler, make_task
-from experiments.evaluate import check_flags, write_evaluation
-from star_keras import prompts
-
-FLAGS = flags.FLAGS
+from experiments.command_line import say_hello
+from experiments.common import load_libraries
+from experiments.evaluate import checked_settings, load_sampler, write_evaluation
 
 
 def main(argv):
-    task = make_task()
-    check_flags(argv, task)
-    if FLAGS.no_prompt or FLAGS.direct:
+    script, task, model, process, sampling, run = checked_settings(argv)
+    if sampling.direct or not sampling.few_shot:
         raise app.UsageError(
-            "--no_prompt and --direct are for experiments.evaluate: this script "
-            "shows worked examples, direct and with rationales."
+            "--nofew_shot and --direct are for experiments.evaluate: this script "
+            "shows worked examples without rationales and with them."
         )
-    keras.utils.set_random_seed(FLAGS.seed)
-    sampler = make_sampler(load_model())
+    say_hello(f"few-shot baselines of {model.preset} on {task.name}")
+    load_libraries()
+    from star_keras.outer_loop.prompts import PromptBuilder
+
+    sampler = load_sampler(model, process, sampling, run.seed)
     for name, direct in (("direct", True), ("chain_of_thought", False)):
         print(f"=== {name} ===")
-        write_evaluation(
-            task,
-            sampler,
-            epath.Path(FLAGS.output) / name,
-            split=FLAGS.split,
-            prefix=prompts.few_shot_prompt(task, direct=direct),
-        )
+        prompts = PromptBuilder(task, direct=direct)
+        write_evaluation(script, prompts, sampler, epath.Path(script.output) / name)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Plan a run on TPUs that are not there: does it fit, and how fast may it be?
 
-    python -m experiments.plan --preset=gpt_j_6b --topology=v3-8 \
+    python -m experiments.plan --preset=gpt_j_6b --topology=v3-8 \\
         --mesh=batch:1,model:8 --dtype=mixed_bfloat16 --gradient_checkpointing
 
 Compiles the training step and the sampling steps of `experiments.star` for the
@@ -9,192 +9,81 @@ of that script, flagfiles too. Nothing is run: times are estimates. Needs libtpu
 (`pip install "star-keras[tpu-plan]"`); see docs/tpu.md.
 """
 
-import collections
+import dataclasses
 import json
 
-import keras
-from absl import app, flags
-from etils import epath
+from absl import app
 
-from experiments.common import PRESETS_DIR, preset_source
-from experiments.star import compile_model
-from star_keras import distribution, files
-from star_keras.models import (
-    GPTJBackbone,
-    GPTJCausalLM,
-    GPTJCausalLMPreprocessor,
-    load_causal_lm,
-)
-from star_keras.sampling import ContinuousSampler
-
-FLAGS = flags.FLAGS
-flags.DEFINE_string("topology", None, 'E.g. "v3-8", "v5e-64", or "v5e:4x8".')
-flags.DEFINE_list("programs", ["train", "sample"], "What to plan.")
-flags.DEFINE_integer("prefix_length", 700, "Tokens of the few-shot prompt.")
-flags.DEFINE_integer("prompt_length", 64, "Tokens of a problem's own prompt.")
-flags.DEFINE_string("output", None, "JSON file of the figures. Default: none.")
+from experiments import star  # noqa: F401 (its flags are flags of this script too)
+from experiments.command_line import define_flags, from_flags, say_hello
+from experiments.common import ModelSettings, load_libraries
+from star_keras.config import OptimizerConfig, StarConfig
+from star_keras.utils.errors import invalid
+from star_keras.utils.settings import Settings, setting
 
 
-def check_flags(argv):
-    """Raise for flags that do not go together."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
-    if not FLAGS.topology or not FLAGS.mesh:
-        raise app.UsageError("--topology and --mesh are needed.")
-    if not set(FLAGS.programs) <= {"train", "sample"}:
-        raise app.UsageError(
-            f"--programs={','.join(FLAGS.programs)} is invalid. Expected train, "
-            "sample, or both."
-        )
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlanSettings(Settings):
+    """What is planned, and for which devices."""
+
+    topology: str | None = setting(None, 'E.g. "v3-8", "v5e-64" or "v5e:4x8". Needed.')
+    programs: tuple[str, ...] = setting(("train", "sample"), "What to plan.")
+    prefix_length: int = setting(700, "Tokens of the few-shot prompt.", at_least=0)
+    prompt_length: int = setting(64, "Tokens of a problem's own prompt.", at_least=1)
+    output: str | None = setting(None, "JSON file of the plan. Default: none.")
+
+    def check(self):
+        if not self.topology:
+            raise ValueError("--topology and --mesh are needed.")
+        if not set(self.programs) <= {"train", "sample"}:
+            raise invalid("programs", "train, sample, or both", ",".join(self.programs))
 
 
-def make_model():
+SETTINGS = (PlanSettings, ModelSettings, StarConfig, OptimizerConfig)
+define_flags(PlanSettings)
+
+
+def make_model(settings, optimizer):
     """The compiled model of the flags, without values."""
+    from star_keras import planning
+    from star_keras.models import (
+        GPTJBackbone,
+        GPTJCausalLM,
+        GPTJCausalLMPreprocessor,
+        load_causal_lm,
+    )
+    from star_keras.models.presets import preset_path
+    from star_keras.training import compile_model
 
     def make():
-        if FLAGS.preset == "gpt_j_6b":
-            backbone = GPTJBackbone.gpt_j_6b(dtype=FLAGS.dtype)
+        if settings.preset == "gpt_j_6b":
+            backbone = GPTJBackbone.gpt_j_6b(dtype=settings.dtype)
             model = GPTJCausalLM(backbone, compile=False)
         else:
             model = load_causal_lm(
-                preset_source(), dtype=FLAGS.dtype, load_weights=False
+                settings.preset, dtype=settings.dtype, load_weights=False
             )
         if not isinstance(model, GPTJCausalLM):
             raise app.UsageError(
-                f"Plans are for GPT-J. {FLAGS.preset!r} is a {type(model).__name__}."
+                f"Plans are for GPT-J. {settings.preset!r} is a {type(model).__name__}."
             )
         if model.preprocessor is None:
             # The sampler wants one, but nothing is tokenized here.
             model.preprocessor = GPTJCausalLMPreprocessor.from_preset(
-                str(PRESETS_DIR / "arithmetic_base")
+                preset_path("arithmetic_base")
             )
-        compile_model(model)
+        compile_model(model, optimizer)
         model.optimizer.build(model.trainable_variables)
         return model
 
-    return distribution.from_shapes(make)
-
-
-def matrix_parameters(model):
-    """Weights that a token is multiplied with: all but the embedding's."""
-    embedding = model.backbone.token_embedding
-    return model.count_params() - embedding.count_params()
-
-
-def plan_train(model, device):
-    """Figures of a training step."""
-    plan = distribution.plan(
-        distribution.lower_train_step(model, FLAGS.batch_size, FLAGS.row_length),
-        device,
-    )
-    tokens = FLAGS.batch_size * FLAGS.row_length
-    state = distribution.variable_shapes(model.variables + model.optimizer.variables)
-    return figures(
-        plan,
-        tokens=tokens,
-        # Forward 2 and backward 4; attention, and what is computed again, not.
-        flops=6 * matrix_parameters(model) * tokens,
-        # Weights and moments, read and written once.
-        moved=2 * distribution.device_bytes(state),
-    )
-
-
-def plan_sample(model, device):
-    """Figures of the prefill of a group of prompts, and of a decoding step."""
-    sampler = ContinuousSampler(
-        model,
-        max_new_tokens=FLAGS.max_new_tokens,
-        batch_size=FLAGS.sample_batch_size,
-        temperature=FLAGS.temperature,
-        top_k=FLAGS.top_k,
-        top_p=FLAGS.top_p,
-    )
-    lowered = sampler.lower(
-        prefix_length=FLAGS.prefix_length,
-        prompt_length=FLAGS.prompt_length,
-        cache_length=FLAGS.prompt_length + FLAGS.max_new_tokens,
-    )
-    # What training keeps on the device meanwhile.
-    held = distribution.device_bytes(
-        distribution.variable_shapes(model.optimizer.variables)
-    )
-    if model.variable_dtype != model.compute_dtype or FLAGS.zero:
-        held += distribution.device_bytes(distribution.variable_shapes(model.variables))
-    table = sampler.variable_shapes()[
-        [v.path for v in model.variables].index(
-            model.backbone.token_embedding.embeddings.path
-        )
-    ]
-    found = {}
-    for name, step in lowered.items():
-        plan = distribution.plan(step, device)
-        tokens = FLAGS.sample_batch_size
-        if name == "prefill":
-            tokens = sampler.group_size * FLAGS.prompt_length
-        found[name] = figures(
-            plan,
-            tokens=tokens,
-            flops=2 * matrix_parameters(model) * tokens,
-            # Weights and caches, read once.
-            moved=plan.memory.get("arguments", 0) - distribution.device_bytes(table),
-            held=held,
-            one_round=name == "decode",
-        )
-    return found
-
-
-def figures(plan, *, tokens, flops, moved, held=0, one_round=False):
-    """Figures of a compiled program, as a dict for JSON.
-
-    Args:
-        plan: `ProgramPlan`.
-        tokens: int. Tokens of a step on all devices.
-        flops: float. FLOPs that a step needs on all devices.
-        moved: int. Bytes that a step must move in a device's memory.
-        held: int. Bytes of a device that other things take meanwhile.
-        one_round: bool. Whether a step is one round of the program's loop.
-    """
-    memory = {**plan.memory, **({"held for training": held} if held else {})}
-    needed = sum(memory.values())
-    found = {
-        "fits": plan.fits and needed <= plan.chip.memory,
-        "memory": {**memory, "needed": needed, "available": plan.chip.memory},
-        "flops_bound_seconds": flops / plan.chip.flops / num_devices(),
-        "bandwidth_bound_seconds": moved / plan.chip.bandwidth,
-    }
-    if not plan.fits:
-        return found
-    cost = plan.cost
-    if one_round:
-        cost = max(plan.rounds.values(), key=lambda cost: cost.cycles)
-    sent = sum(c.moved * times for c, times in cost.collectives.items())
-    # Newer kinds load weights beside other work, in no operation's cycles.
-    work = max(cost.cycles / plan.chip.clock, found["bandwidth_bound_seconds"])
-    exchange = sent / plan.chip.link_bandwidth
-    collectives = collections.defaultdict(lambda: {"times": 0, "bytes": 0})
-    for collective, times in cost.collectives.items():
-        collectives[collective.kind]["times"] += times
-        collectives[collective.kind]["bytes"] += times * collective.size
-    return {
-        **found,
-        "work_seconds": work,
-        "exchange_seconds": exchange,
-        "tokens": tokens,
-        "tokens_per_second": tokens / (work + exchange),
-        "collectives": dict(collectives),
-        "largest_collective": max((c.elements for c in cost.collectives), default=0),
-    }
-
-
-def num_devices():
-    return keras.distribution.distribution().device_mesh.devices.size
+    return planning.from_shapes(make)
 
 
 # === Report ===
 
 
 def report(name, found, advice):
-    """Print the figures of a step."""
+    """Print the estimates of a step."""
     memory = found["memory"]
     print(f"\n=== {name} ===")
     verdict = "fits" if found["fits"] else "DOES NOT FIT"
@@ -230,57 +119,83 @@ def _seconds(seconds):
     return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.2f} ms"
 
 
-def advice_for(name):
+def advice_for(name, model_settings, config, optimizer):
     """What could make a program fit."""
+    from star_keras import distribution
+
     advice = ["more of the mesh for `model`, or more devices"]
-    axes = distribution.parse_mesh(FLAGS.mesh)
-    if axes["batch"] > 1 and not FLAGS.zero:
+    axes = distribution.parse_mesh(model_settings.mesh)
+    if axes["batch"] > 1 and not model_settings.zero:
         advice.insert(0, "--zero")
     if name != "train":
         return [*advice, "a smaller --sample_batch_size or --max_new_tokens"]
-    if FLAGS.gradient_accumulation_steps * axes["batch"] < FLAGS.batch_size:
-        steps = 2 * FLAGS.gradient_accumulation_steps
-        advice.insert(0, f"--gradient_accumulation_steps={steps}")
-    if not FLAGS.gradient_checkpointing:
+    parts = optimizer.gradient_accumulation_steps
+    if parts * axes["batch"] < config.training.batch_size:
+        advice.insert(0, f"--gradient_accumulation_steps={2 * parts}")
+    if not optimizer.gradient_checkpointing:
         advice.insert(0, "--gradient_checkpointing")
     return [*advice, "--lora_rank"]
 
 
 def main(argv):
-    check_flags(argv)
-    devices = distribution.tpu_devices(FLAGS.topology)
-    mesh = distribution.model_parallel(FLAGS.mesh, zero=FLAGS.zero, devices=devices)
-    model = make_model()
+    settings, model_settings, config, optimizer = from_flags(argv, *SETTINGS)
+    if not model_settings.mesh:
+        raise app.UsageError("--topology and --mesh are needed.")
+    say_hello(f"plan of {model_settings.preset} for {settings.topology}")
+    load_libraries()
+    import keras
+    from etils import epath
+
+    from star_keras import distribution, planning
+    from star_keras.planning.estimates import plan_sampling, plan_training
+    from star_keras.utils import files
+
+    devices = planning.tpu_devices(settings.topology)
+    zero = model_settings.zero
+    mesh = distribution.model_parallel(model_settings.mesh, zero=zero, devices=devices)
+    model = make_model(model_settings, optimizer)
     keras.distribution.set_distribution(mesh)
-    kind = devices[0].device_kind
     print(
-        f"{FLAGS.preset}, {model.count_params():,} parameters, {FLAGS.dtype}, over "
-        f"{FLAGS.mesh}{' with ZeRO' if FLAGS.zero else ''} of {FLAGS.topology} "
-        f"({len(devices)} x {kind}).\nTimes are estimates; nothing was run.",
+        f"{model_settings.preset}, {model.count_params():,} parameters, "
+        f"{model_settings.dtype}, over {model_settings.mesh}"
+        f"{' with ZeRO' if zero else ''} of {settings.topology} "
+        f"({len(devices)} x {devices[0].device_kind}).\nTimes are estimates; nothing "
+        "was run.",
         flush=True,
     )
+    training, sampling = config.training, config.sampling
     found = {}
-    if "train" in FLAGS.programs:
-        found["train"] = plan_train(model, devices[0])
-    if "sample" in FLAGS.programs:
-        found |= plan_sample(model, devices[0])
+    if "train" in settings.programs:
+        found["train"] = plan_training(model, devices[0], training)
+    if "sample" in settings.programs:
+        found |= plan_sampling(
+            model,
+            devices[0],
+            sampling,
+            prefix_length=settings.prefix_length,
+            prompt_length=settings.prompt_length,
+            zero=zero,
+        )
     titles = {
-        "train": f"Train: {FLAGS.batch_size} rows of {FLAGS.row_length} tokens",
-        "prefill": f"Sample, prefill: prompts of {FLAGS.prompt_length} tokens",
-        "decode": f"Sample, decode: a token for {FLAGS.sample_batch_size} rows",
+        "train": f"Train: {training.batch_size} rows of {training.sequence_length} "
+        "tokens",
+        "prefill": f"Sample, prefill: prompts of {settings.prompt_length} tokens",
+        "decode": f"Sample, decode: a token for {sampling.sample_batch_size} rows",
     }
-    for name, figures_of_step in found.items():
-        report(titles[name], figures_of_step, advice_for(name))
-    if FLAGS.output:
-        output = epath.Path(FLAGS.output)
+    for name, estimates in found.items():
+        advice = advice_for(name, model_settings, config, optimizer)
+        report(titles[name], estimates, advice)
+    if settings.output:
+        output = epath.Path(settings.output)
         output.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"flags": _run_flags(), **found}, indent=2)
+        flags = {
+            "topology": settings.topology,
+            **dataclasses.asdict(model_settings),
+            "gradient_checkpointing": optimizer.gradient_checkpointing,
+        }
+        flags.pop("compilation_cache_dir")
+        text = json.dumps({"flags": flags, **found}, indent=2)
         files.write(output, (text + "\n").encode("utf-8"))
-
-
-def _run_flags():
-    names = ("preset", "topology", "mesh", "zero", "dtype", "gradient_checkpointing")
-    return {name: FLAGS[name].value for name in names}
 
 
 if __name__ == "__main__":

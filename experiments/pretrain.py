@@ -1,6 +1,6 @@
 """Make the base model of the arithmetic runs: a small GPT-J with general skills.
 
-    python -m experiments.pretrain --output=experiments/presets/arithmetic_base
+    python -m experiments.pretrain --output=star_keras/presets/arithmetic_base
 
 What the model is shown, all of it in the scratchpad's form:
 
@@ -19,41 +19,55 @@ for evaluation, up to `--held_out` problems a length, is not shown; but for the
 100 sums of one digit, which nothing else could teach.
 """
 
+import dataclasses
 import json
 import random
 
-import keras
-import tokenizers
-from absl import app, flags
-from tokenizers import models, pre_tokenizers, trainers
+from absl import app
 
-from star_keras.callbacks import feed_token_ids
-from star_keras.learning_rates import WarmupSchedule
-from star_keras.models import (
-    GPTJBackbone,
-    GPTJCausalLM,
-    GPTJCausalLMPreprocessor,
-    GPTJTokenizer,
-)
-from star_keras.packing import (
-    tokenize_examples,
-    training_batches,
-    training_dataset,
-)
+from experiments.command_line import define_flags, from_flags, say_hello
+from experiments.common import load_libraries
 from star_keras.tasks import Problem
 from star_keras.tasks.arithmetic import Arithmetic, make_problem, scratchpad
+from star_keras.utils.errors import invalid
+from star_keras.utils.settings import Settings, setting
 
-FLAGS = flags.FLAGS
-flags.DEFINE_string("output", None, "Directory of the preset.", required=True)
-flags.DEFINE_integer("seed", 0, "Seed of weights and data.")
-flags.DEFINE_integer("worked_examples", 100, "Worked additions a length above 2.")
-flags.DEFINE_integer("held_out", 1000, "Held-out problems a length, never shown.")
-flags.DEFINE_list("digits", ["1", "2", "3", "4", "5"], "Lengths of the strings.")
-flags.DEFINE_integer("num_layers", 3, "Transformer blocks.")
-flags.DEFINE_integer("num_heads", 4, "Attention heads.")
-flags.DEFINE_integer("hidden_dim", 128, "Width of the network.")
-flags.DEFINE_float("learning_rate", 1e-3, "Adam's, at its highest.")
-flags.DEFINE_list("steps", ["300", "1000", "1200"], "Steps of the three stages.")
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PretrainSettings(Settings):
+    """The model, what it is shown, and where it goes."""
+
+    output: str | None = setting(None, "Directory of the preset. Needed.")
+    seed: int = setting(0, "Seed of weights and data.", at_least=0)
+    worked_examples: int = setting(
+        100, "Worked additions of each length above 2.", at_least=0
+    )
+    held_out: int = setting(
+        1000, "Held-out problems of each length, never shown.", at_least=1
+    )
+    digits: tuple[str, ...] = setting(
+        ("1", "2", "3", "4", "5"), "Lengths of the strings."
+    )
+    num_layers: int = setting(3, "Transformer blocks.", at_least=1)
+    num_heads: int = setting(4, "Attention heads.", at_least=1)
+    hidden_dim: int = setting(128, "Width of the network.", at_least=1)
+    learning_rate: float = setting(1e-3, "Highest learning rate of Adam.", above=0)
+    steps: tuple[str, ...] = setting(
+        ("300", "1000", "1200"), "Training steps of the three stages."
+    )
+
+    def check(self):
+        if self.output is None:
+            raise ValueError("--output is needed: the directory of the preset.")
+        for name in ("digits", "steps"):
+            value = getattr(self, name)
+            if not all(number.isdecimal() and int(number) for number in value):
+                raise invalid(name, "numbers of at least 1", ",".join(value))
+        if len(self.steps) != 3:
+            raise invalid("steps", "three numbers", ",".join(self.steps))
+
+
+define_flags(PretrainSettings)
 
 OPERATIONS = "&|~"
 TASK = Arithmetic()
@@ -105,7 +119,9 @@ def addition_example(first, second, hint):
     return TASK.format_question(problem, hint=hint), response, 1.0
 
 
-def mixture(draw, count, held_out, *, additions, worked, strings, hints):
+def mixture(
+    draw, count, held_out, *, additions, worked=(0, ()), strings=(0, ()), hints=0
+):
     """Random examples.
 
     Args:
@@ -135,6 +151,11 @@ def mixture(draw, count, held_out, *, additions, worked, strings, hints):
 
 def make_tokenizer():
     """A byte-pair encoding of the scratchpad's few words, over all bytes."""
+    import tokenizers
+    from tokenizers import models, pre_tokenizers, trainers
+
+    from star_keras.models import GPTJTokenizer
+
     draw = random.Random(0)
     texts = []
     for n in (1, 2, 3, 4, 5) * 20:
@@ -158,15 +179,22 @@ def make_tokenizer():
     )
 
 
-def make_model():
+def make_model(settings):
+    """A GPT-J with random weights, and its preprocessor."""
+    from star_keras.models import (
+        GPTJBackbone,
+        GPTJCausalLM,
+        GPTJCausalLMPreprocessor,
+    )
+
     preprocessor = GPTJCausalLMPreprocessor(make_tokenizer(), sequence_length=512)
     backbone = GPTJBackbone(
         vocabulary_size=preprocessor.tokenizer.vocabulary_size(),
-        num_layers=FLAGS.num_layers,
-        num_heads=FLAGS.num_heads,
-        hidden_dim=FLAGS.hidden_dim,
-        intermediate_dim=4 * FLAGS.hidden_dim,
-        rotary_dim=FLAGS.hidden_dim // FLAGS.num_heads // 2,
+        num_layers=settings.num_layers,
+        num_heads=settings.num_heads,
+        hidden_dim=settings.hidden_dim,
+        intermediate_dim=4 * settings.hidden_dim,
+        rotary_dim=settings.hidden_dim // settings.num_heads // 2,
         max_sequence_length=512,
     )
     return GPTJCausalLM(backbone, preprocessor)
@@ -175,51 +203,50 @@ def make_model():
 # === Training ===
 
 
-def make_dataset(examples, batch_size, row_length, pad_id, seed):
+def make_dataset(examples, batch_size, sequence_length, pad_id, seed):
+    """Endless packed batches of examples."""
+    from star_keras.training import training_batches, training_dataset
+
     return training_dataset(
         lambda: training_batches(
             examples,
             batch_size=batch_size,
-            row_length=row_length,
+            sequence_length=sequence_length,
             pad_id=pad_id,
             seed=seed,
         ),
         batch_size=batch_size,
-        row_length=row_length,
+        sequence_length=sequence_length,
     )
 
 
 def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
-    keras.utils.set_random_seed(FLAGS.seed)
-    draw = random.Random(FLAGS.seed)
-    lengths = [int(n) for n in FLAGS.digits]
+    (settings,) = from_flags(argv, PretrainSettings)
+    say_hello(f"pretraining {settings.output}")
+    load_libraries()
+    import keras
+
+    from star_keras.training import WarmupSchedule, tokenize_examples
+    from star_keras.training.dataset import feed_token_ids
+
+    keras.utils.set_random_seed(settings.seed)
+    draw = random.Random(settings.seed)
+    lengths = [int(n) for n in settings.digits]
     task = Arithmetic(
-        digits=lengths, extrapolation_digits=(), eval_problems=FLAGS.held_out
+        digits=lengths, extrapolation_digits=(), eval_problems=settings.held_out
     )
     held_out = {p.id for p in task.problems("eval") if p.problem_class != "1_digits"}
     worked = [
         draw_operands(draw, n, held_out)
         for n in lengths
-        for _ in range(FLAGS.worked_examples)
+        for _ in range(settings.worked_examples)
         if n > 2
     ]
-    none = (0.0, [])
     # One digit first, then two, then everything: a mixture from the start
     # stays on a plateau where the model copies but does not add.
     stages = [
-        (64, 5_000, {"additions": {1: 1}, "worked": none, "strings": none, "hints": 0}),
-        (
-            64,
-            8_000,
-            {
-                "additions": {1: 0.25, 2: 0.75},
-                "worked": none,
-                "strings": none,
-                "hints": 0,
-            },
-        ),
+        (64, 5_000, {"additions": {1: 1}}),
+        (64, 8_000, {"additions": {1: 0.25, 2: 0.75}}),
         (
             128,
             36_000,
@@ -231,13 +258,13 @@ def main(argv):
             },
         ),
     ]
-    model = make_model()
+    model = make_model(settings)
     feed_token_ids(model)
-    steps = [int(n) for n in FLAGS.steps]
+    steps = [int(n) for n in settings.steps]
     model.compile(
         optimizer=keras.optimizers.Adam(
             WarmupSchedule(
-                FLAGS.learning_rate,
+                settings.learning_rate,
                 warmup_steps=30,
                 hold_steps=sum(steps) * 7 // 10,
                 decay="linear",
@@ -249,20 +276,24 @@ def main(argv):
         weighted_metrics=[],
     )
     tokenizer = model.preprocessor.tokenizer
-    for number, (row_length, count, parts) in enumerate(stages):
+    for number, (sequence_length, count, parts) in enumerate(stages):
         examples = tokenize_examples(
             model.preprocessor, list(mixture(draw, count, held_out, **parts))
         )
         model.fit(
             make_dataset(
-                examples, 32, row_length, tokenizer.pad_token_id, (FLAGS.seed, number)
+                examples,
+                32,
+                sequence_length,
+                tokenizer.pad_token_id,
+                (settings.seed, number),
             ),
             steps_per_epoch=steps[number],
             shuffle=False,
             verbose=2,
         )
-    model.save_to_preset(FLAGS.output)
-    print(f"Saved the preset {FLAGS.output}.")
+    model.save_to_preset(settings.output)
+    print(f"Saved the preset {settings.output}.")
 
 
 if __name__ == "__main__":

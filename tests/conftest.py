@@ -2,6 +2,7 @@
 
 import atexit
 import concurrent.futures
+import functools
 import gc
 import json
 import os
@@ -28,17 +29,9 @@ import star_keras  # noqa: F401  isort: skip  (before keras: selects the backend
 
 import hypothesis
 import jax
-import keras
 import pytest
-from tokenizers import pre_tokenizers
 
-from star_keras import tasks
-from star_keras.models import (
-    GPTJBackbone,
-    GPTJCausalLM,
-    GPTJCausalLMPreprocessor,
-    GPTJTokenizer,
-)
+from star_keras import testing
 
 # The same examples in every run, however slow the machine is.
 hypothesis.settings.register_profile("tests", deadline=None, derandomize=True)
@@ -60,18 +53,26 @@ def free_compiled_programs():
     gc.collect()
 
 
+PROGRAMS = ROOT / "tests" / "programs"
+
+
 def run_on_eight_devices(program, *arguments):
-    """The JSON that a Python program prints; it must hold `"devices": 8`.
+    """The JSON that a program of `tests/programs` prints; has `"devices": 8`.
 
     JAX takes its devices at the start, so it is a process of its own.
+
+    Args:
+        program: Name of the program, without `.py`.
+        *arguments: Its arguments.
     """
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "PYTHONPATH": str(ROOT),
     }
     done = subprocess.run(
-        [sys.executable, "-c", program, *arguments],
+        [sys.executable, PROGRAMS / f"{program}.py", *map(str, arguments)],
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -95,7 +96,7 @@ def run_experiment(script, *arguments):
 
 
 def run_processes(program, *arguments, timeout=300, experiment=False):
-    """Run a program as two processes of two devices each.
+    """Run a program of `tests/programs` as two processes of two devices each.
 
     It gets the arguments, the coordinator's address and its number, 0 or 1;
     an experiment gets them as flags.
@@ -110,11 +111,12 @@ def run_processes(program, *arguments, timeout=300, experiment=False):
         **os.environ,
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "PYTHONPATH": str(ROOT),
     }
 
     def run(number):
         last = [coordinator, str(number)]
-        start = ["-c", program]
+        start = [PROGRAMS / f"{program}.py"]
         if experiment:
             start = ["-m", f"experiments.{program}"]
             last = [f"--coordinator={coordinator}", f"--process_id={number}"]
@@ -134,73 +136,16 @@ def run_processes(program, *arguments, timeout=300, experiment=False):
         return list(pool.map(run, (0, 1)))
 
 
-class Doubling(tasks.Task):
-    """A task of ten lines, as a user would write one."""
-
-    name = "doubling"
-
-    def __init__(self, train=24, held_out=6):
-        self._counts = {"train": train, "eval": held_out}
-
-    def problems(self, split):
-        start = 0 if split == "train" else 100
-        return [
-            tasks.Problem(
-                id=f"double-{n}",
-                question=f"What is twice {n}?",
-                answer=str(2 * n),
-                problem_class="even" if n % 2 == 0 else "odd",
-            )
-            for n in range(start, start + self._counts[split])
-        ]
-
-    few_shot_examples = (
-        tasks.FewShotExample(
-            problem=tasks.Problem(
-                id="shown", question="What is twice 50?", answer="100"
-            ),
-            rationale="50 + 50 = 100.",
-        ),
-    )
-
-
 @pytest.fixture
 def doubling():
-    return Doubling()
+    return testing.Doubling()
 
 
 @pytest.fixture(scope="session")
 def byte_tokenizer():
-    """A tokenizer with one token a byte, and one merge, which it needs."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokens = ["<|endoftext|>", *alphabet, "qz"]
-    return GPTJTokenizer(
-        vocabulary={token: i for i, token in enumerate(tokens)}, merges=["q z"]
-    )
+    return testing.byte_tokenizer()
 
 
 @pytest.fixture
 def make_model(byte_tokenizer):
-    """Makes a small random GPT-J, the same for the same seed."""
-
-    def make(seed=0, max_sequence_length=256, **kwargs):
-        keras.utils.set_random_seed(seed)
-        sizes = {
-            "vocabulary_size": 258,
-            "num_layers": 2,
-            "num_heads": 2,
-            "hidden_dim": 32,
-            "intermediate_dim": 64,
-            "rotary_dim": 8,
-            "max_sequence_length": max_sequence_length,
-        }
-        model = GPTJCausalLM(
-            GPTJBackbone(**{**sizes, **kwargs}),
-            GPTJCausalLMPreprocessor(byte_tokenizer, sequence_length=64),
-        )
-        model.compile(
-            optimizer=keras.optimizers.Adam(1e-3, name="adam"), weighted_metrics=[]
-        )
-        return model
-
-    return make
+    return functools.partial(testing.tiny_gpt_j, tokenizer=byte_tokenizer)

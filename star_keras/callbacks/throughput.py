@@ -8,9 +8,9 @@ import keras
 class Throughput(keras.callbacks.Callback):
     """Puts `tokens_per_second` into an epoch's logs.
 
-    Of tokens without padding, where the model logs its `real_token_share` (as
-    `GPTJCausalLM` does); from the start of the second step on, since the first
-    compiles. Put it before callbacks that read the epoch's logs.
+    Padding is not counted if the model logs `token_utilization`, as
+    `GPTJCausalLM` does. The clock starts with the second step, since the first
+    step compiles. Put this callback before callbacks that read the epoch's logs.
 
     Args:
         tokens_per_step: int. Tokens of a batch, padding included.
@@ -31,7 +31,7 @@ class Throughput(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if logs is None or self._start is None:
             return
-        # All steps are done: the epoch's logs are values, not promises.
+        # The logs are values, so all steps are done.
         steps = self._last + self.model.steps_per_execution - self._first
-        tokens = steps * self.tokens_per_step * logs.get("real_token_share", 1.0)
+        tokens = steps * self.tokens_per_step * logs.get("token_utilization", 1.0)
         logs["tokens_per_second"] = tokens / (time.monotonic() - self._start)

@@ -1,4 +1,4 @@
-"""Variables on disk: sharded, asynchronous, whole or not at all."""
+"""Sharded checkpoints of Keras variables, saved asynchronously and atomically."""
 
 import jax
 import orbax.checkpoint as ocp
@@ -8,12 +8,20 @@ from star_keras.distribution import processes
 
 
 class Checkpoints:
-    """Named sets of Keras variables in a directory, through Orbax.
+    """Named checkpoints of Keras variables in one directory, through Orbax.
 
-    Every process of a run makes the same calls.
+    A checkpoint appears under its name only when it is complete. Every process of a
+    run must make the same calls.
 
     Args:
-        directory: Where they go, local or `gs://`.
+        directory: Path of the directory, local or `gs://`. Made if needed.
+
+    Example:
+    ```python
+    checkpoints = Checkpoints("runs/sums/weights")
+    checkpoints.save("iteration_0001", model.variables)
+    checkpoints.restore("iteration_0001", model.variables)
+    ```
     """
 
     def __init__(self, directory):
@@ -21,7 +29,7 @@ class Checkpoints:
         self._checkpointer = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
 
     def names(self) -> list[str]:
-        """Names of the checkpoints, sorted; waits for one that is being saved."""
+        """Names of all checkpoints, sorted. Waits for the current save."""
         self.wait()
         if not self.directory.exists():
             return []
@@ -32,11 +40,12 @@ class Checkpoints:
         )
 
     def save(self, name: str, variables):
-        """Save while the program goes on; waits for the save before it.
+        """Save variables in the background. Waits for the previous save.
 
         Args:
-            name: Its name. One of that name is replaced.
-            variables: Keras variables; their order names them.
+            name: Name of the checkpoint. An existing one is replaced.
+            variables: Keras variables of any shapes and dtypes. A checkpoint knows
+                them by their order.
         """
         self._checkpointer.save(
             self.directory / name,
@@ -47,20 +56,21 @@ class Checkpoints:
         )
 
     def wait(self):
-        """Wait until what is being saved is on disk."""
+        """Wait until the current save is on disk."""
         self._checkpointer.wait_until_finished()
 
     def restore(self, name: str, variables):
-        """Put saved values into variables, in the layout that these have.
+        """Restore the values of variables, each in its present layout.
 
         Args:
             name: Name of the checkpoint.
-            variables: Those that were saved, in the same order.
+            variables: Keras variables with the order, shapes and dtypes of the
+                saved ones. Their layout may differ.
 
         Raises:
-            ValueError: if there is no such checkpoint, or if the saved
-                variables are not exactly these; names what differs. No variable
-                is changed then.
+            ValueError: if the checkpoint is missing or damaged, or has other
+                variables. The error names the difference, and no variable is
+                changed.
         """
         self.wait()
         path = self.directory / name
@@ -106,12 +116,16 @@ class Checkpoints:
             by_key[key].assign(value)
 
     def delete(self, name: str):
-        """Remove a checkpoint."""
+        """Remove a checkpoint. Waits for the current save.
+
+        Args:
+            name: Name of the checkpoint.
+        """
         self.wait()
         if processes.is_writer():
             (self.directory / name).rmtree()
 
 
 def _by_key(variables):
-    # Paths hold names that Keras numbers by what else the program has made.
+    # Not by path: Keras numbers the names in paths over the whole program.
     return {f"{i:05d}": variable for i, variable in enumerate(variables)}

@@ -1,4 +1,4 @@
-"""Start-up of several processes, and their common end."""
+"""Common start and common end of the processes of a run."""
 
 import atexit
 import os
@@ -10,7 +10,9 @@ import jax
 from jax._src.distributed import global_state
 from keras.src.backend import distribution_lib
 
-# Where a process that fails says so to the others.
+from star_keras.utils.errors import invalid
+
+# Key of the message with which a failing process ends the others.
 _FAILURE = "star_keras/failure"
 _VARIABLES = ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID")
 
@@ -23,31 +25,32 @@ def initialize(
     timeout_seconds=60,
     start_seconds=300,
 ):
-    """Join the other processes of this run; `keras.distribution.initialize`.
+    """Join the other processes of this run.
 
-    Call it before anything else uses JAX. On a Cloud TPU pod, and under Slurm
-    or MPI, no argument is needed. Elsewhere give all three, or set Keras'
-    `KERAS_DISTRIBUTION_JOB_ADDRESSES`, `KERAS_DISTRIBUTION_NUM_PROCESSES` and
-    `KERAS_DISTRIBUTION_PROCESS_ID`.
+    Call it before anything else uses JAX. A Cloud TPU pod, Slurm and MPI need no
+    arguments. Elsewhere pass the first three arguments, or set the environment
+    variables of Keras: `KERAS_DISTRIBUTION_JOB_ADDRESSES`,
+    `KERAS_DISTRIBUTION_NUM_PROCESSES` and `KERAS_DISTRIBUTION_PROCESS_ID`.
 
-    Unlike with Keras' own function no process waits for a dead one: after an
-    uncaught exception the others end at once and print it; after a kill, or
-    when a host is lost, they end after `timeout_seconds`. (SIGTERM kills none:
-    JAX keeps it as a notice of preemption, see
-    `PreemptionNotice`.)
+    This function replaces `keras.distribution.initialize`, whose processes wait
+    forever for a dead one. Here an uncaught exception of one process ends all
+    others at once, and they print it. A killed process or a lost host ends the
+    others after `timeout_seconds`. SIGTERM kills no process: JAX turns it into a
+    notice of preemption, see `PreemptionNotice`.
 
     Args:
-        coordinator: optional string `"host:port"` of process 0.
-        num_processes: optional int.
-        process_id: optional int, from 0.
-        timeout_seconds: int. How long a process may be silent before the
-            others give it up. Defaults to `60`.
-        start_seconds: int. How long to wait for the others to start. Defaults
-            to `300`.
+        coordinator: optional string. Address `"host:port"` of process 0.
+        num_processes: optional int. Number of processes.
+        process_id: optional int. Number of this process, from 0.
+        timeout_seconds: int. Silence of a process after which the others end.
+            Defaults to `60`.
+        start_seconds: int. Longest wait for the other processes at the start.
+            Defaults to `300`.
 
     Raises:
-        ValueError: if only some of the three are given, or `process_id` is not
-            one of the processes.
+        ValueError: if only some of the first three arguments are given, or
+            `process_id` is not between 0 and `num_processes - 1`.
+        jax.errors.JaxRuntimeError: if a process is missing after `start_seconds`.
     """
     given = {"coordinator": coordinator} | {
         "num_processes": num_processes,
@@ -61,19 +64,19 @@ def initialize(
     if 0 < len(missing) < 3:
         raise ValueError(
             "Expected all of `coordinator`, `num_processes` and `process_id`, or none "
-            "of them where they are found by themselves. Missing: "
+            "of them on a TPU pod, Slurm or MPI. Missing: "
             f"{', '.join(missing)}. Received: {given}."
         )
     if not missing:
         if not 0 <= given["process_id"] < given["num_processes"]:
-            raise ValueError(
-                "Invalid value for argument `process_id`. Expected 0 to "
-                f"{given['num_processes'] - 1}, with num_processes="
-                f"{given['num_processes']}. Received: "
-                f"process_id={given['process_id']}."
+            raise invalid(
+                "process_id",
+                f"0 to {given['num_processes'] - 1}, with num_processes="
+                f"{given['num_processes']}",
+                given["process_id"],
             )
         given["coordinator"] = given["coordinator"].split(",")[0]
-    # Keras' own function has no way to set the timeouts.
+    # Keras' own function has no arguments for the timeouts.
     jax.distributed.initialize(
         given["coordinator"],
         given["num_processes"],
@@ -87,7 +90,7 @@ def initialize(
 
 
 def _end_together():
-    """An uncaught exception here ends every process, and one there this."""
+    """Let an uncaught exception of any process end all processes."""
     client, process = global_state.client, jax.process_index()
     over = threading.Event()
 
@@ -100,7 +103,7 @@ def _end_together():
         try:
             client.key_value_set(_FAILURE, f"Process {process} failed: {last}")
         except jax.errors.JaxRuntimeError as refused:
-            # A collective that failed because another process had.
+            # Another process failed first, and made this one's collective fail.
             if "ALREADY_EXISTS" in str(refused):
                 first = client.blocking_key_value_get(_FAILURE, 1000)
                 print(f"Before that: {first}", file=sys.stderr)
@@ -126,15 +129,15 @@ def _end_together():
     sys.excepthook = fail
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
-    # Runs before JAX leaves the others.
+    # Runs before JAX disconnects this process.
     atexit.register(stop)
 
 
 def _exit():
-    # Not `sys.exit`: at exit JAX waits for all processes.
+    # `sys.exit` would hang: JAX waits for all processes at exit.
     sys.stdout.flush()
     sys.stderr.flush()
-    # Process 0 has what the others wait for to learn of it.
+    # The other processes read the message from process 0.
     if jax.process_index() == 0:
         threading.Event().wait(3)
     os._exit(1)

@@ -1,17 +1,17 @@
-"""Which axis of each weight of a causal LM is split over a mesh."""
+"""The split axis of each weight of a causal LM."""
 
 import re
 
 import keras
 
-# Names of weights in GPT-J and KerasHub, and which axis is split.
+# Names of weights in GPT-J and KerasHub, and their split axes.
 _SPLIT = (
-    # Vocabulary. Without an untied head the embedding is the head.
+    # Vocabulary. The embedding of a model with tied weights is also its head.
     (r"token_embedding/embeddings", ("split", None)),
     (r"token_embedding/reverse_embeddings", (None, "split")),
     (r"lm_head/kernel", (None, "split")),
     (r"lm_head/bias", ("split",)),
-    # Heads. Gemma's kernels begin with them.
+    # Heads. They are the first axis of Gemma's kernels.
     (r"self_attention/(query|key|value)/kernel", (None, "split", None)),
     (r"self_attention/(query|key|value)/bias", ("split", None)),
     (r"decoder_block_\d+/attention/(query|key|value)/kernel", ("split", None, None)),
@@ -24,7 +24,7 @@ _SPLIT = (
     (r"ffw_linear/kernel", ("split", None)),
 )
 
-# All weights of two axes or more that are not split.
+# Weights of two axes or more that every device holds whole.
 REPLICATED = (
     r"position_embedding/embeddings",  # 0.6% of GPT-2
     r".*/lora_(kernel|embeddings)_[ab]",
@@ -34,18 +34,18 @@ REPLICATED = (
 def causal_lm_layout_map(device_mesh, model_axis="model"):
     """Layout map that splits a causal LM over one axis of a mesh.
 
-    For GPT-J and KerasHub's GPT-2, Llama, Mistral, Gemma, Qwen and others with
-    the same names. Heads, the MLP's width and the vocabulary are split, as in
-    Megatron-LM; LayerNorms, the biases of output projections and what
-    `REPLICATED` lists are not.
+    It knows GPT-J, KerasHub's GPT-2, Llama, Mistral, Gemma and Qwen, and other
+    models with the same weight names. As in Megatron-LM, heads, the MLP's width and
+    the vocabulary are split. LayerNorms, the biases of output projections and the
+    weights of `REPLICATED` are not.
 
     Args:
         device_mesh: A `keras.distribution.DeviceMesh`.
-        model_axis: Name of the mesh axis. Defaults to `"model"`.
+        model_axis: string. Name of the mesh axis. Defaults to `"model"`.
 
     Returns:
-        A `keras.distribution.LayoutMap`, which also matches the optimizer's
-        slots of each weight.
+        A `keras.distribution.LayoutMap`. It also matches the optimizer's slots of
+        each weight.
 
     Reference:
         [Megatron-LM](https://arxiv.org/abs/1909.08053), section 3.
@@ -59,11 +59,18 @@ def causal_lm_layout_map(device_mesh, model_axis="model"):
 
 
 def is_replicated(path):
-    """Whether a weight, or an optimizer's slot of it, is in `REPLICATED`."""
+    """Whether `REPLICATED` lists a weight.
+
+    Args:
+        path: string. Path of the weight, or of an optimizer's slot of it.
+
+    Returns:
+        bool.
+    """
     return any(re.fullmatch(_path_pattern(name), path) for name in REPLICATED)
 
 
 def _path_pattern(name):
-    # Keras matches whole paths. Optimizer slots put their own name around the
-    # weight's, with `/` turned into `_`.
+    # Keras matches whole paths. The path of an optimizer's slot is the path of the
+    # weight with `_` for `/`, between the names of the optimizer and the slot.
     return rf"(.*[/_])?{name.replace('/', '[/_]')}(_.*)?"

@@ -1,4 +1,4 @@
-"""Causal LMs over a mesh: weights split, every split checked."""
+"""Distribution of causal LMs over a mesh, with a checked layout for every weight."""
 
 import math
 import re
@@ -22,29 +22,30 @@ def model_parallel(mesh: str, *, zero=False, devices=None) -> "CausalLMParallel"
     `"batch:8"` is data parallelism.
 
     Args:
-        mesh: Sizes of the axes.
-        zero: Whether weights, gradients and the optimizer's moments are split
-            over `batch` as well, see `CausalLMParallel`.
-        devices: Devices or their names, in the mesh's order, `batch` the
-            slower. Defaults to all, process by process.
+        mesh: Sizes of the axes, see `parse_mesh`.
+        zero: Whether to split weights, gradients and the optimizer's moments over
+            `batch` as well, see `CausalLMParallel`. Defaults to `False`.
+        devices: optional list of devices or their names, in the order of the mesh.
+            `batch` is the slower axis. Defaults to all devices, process by
+            process.
 
     Returns:
-        A `keras.distribution.ModelParallel` for
-        `keras.distribution.set_distribution`, before the model is made.
+        A `CausalLMParallel`. Pass it to `keras.distribution.set_distribution`
+        before the model is made.
 
     Raises:
-        ValueError: if the mesh is malformed, or of another size than the
-            number of devices.
+        ValueError: if the mesh is malformed, or its size is not the number of
+            devices.
 
     Example:
-    ```python
+    ```
     keras.distribution.set_distribution(model_parallel("batch:2,model:4"))
     model = load_causal_lm("llama3_8b_en")
     ```
     """
     axes = parse_mesh(mesh)
     if not devices:
-        # Keras gives the first rows of a batch to the first process, and so on.
+        # As in Keras, the first process has the first rows of a batch.
         devices = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
         devices = [f"{device.platform}:{device.id}" for device in devices]
     if math.prod(axes.values()) != len(devices):
@@ -60,30 +61,29 @@ def model_parallel(mesh: str, *, zero=False, devices=None) -> "CausalLMParallel"
 
 
 class CausalLMParallel(keras.distribution.ModelParallel):
-    """Splits a causal LM's weights over `model`, and its rows over `batch`.
+    """Splits the weights of a causal LM over `model`, and its rows over `batch`.
 
-    Heads, the MLP's width and the vocabulary go over `model`, see
-    `causal_lm_layout_map`. Two weights of KerasHub's models may not divide and
-    are laid out otherwise: key-value heads that are fewer than the devices of
-    `model` are replicated, if their number divides that of the devices; and
-    an embedding whose vocabulary does not divide (GPT-2's 50,257) is split by
-    its width, and then not by `zero`.
+    Heads, the MLP's width and the vocabulary are split over `model`, see
+    `causal_lm_layout_map`. Two kinds of weights have a fallback:
 
-    With `zero` the first axis that is free, and that the devices of `batch`
-    divide, is split over them, in every weight of two axes or more. Optimizer
-    slots have the layout of their weight, and the update makes it that of the
-    gradient. Each device then holds `1 / devices` of the weights and moments,
-    and every use of a weight gathers it.
+    - Fewer key-value heads than devices of `model` are replicated, if their number
+      divides the number of these devices.
+    - An embedding whose vocabulary does not divide, e.g. GPT-2's 50,257 tokens, is
+      split by its width. `zero` leaves it as it is.
+
+    `zero` also splits every weight of two axes or more over `batch`, along its first
+    free axis that divides. Gradients and optimizer slots have the layout of their
+    weight. Each device holds `1 / devices` of all weights and moments, and gathers a
+    weight for each use.
 
     Args:
         device_mesh: A `keras.distribution.DeviceMesh` with the axes `batch`
             and `model`.
-        zero: bool. Defaults to `False`.
+        zero: bool. Whether to split over `batch` too. Defaults to `False`.
 
     Raises:
-        ValueError: when a variable is made whose size does not divide, or
-            `fit`, `check_layouts` or a sampler finds weights that no layout
-            is known for.
+        ValueError: when a variable is made whose size does not divide; or, in `fit`,
+            `check_layouts` and samplers, for weights without a known layout.
 
     Reference:
         [ZeRO](https://arxiv.org/abs/1910.02054), stage 3.
@@ -98,7 +98,7 @@ class CausalLMParallel(keras.distribution.ModelParallel):
         self._unknown = {}
 
     def get_variable_layout(self, variable):
-        # What Keras was told for this very variable.
+        # A layout of the user for this variable takes precedence.
         if getattr(variable, "_layout", None) is not None:
             return variable._layout
         path, shape = variable.path, tuple(variable.shape)
@@ -108,8 +108,8 @@ class CausalLMParallel(keras.distribution.ModelParallel):
         return keras.distribution.TensorLayout(axes, self.device_mesh)
 
     def get_tensor_layout(self, path):
-        # Without this XLA splits hidden states by their width, like the weights
-        # that `zero` splits, and computes all rows on every device.
+        # With `zero` XLA would otherwise split hidden states by their width, like
+        # the weights, and compute all rows on every device.
         context = global_state.get_global_attribute("current_call_ctx")
         training = self.zero and getattr(context, "training", False)
         if training and re.fullmatch(_HIDDEN_STATES, path):
@@ -120,7 +120,7 @@ class CausalLMParallel(keras.distribution.ModelParallel):
 
     def get_data_layout(self, data_shape):
         self.check_layouts()
-        # A process has its own rows only.
+        # The shape is that of this process's rows.
         size = max(self._sizes["batch"] // self.num_processes, 1)
         if data_shape[0] % size:
             raise ValueError(
@@ -130,10 +130,11 @@ class CausalLMParallel(keras.distribution.ModelParallel):
         return super().get_data_layout(data_shape)
 
     def check_layouts(self):
-        """Raise if a model was made that has weights without a known layout.
+        """Check that every weight made so far has a known layout.
 
         Raises:
-            ValueError: naming all weights that lie whole on every device.
+            ValueError: if weights would lie whole on every device of `model`. The
+                error names them all.
         """
         if self._unknown:
             listed = "\n".join(f"  {path} {s}" for path, s in self._unknown.items())
@@ -146,16 +147,16 @@ class CausalLMParallel(keras.distribution.ModelParallel):
             )
 
     def without_zero(self, values, variables):
-        """Values in the layout of `zero=False`, for many uses in a row.
+        """Values in the layout of `zero=False`, to be used many times.
 
         Args:
-            values: Arrays, the values of `variables`.
-            variables: `keras.Variable`s of this distribution.
+            values: list of arrays, the values of `variables`.
+            variables: list of Keras variables of this distribution.
 
         Returns:
-            `values`, gathered over `batch`; as they are without `zero`, or
-            where the gathered ones would take more than half of a device's
-            memory.
+            A list of arrays, gathered over `batch`. `values` unchanged without
+            `zero`, or if the gathered arrays would take more than half of a
+            device's memory.
         """
         if not self.zero:
             return values
@@ -169,17 +170,17 @@ class CausalLMParallel(keras.distribution.ModelParallel):
             math.prod(s.shard_shape(x.shape)) * x.dtype.itemsize
             for s, x in zip(shardings, values, strict=True)
         )
-        # The same on every process: it does not ask what is in use.
+        # The limit, unlike the memory in use, is the same in every process.
         memory = self.device_mesh.backend_mesh.local_devices[0].memory_stats()
         if memory and needed > memory["bytes_limit"] // 2:
             return values
         return jax.jit(lambda x: x, out_shardings=shardings)(values)
 
     def _model_axes(self, path, shape):
-        """Axes of a variable without `zero`."""
+        """Mesh axes of a variable without `zero`."""
         layout = self._layout_map[path]
         size = self._sizes["model"]
-        # Some optimizers have slots of other shapes.
+        # Some optimizers have slots that are not shaped like their weight.
         if layout is None or len(layout.axes) != len(shape):
             large = layout is None and size > 1 and len(shape) > 1
             if large and not is_replicated(path):
@@ -215,7 +216,7 @@ class CausalLMParallel(keras.distribution.ModelParallel):
 
 
 def _nearest(size, devices):
-    """What would divide, said for a message."""
+    """The nearest sizes and numbers of devices that divide, as text."""
     below, above = size // devices * devices, -(-size // devices) * devices
     sizes = sorted({below, above} - {0})
     fewer = max(n for n in range(1, devices) if size % n == 0)

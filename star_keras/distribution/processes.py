@@ -11,22 +11,23 @@ from jax.experimental import multihost_utils
 
 
 def is_writer() -> bool:
-    """Whether this process is the one that writes files."""
+    """Whether this process writes files. Exactly one process of a run does."""
     return jax.process_index() == 0
 
 
 def sync(name: str):
-    """Wait until all processes are here.
+    """Wait for all processes.
 
     Args:
-        name: The same in all of them; errors show it.
+        name: Name of this point of the program, the same in all processes. Errors
+            show it.
     """
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 
 
 def token() -> bytes:
-    """Random bytes, the same in all processes."""
+    """16 random bytes, the same in all processes."""
     drawn = np.frombuffer(secrets.token_bytes(16), "uint8")
     if jax.process_count() > 1:
         drawn = multihost_utils.broadcast_one_to_all(drawn)
@@ -34,7 +35,14 @@ def token() -> bytes:
 
 
 def gather(array) -> np.ndarray:
-    """The whole of a `jax.Array` in every process, wherever its shards are."""
+    """A sharded array as a whole, in every process.
+
+    Args:
+        array: `jax.Array` of any shape and dtype.
+
+    Returns:
+        A numpy array of the same shape and dtype.
+    """
     if array.is_fully_addressable or array.is_fully_replicated:
         return np.asarray(array)
     return np.asarray(multihost_utils.process_allgather(array, tiled=True))
@@ -42,10 +50,13 @@ def gather(array) -> np.ndarray:
 
 @contextlib.contextmanager
 def whole(variables: Sequence[keras.Variable]):
-    """Within it the values of variables are whole, to be saved by Keras.
+    """A context in which Keras can save sharded variables.
 
-    Every process must enter it; the writer alone has the values, in its host's
-    memory.
+    In this context the writer has the whole values, in the memory of its host.
+    Every process must enter the context.
+
+    Args:
+        variables: Keras variables of any shapes and dtypes.
     """
     if all(v.value.is_fully_addressable for v in variables):
         yield
@@ -54,7 +65,7 @@ def whole(variables: Sequence[keras.Variable]):
     for variable in variables:
         value = gather(variable.value)
         values.append((variable, value if is_writer() else variable.value))
-    # The scope makes tensors of the arrays; no accelerator has room for all.
+    # The scope makes tensors of the arrays. No accelerator has room for all.
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         scope = keras.StatelessScope(values)
     with scope:
@@ -62,10 +73,10 @@ def whole(variables: Sequence[keras.Variable]):
 
 
 class HostCopy:
-    """A copy of the shards that this process has of an array, in host memory.
+    """A copy, in host memory, of this process's shards of an array.
 
     Args:
-        array: A `jax.Array`.
+        array: `jax.Array` of any shape and dtype.
     """
 
     def __init__(self, array):
@@ -76,7 +87,7 @@ class HostCopy:
                 self._shards[str(shard.index)] = np.array(shard.data)
 
     def to_devices(self) -> jax.Array:
-        """A new array like the one that was copied, in the same layout."""
+        """A new array on the devices, with the values and layout of the original."""
         return jax.make_array_from_callback(
             self._shape, self._sharding, lambda index: self._shards[str(index)]
         )

@@ -1,23 +1,23 @@
 """GPT-J as a KerasHub causal language model. Knows nothing of STaR."""
 
-from star_keras.models.gpt_j_attention import GPTJAttention
-from star_keras.models.gpt_j_backbone import GPTJBackbone
-from star_keras.models.gpt_j_causal_lm import GPTJCausalLM
-from star_keras.models.gpt_j_causal_lm_preprocessor import (
+from star_keras.models.gpt_j.gpt_j_attention import GPTJAttention
+from star_keras.models.gpt_j.gpt_j_backbone import GPTJBackbone
+from star_keras.models.gpt_j.gpt_j_causal_lm import GPTJCausalLM
+from star_keras.models.gpt_j.gpt_j_causal_lm_preprocessor import (
     GPTJCausalLMPreprocessor,
 )
-from star_keras.models.gpt_j_decoder import GPTJDecoder
-from star_keras.models.gpt_j_hugging_face import (
+from star_keras.models.gpt_j.gpt_j_decoder import GPTJDecoder
+from star_keras.models.gpt_j.gpt_j_hugging_face import (
     find_hugging_face_gpt_j,
     load_hugging_face,
     load_tokenizer,
     save_hugging_face,
 )
-from star_keras.models.gpt_j_mesh_transformer import (
+from star_keras.models.gpt_j.gpt_j_mesh_transformer import (
     load_mesh_transformer,
     save_mesh_transformer,
 )
-from star_keras.models.gpt_j_tokenizer import GPTJTokenizer
+from star_keras.models.gpt_j.gpt_j_tokenizer import GPTJTokenizer
 from star_keras.models.load_causal_lm import load_causal_lm
 
 __all__ = [

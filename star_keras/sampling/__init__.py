@@ -1,10 +1,10 @@
-"""Samplers of rationales: prompts in, completions out."""
+"""Samplers of a causal LM: prompts in, completions out; and a scorer."""
 
-from star_keras.sampling.attempt import attempt, build_prompt
 from star_keras.sampling.batch_sampler import BatchSampler
 from star_keras.sampling.continuous_sampler import ContinuousSampler
-from star_keras.sampling.get_sampler import get_sampler
+from star_keras.sampling.get_sampler import configured_sampler, get_sampler
 from star_keras.sampling.sampler import Completion, Sampler, SampleRequest
+from star_keras.sampling.scorer import Score, Scorer, ScoreRequest
 
 __all__ = [
     "BatchSampler",
@@ -12,7 +12,9 @@ __all__ = [
     "ContinuousSampler",
     "SampleRequest",
     "Sampler",
-    "attempt",
-    "build_prompt",
+    "Score",
+    "ScoreRequest",
+    "Scorer",
+    "configured_sampler",
     "get_sampler",
 ]

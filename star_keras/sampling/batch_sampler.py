@@ -7,33 +7,48 @@ import numpy as np
 from jax import numpy as jnp
 from jax.sharding import PartitionSpec
 
-from star_keras.packing import tokenize_prompts
-from star_keras.sampling.model_sampler import ModelSampler
+from star_keras.sampling.model_sampler import (
+    DECODE_CHUNK,
+    ModelSampler,
+    with_variables,
+)
 from star_keras.sampling.sampler import Completion, SampleRequest
+from star_keras.sampling.sampling_method import request_key
+from star_keras.training.examples import tokenize_prompts
 
-# Prompts are prefilled, and caches made, at multiples of this.
-_BUCKET = 16
-# Decoding steps between two looks at the text.
-_BURST = 16
+# Lengths of prefilled prompts and of caches are multiples of this.
+_MULTIPLE = 16
 
 
 class BatchSampler(ModelSampler):
     """Decodes prompts in batches of similar length.
 
-    Works with every KerasHub `CausalLM` that has `call_with_cache`. A batch
-    has one position for all its rows: it starts at the shortest prompt, and
-    the rest of the longer ones is fed token by token. The shared prefix is
-    computed for one row and copied to the others.
+    Works with every KerasHub `CausalLM` that has `call_with_cache`. All rows of
+    a batch are at the same position. The first position is the end of the
+    shortest prompt; the rest of a longer prompt is fed token by token. The
+    shared prefix is computed for one row and copied to the others.
 
     Args:
         model: A `keras_hub.models.CausalLM` with a preprocessor.
         **kwargs: See `ModelSampler`.
+
+    Raises:
+        ValueError: see `ModelSampler`.
+
+    Example:
+    ```python
+    sampler = BatchSampler(model, max_new_tokens=16, batch_size=8)
+    requests = [SampleRequest(prompt="Q: 1 + 1?\\nA:", name="sum")]
+    for batch in sampler.sample(requests, stop=["\\n"]):
+        for index, completion in batch:
+            print(requests[index].name, completion.text)
+    ```
     """
 
     def __init__(self, model, **kwargs):
         super().__init__(model, **kwargs)
         self._prefill = jax.jit(self._prefill_step, static_argnames=("total", "shared"))
-        self._decode = jax.jit(self._decode_burst, donate_argnums=(1, 2))
+        self._decode = jax.jit(self._decode_chunk, donate_argnums=(1, 2))
 
     def sample(
         self, requests: Sequence[SampleRequest], *, stop: Sequence[str] = ()
@@ -42,8 +57,7 @@ class BatchSampler(ModelSampler):
             return
         prompts = self._prompt_ids(requests)
         self._check_lengths(requests, prompts)
-        # Not every tokenizer gives the prefix alone the tokens it has in a
-        # prompt.
+        # Some tokenizers give the prefix alone other tokens than in a prompt.
         (prefix,) = tokenize_prompts(
             self.model.preprocessor, [self._shared_prefix(requests)]
         )
@@ -76,18 +90,18 @@ class BatchSampler(ModelSampler):
         for row, i in enumerate(filled):
             token_ids[row, : lengths[i]] = prompts[i]
         row_lengths = lengths[filled]
-        key_data = np.stack([self._key_data(seeds[i]) for i in filled])
+        key_data = np.stack([request_key(self.seed, seeds[i]) for i in filled])
 
         # Prefill leaves out a prompt's last token: it is the first input of
         # the decoding steps.
-        length = max(shortest - 1 - (shortest - 1) % _BUCKET, 1)
+        length = max(shortest - 1 - (shortest - 1) % _MULTIPLE, 1)
         cache = self._prefill(
             variables, token_ids[:, :length], total=total, shared=min(shared, length)
         )
         position = jnp.asarray(min(length, shortest - 1), "int32")
         done: list[Completion | None] = [None] * len(prompts)
         token_ids = jnp.asarray(token_ids)
-        for _ in range(0, total, _BURST):
+        for _ in range(0, total, DECODE_CHUNK):
             token_ids, cache, position = self._decode(
                 variables, token_ids, cache, position, row_lengths, key_data
             )
@@ -96,7 +110,7 @@ class BatchSampler(ModelSampler):
             for row, start in enumerate(lengths):
                 if done[row] is None:
                     new_ids = ids[row, start : max(written, start)].tolist()
-                    done[row] = self._finished(new_ids, stop)
+                    done[row] = self.read_completion(new_ids, stop)
             if None not in done:
                 break
         return done
@@ -105,8 +119,8 @@ class BatchSampler(ModelSampler):
 
     def _prefill_step(self, variables, token_ids, total, shared):
         rows, length = token_ids.shape
-        # Only the cache's shapes are wanted, not its stock prefill.
-        with self._with_variables(variables):
+        # Only the shapes of KerasHub's own prefill are used.
+        with with_variables(self.model, variables):
             _, cache = jax.eval_shape(
                 self.model._build_cache,
                 jax.ShapeDtypeStruct((1 if shared else rows, total), "int32"),
@@ -123,8 +137,8 @@ class BatchSampler(ModelSampler):
                 )
         return self._split_rows(cache)
 
-    def _decode_burst(self, variables, token_ids, cache, position, lengths, key_data):
-        rows, total = token_ids.shape
+    def _decode_chunk(self, variables, token_ids, cache, position, lengths, key_data):
+        total = token_ids.shape[1]
 
         def step(_, state):
             token_ids, cache, position = state
@@ -133,25 +147,26 @@ class BatchSampler(ModelSampler):
                 cache,
                 position,
             )
-            # The last place of the array is written again and again.
+            # Steps after the end of the array write its last token again.
             after = jnp.minimum(position + 1, total - 1)
-            sampled = self._next_token(logits[:, 0], key_data, after - lengths)
+            sampled = self.next_token(logits[:, 0], key_data, after - lengths)
             is_prompt = (after < lengths) | (position + 1 > after)
             token = jnp.where(is_prompt, token_ids[:, after], sampled)
             return token_ids.at[:, after].set(token), cache, after
 
-        with self._with_variables(variables):
+        with with_variables(self.model, variables):
             token_ids, cache, position = jax.lax.fori_loop(
-                0, _BURST, step, (token_ids, cache, position)
+                0, DECODE_CHUNK, step, (token_ids, cache, position)
             )
         # Every process reads the tokens.
-        return self._split(token_ids), self._split_rows(cache), position
+        token_ids = self.layout.constrain(token_ids)
+        return token_ids, self._split_rows(cache), position
 
     def _split_rows(self, cache):
-        """Rows over the mesh's batch axis, and what follows as XLA finds best."""
+        """Split the rows over the mesh's batch axis; XLA lays out the other axes."""
         rest = [PartitionSpec.UNCONSTRAINED] * (jax.tree.leaves(cache)[0].ndim - 1)
-        return self._split(cache, self._batch_axis, *rest)
+        return self.layout.constrain(cache, self.layout.batch_axis, *rest)
 
 
 def _round_up(length):
-    return -(-length // _BUCKET) * _BUCKET
+    return -(-length // _MULTIPLE) * _MULTIPLE

@@ -2,10 +2,12 @@
 
 import importlib
 
+from star_keras.config import SAMPLER_SETTINGS, SamplingConfig, StarConfig
 from star_keras.models import GPTJCausalLM
 from star_keras.sampling.batch_sampler import BatchSampler
 from star_keras.sampling.continuous_sampler import ContinuousSampler
 from star_keras.sampling.sampler import Sampler
+from star_keras.utils.errors import invalid
 
 _SAMPLERS = {"batch": BatchSampler, "continuous": ContinuousSampler}
 
@@ -16,13 +18,20 @@ def get_sampler(model, name: str = "auto", **kwargs) -> Sampler:
     Args:
         model: A `keras_hub.models.CausalLM` with a preprocessor.
         name: `"auto"` is `"continuous"` for GPT-J and `"batch"` for other
-            models. `"package.module:name"` is a callable of your own, which
-            takes the same arguments and returns a `Sampler`: an engine outside
-            this process, say, that it gives the model's weights to.
-        **kwargs: Arguments of the sampler, the same for all.
+            models. `"package.module:name"` is a callable of your own that
+            takes the same arguments and returns a `Sampler`, for example an
+            engine outside this process that is given the model's weights.
+        **kwargs: Arguments of the sampler, the same for all, see
+            `ModelSampler`.
 
     Raises:
-        ValueError: if there is no such sampler.
+        ValueError: if there is no such sampler, its arguments are invalid, or
+            `name` returns something else than a `Sampler`.
+
+    Example:
+    ```python
+    sampler = get_sampler(model, max_new_tokens=16, temperature=0.7)
+    ```
     """
     if name == "auto":
         name = "continuous" if isinstance(model, GPTJCausalLM) else "batch"
@@ -32,16 +41,104 @@ def get_sampler(model, name: str = "auto", **kwargs) -> Sampler:
         try:
             make = getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError, ValueError) as error:
-            raise ValueError(
-                "Invalid value for argument `name` of the sampler. Expected "
-                f'"auto", one of {sorted(_SAMPLERS)}, or "package.module:name" of '
-                f"what can be imported. Received: name={name!r} ({error})."
+            raise invalid(
+                "name",
+                f'"auto", one of {sorted(_SAMPLERS)}, or "package.module:name" of a '
+                "callable that can be imported",
+                name,
+                f"The import failed: {error}.",
             ) from error
     sampler = make(model, **kwargs)
     if not isinstance(sampler, Sampler):
-        raise ValueError(
-            "Invalid value for argument `name` of the sampler. Expected something "
-            f"that returns a `star_keras.sampling.Sampler`. Received: name={name!r}, "
-            f"which returned {sampler!r}."
+        raise invalid(
+            "name",
+            "the name of a callable that returns a `star_keras.sampling.Sampler`",
+            name,
+            f"It returned {sampler!r}.",
         )
     return sampler
+
+
+def configured_sampler(
+    model, config: SamplingConfig, *, seed: int = 0, greedy: bool = False
+) -> Sampler:
+    """The sampler that a configuration describes.
+
+    Args:
+        model: A `keras_hub.models.CausalLM` with a preprocessor.
+        config: Its `sampler`, sizes and temperature are used.
+        seed: Seed of the samples.
+        greedy: Whether to leave out the temperature, `top_k` and `top_p`.
+
+    Raises:
+        ValueError: see `get_sampler`.
+    """
+    choices = {}
+    if not greedy:
+        choices = {
+            "temperature": config.temperature,
+            "top_k": config.top_k,
+            "top_p": config.top_p,
+        }
+    return get_sampler(
+        model,
+        config.sampler,
+        max_new_tokens=config.max_new_tokens,
+        batch_size=config.sample_batch_size,
+        seed=seed,
+        **choices,
+    )
+
+
+def training_and_eval_sampler(
+    model,
+    config: StarConfig,
+    sampler: Sampler | None = None,
+    eval_sampler: Sampler | None = None,
+) -> tuple[Sampler, Sampler]:
+    """The samplers of a run.
+
+    Args:
+        model: A `keras_hub.models.CausalLM` with a preprocessor.
+        config: All settings.
+        sampler: Sampler of training problems. Defaults to the configured one.
+        eval_sampler: Sampler of held-out problems. Defaults to `sampler` if that
+            is given, else to the configured one without temperature.
+
+    Returns:
+        The sampler of training problems and that of held-out problems.
+
+    Raises:
+        ValueError: if a sampler is passed and configured, or several samples a
+            problem are asked of a greedy sampler.
+    """
+    if sampler is not None:
+        for name in SAMPLER_SETTINGS:
+            default = getattr(SamplingConfig, name)
+            if getattr(config.sampling, name) != default:
+                raise invalid(
+                    name,
+                    f"{default!r}, its default, beside a `sampler` of your own",
+                    getattr(config.sampling, name),
+                    "Configure that sampler itself, or leave it out.",
+                )
+        eval_sampler = eval_sampler or sampler
+    else:
+        sampling, seed = config.sampling, config.run.seed
+        sampler = configured_sampler(model, sampling, seed=seed)
+        if eval_sampler is None:
+            # One sampler for both where it can be: it compiles once.
+            eval_sampler = sampler
+            if sampling.temperature:
+                eval_sampler = configured_sampler(
+                    model, sampling, seed=seed, greedy=True
+                )
+    count = config.sampling.samples_per_problem
+    if count > 1 and sampler.get_config().get("temperature") == 0:
+        raise invalid(
+            "samples_per_problem",
+            "1 with a greedy sampler, whose samples of a problem are all the same",
+            count,
+            "Set a temperature above 0.",
+        )
+    return sampler, eval_sampler

@@ -11,14 +11,16 @@ class SampleRequest:
     """One completion to sample.
 
     Attributes:
-        prompt: The whole prompt, as text; or, for all requests or none, as
-            token ids, which stay as they are and have no `prefix`.
-        name: What errors call it, e.g. the problem's id.
-        seed: Numbers that name this sample within a run: (iteration, problem,
-            sample number). With the sampler's seed they decide all random
-            choices, whatever else is sampled beside it.
-        prefix: The beginning of the prompt that all requests of a call share:
-            the few-shot prompt. It changes nothing but the work.
+        prompt: The whole prompt, as text or as token ids. All requests of a
+            call have the same kind of prompt. Token ids are used as they are;
+            their request has no `prefix`.
+        name: Name of the request in errors, e.g. the problem's id.
+        seed: Numbers that identify this sample within a run: (iteration,
+            problem, sample number). Together with the sampler's seed they
+            determine all random choices, whatever the other requests are.
+        prefix: The shared prefix: the beginning of the prompt, the same for all
+            requests of a call, e.g. the few-shot prompt. It saves work and
+            changes no completion.
     """
 
     prompt: str | tuple[int, ...]
@@ -29,11 +31,11 @@ class SampleRequest:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Completion:
-    """What the model wrote.
+    """The continuation of a prompt by the model.
 
     Attributes:
-        text: The completion up to its stop, which is not part of it.
-        num_tokens: Tokens sampled, the stop included.
+        text: The completion up to its stop string or end token, without it.
+        num_tokens: Number of sampled tokens, with the stop.
         finish_reason: `"stop"` at a stop string or end token, `"length"` when
             `max_new_tokens` ran out.
     """
@@ -47,7 +49,10 @@ class Sampler(abc.ABC):
     """Samples completions from a model."""
 
     def get_config(self) -> dict:
-        """What the completions depend on, as JSON; a run is bound to it."""
+        """The settings that completions depend on, as JSON.
+
+        A resumed run must have the same settings.
+        """
         return {}
 
     @abc.abstractmethod
@@ -57,15 +62,16 @@ class Sampler(abc.ABC):
         """Sample one completion for each request.
 
         Args:
-            requests: What to sample.
+            requests: The prompts, and their names and seeds.
             stop: Strings that end a completion, matched on the text. The
-                tokenizer's end token always does.
+                tokenizer's end token always ends it.
 
         Yields:
-            Lists of `(index of the request, completion)` as they are done,
-            in any order.
+            Lists of `(index of the request, completion)`, as soon as they are
+            complete, in any order.
 
         Raises:
-            ValueError: if a prompt leaves no room for the completion, or does
-                not begin with the prefix of the call. Nothing is sampled then.
+            ValueError: if a prompt is empty, leaves no room for the completion,
+                or does not begin with the shared prefix. Nothing is sampled
+                then.
         """

@@ -1,4 +1,4 @@
-"""Tasks: problems, and how their text is made and read."""
+"""Tasks: problems, and the making and reading of their text."""
 
 from star_keras.tasks.arithmetic import Arithmetic
 from star_keras.tasks.commonsense_qa import CommonsenseQA
@@ -32,13 +32,14 @@ def get(name: str, *, prompts_file=None, **kwargs) -> Task:
 
     Args:
         name: A key of `TASKS`.
-        prompts_file: A JSON-lines file of worked examples, lines like the
-            task's problems with a `rationale`, in place of the task's own.
+        prompts_file: A JSON-lines file of worked examples in place of the
+            task's own. Its lines are problems with a `rationale`.
         **kwargs: Arguments of the task's constructor.
 
     Raises:
-        ValueError: if there is no such task, or a line is no worked example
-            whose response has the right answer.
+        ValueError: if there is no such task, or the response of a worked
+            example does not have the right answer.
+        FileNotFoundError: if a file is missing.
     """
     if name not in TASKS:
         raise ValueError(

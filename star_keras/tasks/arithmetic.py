@@ -1,7 +1,7 @@
 """Addition with a scratchpad that carries, as in the STaR paper.
 
-One problem with its worked response, the first operand's and the second's
-digits eaten from the right, the sum growing to the left, `C` the carry:
+One problem with its worked response. Each line removes the last digit of both
+operands and puts a digit of the sum in front; `C` is the carry:
 
     Input:
     6 2 4 + 2 5 9
@@ -56,21 +56,20 @@ def _spaced_sum(first: str, second: str) -> str:
 class Arithmetic(Task):
     """`n`-digit addition for several `n`, drawn from a seed.
 
-    No problem of one split is in another. The class of a problem is its
-    number of digits. Few digits have few problems (two numbers of one digit
-    can be added in 100 ways): a fifth of them at most is held out, and a
-    split then has fewer than asked for.
+    No problem is in two splits. The class of a problem is its number of digits.
+    One digit has 100 problems in all; at most a fifth of such a length is held
+    out, and its splits may be smaller than asked for.
 
     Args:
         digits: Lengths of the operands in `"train"` and `"eval"`.
-        extrapolation_digits: Lengths in the split `"extrapolation"`, which
-            nothing is trained on.
+        extrapolation_digits: Lengths in the split `"extrapolation"`, for
+            evaluation alone.
         train_problems: Problems a length in `"train"`.
         eval_problems: Problems a length in the other two splits.
         examples_per_length: Worked examples a length in the few-shot prompt
             (the paper has 10). They are in no split.
-        seed: Same seed, same problems: another count only makes a split longer
-            or shorter.
+        seed: Decides the problems. With another count a split is longer or
+            shorter, with the same problems at its beginning.
     """
 
     name = "arithmetic"
@@ -127,7 +126,7 @@ class Arithmetic(Task):
     def _problems_of_length(self, n: int) -> tuple[list, list, list]:
         """Few-shot, held-out and training problems of `n` digits."""
         possible = 100 if n == 1 else (9 * 10 ** (n - 1)) ** 2
-        # From a stream of its own: what is held out hangs on no other count.
+        # A stream of its own: other counts do not change the held-out problems.
         held_out = list(
             itertools.islice(
                 self._pairs(n, "eval"), min(self.eval_problems, possible // 5)

@@ -38,15 +38,17 @@ class CommonsenseQA(Task):
 
     Args:
         data_dir: Directory with the official `train_rand_split.jsonl` and
-            `dev_rand_split.jsonl`. By default TensorFlow Datasets has or
-            downloads them, see `star_keras.tasks.commonsense_qa_builder`.
-        train_path: A JSON-lines file to use instead, of official records or
-            of ones with `question`, `choices` (texts) and `answer` (a letter).
+            `dev_rand_split.jsonl`. By default TensorFlow Datasets downloads
+            them, see `star_keras.tasks.commonsense_qa_builder`.
+        train_path: A JSON-lines file in place of the official one. Its records
+            are like the official ones, or have `question`, `choices` (texts)
+            and `answer` (a letter).
         eval_path: The same for `"eval"`.
 
     Raises:
-        ConnectionError: when problems are asked for that are neither there
-            nor can be downloaded.
+        ConnectionError: by `problems`, if the download fails.
+        FileNotFoundError: by `problems`, if a file is missing.
+        ValueError: by `problems`, if a line is malformed.
 
     Reference:
         [CommonsenseQA](https://arxiv.org/abs/1811.00937).
@@ -131,8 +133,8 @@ class CommonsenseQA(Task):
     def extract_answer(self, completion):
         """The letter in `"... the answer is blotter (b)."`, `"(b)"` or `"B"`.
 
-        After the last "answer is" where there is one. Of several letters in
-        brackets there the first counts, elsewhere the last.
+        Text after the last "answer is" counts, if there is one, and the first
+        letter in brackets in it. Otherwise the last letter in brackets counts.
         """
         _, marker, conclusion = completion.rpartition("answer is")
         letters = _IN_BRACKETS.findall(conclusion)

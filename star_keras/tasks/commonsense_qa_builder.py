@@ -1,4 +1,4 @@
-"""CommonsenseQA for TensorFlow Datasets, which has no builder of it."""
+"""A builder of CommonsenseQA for TensorFlow Datasets."""
 
 import json
 from pathlib import Path

@@ -39,23 +39,24 @@ _ANNOTATION = re.compile(r"<<([^<>]*)>>")
 class GSM8K(Task):
     """GSM8K, 7,473 training and 1,319 test problems.
 
-    The official test set is the split `"test"`, for the end. `"eval"` is a
-    part of the official training set, which `"train"` then lacks. An id is a
-    digest of the question and decides the order, so the problems are the same
-    from all sources.
+    The split `"test"` is the official test set, for the final model. The split
+    `"eval"` is held out of the official training set. An id is a digest of the
+    question and decides the order, so all sources have the same problems.
 
     Args:
         data_dir: Directory with the official `train.jsonl` and `test.jsonl`.
-            By default TensorFlow Datasets has or downloads them.
-        train_path: A JSON-lines file with `question` and `answer` (a number,
-            or a solution that ends in `#### number`) to use instead.
-        eval_path: The same for `"eval"`, which then is not carved out of the
-            training problems.
-        validation_problems: How many of the training problems are held out.
+            By default TensorFlow Datasets downloads them.
+        train_path: A JSON-lines file in place of the official one, with
+            `question` and `answer` (a number, or a solution that ends in
+            `#### number`).
+        eval_path: The same for `"eval"`; then no training problem is held out.
+        validation_problems: Number of training problems held out.
 
     Raises:
-        ConnectionError: when problems are asked for that are neither there
-            nor can be downloaded.
+        ValueError: if `validation_problems` is negative; by `problems`, if a
+            line is malformed.
+        ConnectionError: by `problems`, if the download fails.
+        FileNotFoundError: by `problems`, if a file is missing.
 
     Reference:
         [Training Verifiers to Solve Math Word Problems](https://arxiv.org/abs/2110.14168).

@@ -4,8 +4,8 @@ import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from star_keras.json_lines import parse_json_line
 from star_keras.tasks.task import FewShotExample, Problem
+from star_keras.utils.json_lines import parse_json_line
 
 _SECONDS_TO_ANSWER = 5
 
@@ -32,12 +32,12 @@ def read_problems(
 
     Args:
         path: The file.
-        make_problem: Makes a problem of a line's JSON object and the id that
-            it has if it names none, see `Task.make_problem`.
-        prefix: What such ids begin with; the line's number follows.
+        make_problem: Makes a problem of a line's JSON object and a default id,
+            see `Task.make_problem`.
+        prefix: Beginning of default ids, before the number of the line.
 
     Returns:
-        The problems, and apart from them the lines with a `rationale`.
+        The problems, and the worked examples: lines with a `rationale`.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -79,7 +79,7 @@ def tfds_records(
         make_builder: Called with the module `tensorflow_datasets`; returns the
             `tfds.core.DatasetBuilder`.
         split: Name of the split there.
-        url: A file that the download begins with.
+        url: The first file of the download.
         files: Official files by split, for the error.
 
     Yields:

@@ -1,4 +1,4 @@
-"""What STaR needs to know of a task: problems, and how text is made and read."""
+"""The interface of a task: problems, and the making and reading of their text."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -82,7 +82,7 @@ class Task:
         return f"Q: {problem.question}\nA:"
 
     def format_response(self, rationale: str, problem: Problem) -> str:
-        """The completion that holds this rationale (or none) and the answer."""
+        """The completion of a rationale, `""` for none, and the answer."""
         rationale = f" {rationale}" if rationale else ""
         return f"{rationale} {self.answer_marker} {problem.answer}."
 
@@ -101,18 +101,18 @@ class Task:
         return answer == problem.answer
 
     def working_is_valid(self, completion: str, problem: Problem) -> bool:
-        """Whether the steps of a completion hold, not just its answer.
+        """Whether the steps of a completion are right, not only its answer.
 
-        Asked only by `check_working`; a task that cannot tell says yes.
+        Used with `check_working` alone. Defaults to yes.
         """
         return True
 
     def rationale_key(self, completion: str) -> str:
-        """What two completions share that count as the same rationale."""
+        """A key that is the same for equal rationales of a problem."""
         return " ".join(completion.split())
 
     def make_problem(self, record: dict, default_id: str) -> Problem:
-        """The problem that a line of a JSON-lines file holds.
+        """The problem of a line of a JSON-lines file.
 
         Args:
             record: Has `question` and `answer`, and optionally `id` and `class`.

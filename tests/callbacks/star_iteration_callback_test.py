@@ -1,7 +1,3 @@
-import functools
-import io
-import itertools
-import json
 import os
 import resource
 import signal
@@ -9,109 +5,28 @@ import signal
 import keras
 import numpy as np
 import pytest
-import sentencepiece
-from keras_hub import models as hub
-from keras_hub import tokenizers as hub_tokenizers
-from tokenizers import pre_tokenizers
 
-from star_keras import tasks
-from star_keras.callbacks import ExponentialSteps, StarIterationCallback, SteadySteps
-from star_keras.json_lines import read_json_lines
-from star_keras.rationales import RationaleStore
-from star_keras.sampling import BatchSampler, Completion, Sampler
-from tests.conftest import Doubling
-
-
-class ScriptedSampler(Sampler):
-    """Answers every second problem right; hinted, three out of four.
-
-    Stands in for a model that can do something, which takes minutes to train.
-    """
-
-    def __init__(self, batch_size=5):
-        self.batch_size = batch_size
-        self.prompts = []
-
-    def sample(self, requests, *, stop=()):
-        for start in range(0, len(requests), self.batch_size):
-            batch = []
-            for i, request in enumerate(requests[start:][: self.batch_size], start):
-                self.prompts.append(request.prompt)
-                number = int(request.name.removeprefix("double-"))
-                hinted = request.seed[-1]
-                right = number % 4 if hinted else number % 2
-                answer = 2 * number if right else 7
-                text = f" {number} + {number}. The answer is {answer}."
-                if number == 8:
-                    text = " Who knows?"
-                batch.append(
-                    (i, Completion(text=text, num_tokens=9, finish_reason="stop"))
-                )
-            yield batch
-
-
-@pytest.fixture
-def make_model(make_model):
-    return functools.partial(make_model, num_layers=1, hidden_dim=16)
-
-
-@pytest.fixture
-def make_star(make_model, doubling, tmp_path):
-    def make(run_dir="run", model=None, sampler=None, **kwargs):
-        arguments = {
-            "task": doubling,
-            "steps": SteadySteps(2, add=1),
-            "batch_size": 2,
-            "row_length": 128,
-        }
-        return StarIterationCallback(
-            model or make_model(),
-            sampler=sampler or ScriptedSampler(),
-            run_dir=tmp_path / run_dir,
-            **{**arguments, **kwargs},
-        )
-
-    return make
-
-
-def fit(star, epochs, callbacks=(), **kwargs):
-    return star._language_model.fit(
-        star.dataset,
-        epochs=epochs,
-        callbacks=[star, *callbacks],
-        verbose=0,
-        shuffle=False,
-        **kwargs,
-    )
-
-
-def samples(star, iteration):
-    return RationaleStore(star.run_dir / "samples").load(iteration)
-
-
-def metrics(star):
-    text = (star.run_dir / "metrics.jsonl").read_text()
-    lines = [json.loads(line) for line in text.splitlines()]
-    return [
-        {key: v for key, v in line.items() if not key.endswith("_seconds")}
-        for line in lines
-    ]
-
-
-def training_prompts(star):
-    """The distinct prompts of what is trained on now, end of prompt to start."""
-    tokenizer = star._preprocessor.tokenizer
-    return [tokenizer.detokenize(e.prompt_ids.tolist()) for e in star._examples]
-
-
-def weights(model):
-    return [np.array(v.value) for v in model.trainable_variables]
-
+from star_keras.sampling import BatchSampler
+from star_keras.testing import Doubling, ScriptedSampler
+from star_keras.training.dataset import feed_token_ids
+from star_keras.utils.json_lines import read_json_lines
+from tests.callbacks.conftest import (
+    all_samples,
+    assert_equal_weights,
+    examples,
+    fit,
+    half_right,
+    metrics,
+    samples,
+    scripted,
+    training_prompts,
+    weights,
+)
 
 # === The loop ===
 
 
-def test_figures_are_in_the_logs_and_the_metrics_file(make_star, tmp_path):
+def test_metrics_are_in_the_logs_and_the_metrics_file(make_star, tmp_path):
     star = make_star()
     csv = keras.callbacks.CSVLogger(str(tmp_path / "log.csv"))
     history = fit(star, 2, [csv]).history
@@ -125,7 +40,12 @@ def test_figures_are_in_the_logs_and_the_metrics_file(make_star, tmp_path):
     assert history["share_rationalized"] == [0.25, 0.25]
     assert history["unparsed"] == [2 / 36, 2 / 36]
     assert history["eval_accuracy"] == [0.5, 0.5]
+    assert history["not_kept/incorrect"] == [16, 16]
+    assert history["not_kept/unparsed"] == [2, 2]
     assert history["steps"] == [2, 3]
+    # 3 of 6 held-out problems: the 95% interval of Wilson.
+    assert history["eval_accuracy_low"][0] == pytest.approx(0.188, abs=1e-3)
+    assert history["eval_accuracy_high"][0] == pytest.approx(0.812, abs=1e-3)
     assert [line["iteration"] for line in metrics(star)] == [0, 1, 2]
     assert metrics(star)[2]["eval_accuracy/odd"] == 1
     assert "eval_accuracy/odd" in (tmp_path / "log.csv").read_text().splitlines()[0]
@@ -133,22 +53,58 @@ def test_figures_are_in_the_logs_and_the_metrics_file(make_star, tmp_path):
         assert (star.run_dir / plot).read_bytes().startswith(b"\x89PNG")
 
 
-def test_everything_sampled_is_on_disk_with_its_verdict(make_star):
+def test_everything_sampled_is_on_disk_with_what_became_of_it(make_star):
     star = make_star()
     fit(star, 1)
-    found = samples(star, 1)
-    kinds = [r.prompt_kind for r in found]
-    assert kinds == ["rationale"] * 24 + ["rationalization"] * 12 + ["evaluation"] * 6
-    by_key = {r.key: r for r in found}
-    assert by_key["rationale", "double-3", 0].verdict == "correct"
-    assert by_key["rationale", "double-3", 0].weight == 1
-    assert by_key["rationale", "double-6", 0].verdict == "incorrect"
-    assert by_key["rationale", "double-6", 0].answer == "7"
-    assert by_key["rationalization", "double-6", 0].weight == 1
-    assert by_key["rationale", "double-8", 0].verdict == "unparsed"
-    assert all(r.weight == 0 for r in found if r.verdict != "correct")
-    assert all(r.weight == 0 for r in found if r.prompt_kind == "evaluation")
-    assert [r.prompt_kind for r in samples(star, 0)] == ["evaluation"] * 6
+    counts = {"rationale": 24, "rationalization": 12, "evaluation": 6}
+    for kind, count in counts.items():
+        assert [s.kind for s in samples(star, 1, kind)] == [kind] * count
+    plain = {s.problem: s for s in samples(star, 1)}
+    assert plain["double-3"].verdict == "correct"
+    assert plain["double-6"].verdict == "incorrect"
+    assert plain["double-6"].answer == "7"
+    assert plain["double-8"].verdict == "unparsed"
+    lines = read_json_lines(
+        star.run_dir / "samples/iteration_0001/selection.jsonl", set()
+    )
+    assert len(lines) == 24 + 12
+    selected = {(line["kind"], line["problem"]): line for line in lines}
+    assert selected["rationale", "double-3"]["weight"] == 1
+    assert selected["rationale", "double-6"]["weight"] == 0
+    assert selected["rationale", "double-6"]["reason"] == "incorrect"
+    assert selected["rationalization", "double-6"]["weight"] == 1
+    assert selected["rationale", "double-8"]["reason"] == "unparsed"
+    assert samples(star, 0, "rationale") is None
+    assert len(samples(star, 0, "evaluation")) == 6
+
+
+def test_the_constructor_copies_hashes_and_locks_nothing(make_star, make_model):
+    model = make_model()
+    model.lm_head.bias.assign(model.lm_head.bias + 1)
+    star = make_star(model=model)
+    assert star.initial_epoch == 0
+    assert not star.run_dir.exists()
+    # The base model is the one that is fitted, not the one at construction.
+    model.lm_head.bias.assign(model.lm_head.bias - 1)
+    fit(star, 1)
+    other = make_model()
+    fit(make_star("other", other), 1)
+    assert_equal_weights(model, other)
+
+
+def test_the_explicit_form_is_the_same_as_fit(make_star, make_model):
+    one, other = make_model(), make_model()
+    fit(make_star("one", one), 2)
+    star = make_star("other", other)
+    other.fit(
+        star.dataset,
+        epochs=2,
+        initial_epoch=star.initial_epoch,
+        callbacks=[star],
+        verbose=0,
+        shuffle=False,
+    )
+    assert_equal_weights(one, other)
 
 
 def test_one_trace_of_the_train_step_and_the_schedules_steps(make_star, make_model):
@@ -165,7 +121,7 @@ def test_one_trace_of_the_train_step_and_the_schedules_steps(make_star, make_mod
     counter = keras.callbacks.LambdaCallback(
         on_train_batch_end=lambda batch, logs: steps.append(batch)
     )
-    star = make_star(model=model, steps=ExponentialSteps(3, growth=1.5))
+    star = make_star(model=model, schedule="exponential", start_steps=3, growth=1.5)
     fit(star, 3, [counter])
     assert len(traces) == 1
     assert steps == [*range(3), *range(4), *range(6)]
@@ -173,7 +129,7 @@ def test_one_trace_of_the_train_step_and_the_schedules_steps(make_star, make_mod
 
 def test_every_iteration_trains_the_base_with_a_fresh_optimizer(make_star, make_model):
     model = make_model()
-    star = make_star(model=model, steps=SteadySteps(2, add=0))
+    star = make_star(model=model, start_steps=2, add_steps=0)
     seen = []
 
     class Spy(keras.callbacks.Callback):
@@ -198,16 +154,17 @@ def test_fit_epoch_by_epoch_equals_one_fit(make_star, make_model):
     star = make_star("many", many)
     for epoch in range(3):
         assert star.initial_epoch == epoch
-        fit(star, epoch + 1, initial_epoch=epoch)
+        fit(star, epoch + 1)
     for first, second in zip(weights(one), weights(many), strict=True):
         assert np.array_equal(first, second)
 
 
-def test_model_loss_counts_exactly_the_response_tokens(make_star):
-    star = make_star()
+def test_model_loss_counts_exactly_the_response_tokens(make_star, make_model):
+    model = make_model()
+    star = make_star(model=model)
     fit(star, 1)
-    x, y, sample_weight = next(star._training_batches())
-    tokenizer = star._preprocessor.tokenizer
+    x, y, sample_weight = next(star.dataset.as_numpy_iterator())
+    tokenizer = model.preprocessor.tokenizer
     for segments, targets, weight in zip(
         x["segment_ids"], y, sample_weight, strict=True
     ):
@@ -223,21 +180,22 @@ def test_model_loss_counts_exactly_the_response_tokens(make_star):
 # === Switches ===
 
 
-def test_no_training_row_holds_a_hint_unless_asked(make_star):
-    star = make_star()
+def test_no_training_row_holds_a_hint_unless_asked(make_star, make_model):
+    model = make_model()
+    star = make_star(model=model)
     fit(star, 1)
-    for prompt in training_prompts(star):
+    for prompt in training_prompts(star, model):
         assert "(" not in prompt
-    star = make_star("shown", p_show_hint_save=1.0)
+    star = make_star("shown", make_model(), p_show_hint_save=1.0)
     fit(star, 1)
-    assert sum("(" in prompt for prompt in training_prompts(star)) == 6
-    star = make_star("some", p_show_hint_save=0.5)
+    assert sum("(" in prompt for prompt in training_prompts(star, model)) == 6
+    star = make_star("some", make_model(), p_show_hint_save=0.5)
     fit(star, 1)
-    assert 0 < sum("(" in prompt for prompt in training_prompts(star)) < 6
+    assert 0 < sum("(" in prompt for prompt in training_prompts(star, model)) < 6
 
 
 def test_hints_are_in_the_prompts_of_rationalizations_only(make_star):
-    sampler = ScriptedSampler()
+    sampler = scripted()
     star = make_star(sampler=sampler, skip_eval=True)
     fit(star, 1)
     plain, hinted = sampler.prompts[:24], sampler.prompts[24:]
@@ -255,74 +213,55 @@ def test_no_rationalization(make_star):
 
 
 def test_p_rationalization_tries_a_share_of_the_failed(make_star):
-    sampler = ScriptedSampler()
+    sampler = scripted()
     fit(make_star(sampler=sampler, p_rationalization=0.5, skip_eval=True), 1)
     assert 0 < len(sampler.prompts) - 24 < 12
 
 
-def test_no_few_shot_prompt_and_few_shot_training(make_star):
-    sampler = ScriptedSampler()
+def test_no_few_shot_prompt_and_few_shot_training(make_star, make_model):
+    model = make_model()
+    sampler = scripted()
     star = make_star(sampler=sampler, few_shot=False)
     fit(star, 1)
     assert all(
         p.startswith("Q: What is twice") and "50?" not in p for p in sampler.prompts
     )
-    star = make_star("train", few_shot_train=True)
+    star = make_star("train", model, few_shot_train=True)
     fit(star, 1)
-    assert all(p.startswith("Q: What is twice 50?") for p in training_prompts(star))
+    assert all(
+        p.startswith("Q: What is twice 50?") for p in training_prompts(star, model)
+    )
 
 
 def test_n_train_samples_draws_anew_each_iteration(make_star):
     star = make_star(n_train_samples=10, n_eval_samples=4)
     fit(star, 2)
-    drawn = [
-        {r.problem for r in samples(star, n) if r.prompt_kind == "rationale"}
-        for n in (1, 2)
-    ]
+    drawn = [{s.problem for s in samples(star, n)} for n in (1, 2)]
     assert [len(d) for d in drawn] == [10, 10]
     assert drawn[0] != drawn[1]
-    held_out = [
-        {r.problem for r in samples(star, n) if r.prompt_kind == "evaluation"}
-        for n in (0, 1, 2)
-    ]
+    held_out = [{s.problem for s in samples(star, n, "evaluation")} for n in (0, 1, 2)]
     assert len(held_out[0]) == 4
     assert held_out[0] == held_out[1] == held_out[2]
-
-
-def test_n_train_samples_are_even_over_classes(make_star):
-    class Uneven(Doubling):
-        def problems(self, split):
-            problems = super().problems(split)
-            few = ("double-1", "double-3", "double-5", "double-101")
-            return [p for p in problems if p.problem_class == "even" or p.id in few]
-
-    star = make_star(task=Uneven(), n_train_samples=10)
-    drawn = [p.problem_class for p in star._draw_problems(1)]
-    assert drawn.count("odd") == 3
-    assert drawn.count("even") == 7
-    star = make_star("some", task=Uneven(), n_train_samples=4)
-    drawn = [p.problem_class for p in star._draw_problems(1)]
-    assert drawn.count("odd") == drawn.count("even") == 2
 
 
 def test_copy_n_trains_again_on_earlier_rationales(make_star):
     star = make_star(copy_n=1)
     fit(star, 3)
-    assert len(star._examples) == 36
+    assert len(examples(star)) == 36
 
 
-def test_direct_trains_on_answers_without_sampling(make_star):
-    sampler = ScriptedSampler()
-    star = make_star(sampler=sampler, direct=True, skip_eval=True)
+def test_direct_trains_on_answers_without_sampling(make_star, make_model):
+    sampler, model = scripted(), make_model()
+    star = make_star(model=model, sampler=sampler, direct=True, skip_eval=True)
     fit(star, 1)
     assert sampler.prompts == []
-    assert len(star._examples) == 24
-    ids = star._examples[0].response_ids[:-1].tolist()
-    assert star._preprocessor.tokenizer.detokenize(ids) == " The answer is 0."
-    assert [r.prompt_kind for r in samples(star, 1)] == ["direct"] * 24
+    assert len(examples(star)) == 24
+    ids = examples(star)[0].response_ids[:-1].tolist()
+    assert model.preprocessor.tokenizer.detokenize(ids) == " The answer is 0."
+    assert [s.kind for s in samples(star, 1, "direct")] == ["direct"] * 24
     star = make_star("copied", direct=True, skip_eval=True, copy_n=1)
     fit(star, 2)
-    assert len(star._examples) == 48
+    assert len(examples(star)) == 48
 
 
 def test_check_working_rejects_right_answers_after_wrong_steps(make_star, make_model):
@@ -332,7 +271,7 @@ def test_check_working_rejects_right_answers_after_wrong_steps(make_star, make_m
 
     star = make_star(task=Strict(), check_working=True)
     history = fit(star, 1).history
-    verdicts = [r.verdict for r in samples(star, 1) if r.prompt_kind == "rationale"]
+    verdicts = [s.verdict for s in samples(star, 1)]
     # Odd numbers with a 1 in them: 1, 11, 13, 15, 17, 19, 21.
     assert verdicts.count("invalid_working") == 7
     assert history["train_accuracy"] == [5 / 24]
@@ -358,18 +297,16 @@ def test_killed_run_goes_on_and_ends_the_same(make_star, make_model):
     whole = make_star("whole", whole_model)
     fit(whole, 3)
     with pytest.raises(KillError):
-        fit(make_star("cut", sampler=KilledSampler()), 3)
+        fit(make_star("cut", sampler=KilledSampler(half_right)), 3)
 
     model = make_model()
-    sampler = ScriptedSampler()
+    sampler = scripted()
     star = make_star("cut", model, sampler=sampler)
     assert star.initial_epoch == 1
-    fit(star, 3, initial_epoch=1)
+    fit(star, 3)
     assert metrics(star) == metrics(whole)
-    for n in range(4):
-        assert samples(star, n) == samples(whole, n)
-    for first, second in zip(weights(model), weights(whole_model), strict=True):
-        assert np.array_equal(first, second)
+    assert all_samples(star) == all_samples(whole)
+    assert_equal_weights(model, whole_model)
 
 
 @pytest.mark.parametrize("iteration", [1, 2])
@@ -383,32 +320,30 @@ def test_kill_between_the_weights_and_their_note_loses_neither(
     whole = make_star("whole", whole_model)
     fit(whole, 3)
     cut = make_star("cut")
-    finish = cut._run.finish
+    finish = cut.run.finish
 
-    def killed(number, phase, figures):
+    def killed(number, phase, metrics):
         if (number, phase) == (iteration, "train"):
             raise KillError
-        finish(number, phase, figures)
+        finish(number, phase, metrics)
 
-    monkeypatch.setattr(cut._run, "finish", killed)
+    monkeypatch.setattr(cut.run, "finish", killed)
     with pytest.raises(KillError):
         fit(cut, 3)
-    cut._run.unlock()
 
     model = make_model()
     star = make_star("cut", model)
     assert star.initial_epoch == iteration - 1
-    fit(star, 3, initial_epoch=star.initial_epoch)
-    assert final_figures(star) == final_figures(whole)
-    for first, second in zip(weights(model), weights(whole_model), strict=True):
-        assert np.array_equal(first, second)
-    assert len(star._run.weights.names()) == 1
+    fit(star, 3)
+    assert metrics(star) == metrics(whole)
+    assert_equal_weights(model, whole_model)
+    assert len(star.run.checkpoints.weights.names()) == 1
 
 
 def test_schedule_may_be_any_function(make_star):
-    fit(make_star(steps=lambda iteration, examples: 2), 1)
-    star = make_star(steps=lambda iteration, examples: 2)
-    fit(star, 2, initial_epoch=1)
+    fit(make_star(steps=lambda iteration, steps_per_pass: 2), 1)
+    star = make_star(steps=lambda iteration, steps_per_pass: 2)
+    fit(star, 2)
     assert len(metrics(star)) == 3
 
 
@@ -416,7 +351,7 @@ class Terminated(ScriptedSampler):
     """Gets a SIGTERM when it has sampled so many prompts."""
 
     def __init__(self, after):
-        super().__init__()
+        super().__init__(half_right)
         self._after = after
 
     def sample(self, requests, *, stop=()):
@@ -440,14 +375,6 @@ class TerminateAtStep(keras.callbacks.Callback):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def final_figures(star):
-    timed = ("seconds", "per_second")
-    return [
-        {k: v for k, v in line.items() if not k.endswith(timed)}
-        for line in read_json_lines(star.run_dir / "metrics.jsonl", set())
-    ]
-
-
 @pytest.mark.parametrize("prompts", [4, 20, 40, 47, 71])
 def test_sigterm_while_sampling_loses_no_batch(make_star, make_model, prompts):
     """In the first evaluation, the rationales, the rationalizations, ..."""
@@ -459,22 +386,20 @@ def test_sigterm_while_sampling_loses_no_batch(make_star, make_model, prompts):
         fit(make_star("cut", sampler=Terminated(prompts)), 2)
     assert error.value.code == 75
     assert signal.getsignal(signal.SIGTERM) == handler
-    sampler = ScriptedSampler()
+    sampler = scripted()
     star = make_star("cut", model, sampler=sampler)
-    fit(star, 2, initial_epoch=star.initial_epoch)
+    fit(star, 2)
     # 6 held-out problems three times, 24 + 12 twice, and none of them again.
     stored = -(-prompts // 5) * 5
     assert 90 - stored - 4 <= len(sampler.prompts) <= 90 - prompts
-    assert final_figures(star) == final_figures(whole)
-    for n in range(3):
-        assert samples(star, n) == samples(whole, n)
-    for first, second in zip(weights(model), weights(whole_model), strict=True):
-        assert np.array_equal(first, second)
+    assert metrics(star) == metrics(whole)
+    assert all_samples(star) == all_samples(whole)
+    assert_equal_weights(model, whole_model)
 
 
 @pytest.mark.parametrize("step", [1, 3, 7, 9])
 def test_sigterm_in_a_training_goes_on_at_its_step(make_star, make_model, step):
-    steps = {"steps": SteadySteps(4, add=2), "checkpoint_steps": 2}
+    steps = {"start_steps": 4, "add_steps": 2, "checkpoint_steps": 2}
     whole_model, model = make_model(), make_model()
     whole = make_star("whole", whole_model, **steps)
     fit(whole, 2)
@@ -485,19 +410,18 @@ def test_sigterm_in_a_training_goes_on_at_its_step(make_star, make_model, step):
     counter = keras.callbacks.LambdaCallback(
         on_train_batch_end=lambda batch, logs: made.append(batch)
     )
-    fit(star, 2, [counter], initial_epoch=star.initial_epoch)
+    fit(star, 2, [counter])
     # The signal comes after the check of its own step, which is finished.
     assert len(made) == 10 - step
-    assert final_figures(star) == final_figures(whole)
-    for first, second in zip(weights(model), weights(whole_model), strict=True):
-        assert np.array_equal(first, second)
+    assert metrics(star) == metrics(whole)
+    assert_equal_weights(model, whole_model)
 
 
 def test_full_disk_is_named_and_the_run_goes_on_when_there_is_room(make_star):
     whole = make_star("whole", skip_eval=True)
     fit(whole, 1)
     star = make_star("cut", skip_eval=True)
-    # In the middle of a line of the samples no file may grow further.
+    # In the middle of a line of the journal no file may grow further.
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))
     try:
@@ -505,30 +429,47 @@ def test_full_disk_is_named_and_the_run_goes_on_when_there_is_room(make_star):
             fit(star, 1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    cut = (star.run_dir / "samples" / "iteration_0001.jsonl").read_bytes()
+    cut = star.run.samples.journal_path(1, "rationale").read_bytes()
     assert len(cut) == 4000 and not cut.endswith(b"\n")
-    sampler = ScriptedSampler()
+    sampler = scripted()
     star = make_star("cut", skip_eval=True, sampler=sampler)
     fit(star, 1)
     assert len(sampler.prompts) < 36
-    assert final_figures(star) == final_figures(whole)
-    assert samples(star, 1) == samples(whole, 1)
+    assert metrics(star) == metrics(whole)
+    assert all_samples(star) == all_samples(whole)
+
+
+def test_a_finished_phase_is_not_sampled_again(make_star):
+    fit(make_star(), 2)
+    star = make_star(sampler=ScriptedSampler(lambda request: 1 / 0))
+    before = all_samples(star)
+    fit(star, 2)
+    assert all_samples(star) == before
+
+
+def test_changed_samples_are_an_error_and_not_trained_on(make_star):
+    star = make_star()
+    with pytest.raises(SystemExit):
+        fit(star, 1, [TerminateAtStep(1)])
+    path = star.run.samples.path(1, "rationale")
+    path.write_text("".join(path.read_text().splitlines(True)[1:]))
+    with pytest.raises(ValueError, match="does not hold the samples of this run"):
+        fit(make_star(), 1)
 
 
 def test_deleted_checkpoint_of_a_training_starts_it_again(make_star, make_model):
-    steps = {"steps": SteadySteps(6), "checkpoint_steps": 2}
+    steps = {"start_steps": 6, "checkpoint_steps": 2}
     whole_model, model = make_model(), make_model()
     fit(make_star("whole", whole_model, **steps), 1)
     star = make_star("cut", **steps)
     with pytest.raises(SystemExit):
         fit(star, 1, [TerminateAtStep(5)])
-    found = star._run.training.names()
+    found = star.run.checkpoints.training.names()
     assert found == ["iteration_0001_step_00000004", "iteration_0001_step_00000005"]
     for name in found:
-        star._run.training.delete(name)
+        star.run.checkpoints.training.delete(name)
     fit(make_star("cut", model, **steps), 1)
-    for first, second in zip(weights(model), weights(whole_model), strict=True):
-        assert np.array_equal(first, second)
+    assert_equal_weights(model, whole_model)
 
 
 def test_two_runs_with_one_seed_write_the_same(make_star, make_model):
@@ -537,7 +478,7 @@ def test_two_runs_with_one_seed_write_the_same(make_star, make_model):
         sampler = BatchSampler(model, max_new_tokens=8, temperature=1.0, seed=seed)
         star = make_star(name, model, sampler=sampler, seed=seed, n_train_samples=6)
         fit(star, 2)
-        return metrics(star), [samples(star, n) for n in range(3)]
+        return metrics(star), all_samples(star)
 
     first = run("first", 1)
     assert run("second", 1) == first
@@ -551,9 +492,9 @@ def test_rewind_runs_iterations_again(make_star, make_model):
     again = make_star(keep_weights=2)
     again.rewind(3)
     assert again.initial_epoch == 2
-    fit(again, 3, initial_epoch=2)
+    fit(again, 3)
     assert metrics(again) == before
-    assert (again.run_dir / "discarded-1" / "iteration_0003.jsonl").exists()
+    assert (again.run_dir / "discarded-1" / "samples" / "iteration_0003").exists()
     with pytest.raises(ValueError, match="weights of iteration 1, which are gone"):
         again.rewind(2)
     with pytest.raises(ValueError, match="1 to 4.*iteration=9"):
@@ -561,83 +502,58 @@ def test_rewind_runs_iterations_again(make_star, make_model):
 
 
 def test_run_directory_of_another_configuration_is_refused(make_star, make_model):
-    make_star()
-    make_star()
+    def start(**kwargs):
+        fit(make_star(**kwargs), 0)
+
+    start()
+    start()
+    start(keep_weights=3, on_empty="stop")  # free settings
     with pytest.raises(ValueError, match="another configuration.*copy_n: 0 there, 3"):
-        make_star(copy_n=3)
+        start(copy_n=3)
     model = make_model()
     model.optimizer.learning_rate = 0.5
     with pytest.raises(ValueError, match="optimizer"):
-        make_star(model=model)
+        start(model=model)
     with pytest.raises(ValueError, match="problems_crc32"):
-        make_star(task=Doubling(train=23))
-    with pytest.raises(ValueError, match="base_weights_crc32"):
-        make_star(model=make_model(seed=1))
+        start(task=Doubling(train=23))
+    with pytest.raises(ValueError, match="base_weights_crc32.*load the base model"):
+        start(model=make_model(seed=1))
     with pytest.raises(ValueError, match="dtype: 'float32' there, 'mixed_bfloat16'"):
-        make_star(model=make_model(dtype="mixed_bfloat16"))
+        start(model=make_model(dtype="mixed_bfloat16"))
+    with pytest.raises(ValueError, match="steps: 'None' there, '<function"):
+        start(steps=lambda iteration, steps_per_pass: 2)
 
 
-def test_wrong_initial_epoch_is_an_error(make_star):
-    star = make_star()
+def test_wrong_initial_epoch_is_an_error(make_star, make_model):
+    model = make_model()
+    star = make_star(model=model)
     fit(star, 1)
-    with pytest.raises(ValueError, match="Pass initial_epoch=1"):
-        fit(star, 2)
+    with pytest.raises(ValueError, match="`initial_epoch`.*the 1 iterations of"):
+        model.fit(star.dataset, epochs=2, callbacks=[star], verbose=0, shuffle=False)
+
+
+def test_steps_per_epoch_and_another_model_are_errors(make_star, make_model):
+    model = make_model()
+    star = make_star(model=model)
+    with pytest.raises(ValueError, match="`steps_per_epoch`.*the schedule decides"):
+        model.fit(
+            star.dataset, steps_per_epoch=3, callbacks=[star], verbose=0, shuffle=False
+        )
+    other = make_model()
+    feed_token_ids(other)
+    with pytest.raises(ValueError, match="`model`. Expected the model that is fitted"):
+        other.fit(star.dataset, callbacks=[star], verbose=0, shuffle=False)
 
 
 def test_missing_weights_are_an_error(make_star):
     fit(make_star(), 1)
     star = make_star()
-    star._run.weights.delete("iteration_0001")
+    star.run.checkpoints.weights.delete("iteration_0001")
     with pytest.raises(ValueError, match="checkpoint .*iteration_0001 is missing"):
-        fit(star, 2, initial_epoch=1)
+        fit(star, 2)
 
 
 # === Bad input ===
-
-
-def test_task_without_problems_is_an_error(make_star):
-    with pytest.raises(ValueError, match="'doubling' has no problems in 'train'"):
-        make_star(task=Doubling(train=0))
-    with pytest.raises(ValueError, match="'doubling' has no problems in 'eval'"):
-        make_star("other", task=Doubling(held_out=0))
-
-
-def test_problem_without_an_answer_is_named(make_star):
-    class Unanswered(Doubling):
-        def problems(self, split):
-            return [tasks.Problem(id="p17", question="q", answer=" ")]
-
-    with pytest.raises(ValueError, match="Problem 'p17'.*has no answer"):
-        make_star(task=Unanswered())
-
-
-def test_problem_ids_must_be_unique(make_star):
-    class Twice(Doubling):
-        def problems(self, split):
-            return super().problems(split) * 2
-
-    with pytest.raises(ValueError, match="id 'double-0' twice"):
-        make_star(task=Twice())
-
-
-@pytest.mark.parametrize(
-    "argument",
-    [
-        {"p_rationalization": 1.5},
-        {"p_show_hint_save": -0.1},
-        {"batch_size": 0},
-        {"row_length": 0},
-        {"copy_n": -1},
-        {"keep_weights": 0},
-        {"n_train_samples": 0},
-        {"n_eval_samples": 0},
-        {"on_empty": "sulk"},
-    ],
-)
-def test_bad_arguments_are_named(make_star, argument):
-    (name,) = argument
-    with pytest.raises(ValueError, match=f"`{name}`.*Received: {name}="):
-        make_star(**argument)
 
 
 def test_loss_that_is_no_weighted_mean_is_refused(make_star, make_model):
@@ -660,17 +576,14 @@ def test_used_optimizer_is_refused(make_star, make_model):
 
 
 def test_too_long_example_is_named(make_star):
-    with pytest.raises(ValueError, match="problem 'double-.*more than row_length=20"):
-        fit(make_star(row_length=20), 1)
+    with pytest.raises(
+        ValueError, match="problem 'double-.*more than sequence_length=20"
+    ):
+        fit(make_star(sequence_length=20), 1)
 
 
-class Clueless(ScriptedSampler):
-    def sample(self, requests, *, stop=()):
-        for batch in super().sample(requests, stop=stop):
-            yield [
-                (i, Completion(text=" Hm.", num_tokens=3, finish_reason="stop"))
-                for i, _ in batch
-            ]
+def clueless(request):
+    return " Hm."
 
 
 def test_iteration_that_keeps_nothing_goes_on_with_the_base(
@@ -678,48 +591,48 @@ def test_iteration_that_keeps_nothing_goes_on_with_the_base(
 ):
     model = make_model()
     base = weights(model)
-    star = make_star(model=model, sampler=Clueless())
-    history = fit(star, 2).history
+    star = make_star(model=model, sampler=scripted(clueless))
+    history = star.fit(2).history
     assert history["num_rationales"] == [0, 0]
     assert history["unparsed"] == [1, 1]
-    assert "Iteration 1 kept no rationale" in capsys.readouterr().out
+    assert "iteration 1 kept no rationale" in capsys.readouterr().out
     for value, expected in zip(weights(model), base, strict=True):
         assert np.array_equal(value, expected)
 
 
-def test_iteration_that_keeps_nothing_stops_if_asked(make_star, capsys):
-    star = make_star(sampler=Clueless(), on_empty="stop")
+def test_iteration_that_keeps_nothing_stops_if_asked(make_star):
+    star = make_star(sampler=scripted(clueless), on_empty="stop")
     assert len(fit(star, 5).history["num_rationales"]) == 1
-    star = make_star(sampler=Clueless(), on_empty="stop")
+    star = make_star(sampler=scripted(clueless), on_empty="stop")
     with pytest.raises(ValueError, match="Iteration 1 of .* kept no rationale"):
-        fit(star, 5, initial_epoch=star.initial_epoch)
-    star = make_star(sampler=Clueless())
-    fit(star, 2, initial_epoch=star.initial_epoch)
-    assert "Stopping (on_empty='stop')" in capsys.readouterr().out
+        fit(star, 5)
+    star = make_star(sampler=scripted(clueless))
+    assert len(fit(star, 2).history["num_rationales"]) == 1
 
 
 def test_iteration_that_has_copies_to_train_on_does_not_stop(make_star):
-    class ForgetfulSampler(ScriptedSampler):
-        def sample(self, requests, *, stop=()):
-            knows = requests[0].seed[0] == 1
-            return (super() if knows else Clueless()).sample(requests, stop=stop)
+    def forgetful(request):
+        return half_right(request) if request.seed[0] == 1 else clueless(request)
 
-    arguments = {"sampler": ForgetfulSampler(), "on_empty": "stop", "copy_n": 1}
-    assert fit(make_star(**arguments), 2).history["num_rationales"] == [18, 0]
-    star = make_star(**arguments)
+    arguments = {"on_empty": "stop", "copy_n": 1}
+    star = make_star(sampler=scripted(forgetful), **arguments)
+    assert fit(star, 2).history["num_rationales"] == [18, 0]
+    star = make_star(sampler=scripted(forgetful), **arguments)
     # The third has nothing of the second to copy.
-    history = fit(star, 9, initial_epoch=star.initial_epoch).history
-    assert history["num_examples"] == [0]
+    assert fit(star, 9).history["num_examples"] == [0]
 
 
 def test_nan_loss_stops_the_run_and_saves_nothing_of_it(make_star, make_model):
     model = make_model()
     model.optimizer.learning_rate = 1e30
-    star = make_star(model=model, steps=SteadySteps(8))
+    star = make_star(model=model, start_steps=8)
     with pytest.raises(FloatingPointError, match="loss of iteration 1 is nan"):
         fit(star, 1)
     assert [line["iteration"] for line in metrics(star)] == [0]
-    assert star._run.weights.names() == []
+    assert star.run.checkpoints.weights.names() == []
+
+
+# === Other callbacks ===
 
 
 def test_early_stop_by_another_callback_leaves_the_iteration_unfinished(make_star):
@@ -727,117 +640,132 @@ def test_early_stop_by_another_callback_leaves_the_iteration_unfinished(make_sta
         def on_train_batch_end(self, batch, logs=None):
             self.model.stop_training = True
 
-    star = make_star(steps=SteadySteps(5))
+    star = make_star(start_steps=5)
     fit(star, 3, [StopAtOnce()])
     assert star.initial_epoch == 0
 
 
-# === Other models ===
+class LearningRates(keras.callbacks.Callback):
+    """The learning rate of each iteration's steps."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.seen.append(round(float(self.model.optimizer.learning_rate), 6))
 
 
-def sentencepiece_proto(bos, eos):
-    content = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=itertools.repeat(
-            "Q: What is twice 12? A: The answer is 3.", 9
-        ),
-        model_writer=content,
-        vocab_size=300,
-        model_type="BPE",
-        byte_fallback=True,
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
-        pad_id=0,
-        eos_id=1,
-        bos_id=2,
-        unk_id=3,
-        pad_piece="<pad>",
-        bos_piece=bos,
-        eos_piece=eos,
-        minloglevel=2,
+@pytest.mark.parametrize("before", [False, True])
+def test_a_learning_rate_scheduler_works_on_either_side(make_star, make_model, before):
+    model, rates = make_model(), LearningRates()
+    star = make_star(model=model, add_steps=0)
+    scheduler = keras.callbacks.LearningRateScheduler(lambda epoch: 0.01 / (epoch + 1))
+    order = [scheduler, star] if before else [star, scheduler]
+    model.fit(
+        star.dataset, epochs=2, callbacks=[*order, rates], verbose=0, shuffle=False
     )
-    return content.getvalue()
+    assert rates.seen == [0.01, 0.01, 0.005, 0.005]
 
 
-def make_llama():
-    proto = sentencepiece_proto("<s>", "</s>")
-    backbone = hub.LlamaBackbone(
-        vocabulary_size=300,
-        num_layers=2,
-        num_query_heads=2,
-        num_key_value_heads=1,
-        hidden_dim=16,
-        intermediate_dim=32,
-    )
-    preprocessor = hub.LlamaCausalLMPreprocessor(hub_tokenizers.LlamaTokenizer(proto))
-    return hub.LlamaCausalLM(backbone, preprocessor)
+def test_reduce_lr_on_plateau_has_effect_and_survives_a_resume(make_star, make_model):
+    def fit_with(star, epochs):
+        rates = LearningRates()
+        reduce = keras.callbacks.ReduceLROnPlateau(
+            monitor="eval_accuracy", mode="max", factor=0.5, patience=1, min_lr=0
+        )
+        fit(star, epochs, [reduce, rates])
+        return rates.seen
+
+    # The accuracy never rises: from the second iteration on the rate is halved.
+    star = make_star(add_steps=0)
+    assert fit_with(star, 3) == [1e-3] * 4 + [5e-4] * 2
+    assert [line.get("learning_rate") for line in star.metrics] == [
+        *(None, pytest.approx(1e-3), pytest.approx(1e-3), pytest.approx(5e-4))
+    ]
+    # Another process begins with the rate of the last iteration.
+    assert fit_with(make_star(add_steps=0), 4) == [5e-4] * 2
 
 
-def make_gemma():
-    proto = sentencepiece_proto("<bos>", "<eos>")
-    backbone = hub.GemmaBackbone(
-        vocabulary_size=300,
-        num_layers=2,
-        num_query_heads=2,
-        num_key_value_heads=1,
-        hidden_dim=16,
-        intermediate_dim=32,
-        head_dim=8,
-    )
-    preprocessor = hub.GemmaCausalLMPreprocessor(hub_tokenizers.GemmaTokenizer(proto))
-    return hub.GemmaCausalLM(backbone, preprocessor)
+@pytest.mark.parametrize("before", [False, True])
+def test_early_stopping_ends_the_fit_after_a_whole_iteration(
+    make_star, make_model, before
+):
+    model = make_model()
+    star = make_star(model=model)
+
+    class StopAfterTwo(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 1:
+                self.model.stop_training = True
+
+    order = [StopAfterTwo(), star] if before else [star, StopAfterTwo()]
+    model.fit(star.dataset, epochs=5, callbacks=order, verbose=0, shuffle=False)
+    assert star.initial_epoch == 2
+    assert [line["iteration"] for line in star.metrics] == [0, 1, 2]
 
 
-def make_gpt2():
-    backbone = hub.GPT2Backbone(
-        vocabulary_size=258,
-        num_layers=2,
-        num_heads=2,
-        hidden_dim=16,
-        intermediate_dim=32,
-        max_sequence_length=256,
-    )
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokens = ["<|endoftext|>", *alphabet, "qz"]
-    tokenizer = hub_tokenizers.GPT2Tokenizer(
-        vocabulary={token: i for i, token in enumerate(tokens)}, merges=["q z"]
-    )
-    return hub.GPT2CausalLM(backbone, hub.GPT2CausalLMPreprocessor(tokenizer))
+def test_early_stopping_on_the_held_out_accuracy(make_star):
+    stopping = keras.callbacks.EarlyStopping("eval_accuracy", mode="max", patience=1)
+    star = make_star()
+    fit(star, 9, [stopping])
+    assert star.initial_epoch == 2
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("make", [make_llama, make_gemma, make_gpt2])
-def test_other_keras_hub_models_go_through_two_iterations(make_star, make):
-    keras.utils.set_random_seed(0)
-    model = make()
-    model.compile(
-        optimizer=keras.optimizers.Adam(1e-3),
-        loss=keras.losses.SparseCategoricalCrossentropy(
-            from_logits=True, reduction="mean_with_sample_weight"
-        ),
-        weighted_metrics=[],
-    )
-    base = weights(model)
-    # What the model itself samples is graded, and trained on where right ...
-    star = make_star("own", model, sampler=BatchSampler(model, max_new_tokens=8))
-    fit(star, 2)
-    assert len(samples(star, 2)) == 24 + 24 + 6
-    # ... and a model that knows something is trained on what it knows.
-    model.compile(
-        optimizer=keras.optimizers.Adam(1e-2),
-        loss=model.loss,
-        weighted_metrics=[],
-    )
-    for variable, value in zip(model.trainable_variables, base, strict=True):
-        variable.assign(value)
-    # From the same base, 20 steps get further down than 2.
-    star = make_star("scripted", model, batch_size=3, steps=SteadySteps(2, add=18))
-    history = fit(star, 2).history
-    assert history["num_rationales"] == [18, 18]
-    assert history["loss"][1] < history["loss"][0]
-    x, y, sample_weight = next(star._training_batches())
-    assert set(x) == {"token_ids", "padding_mask"}
-    assert y.shape == (3, 128)
+def test_the_callback_itself_is_no_further_callback(make_star):
+    star = make_star()
+    with pytest.raises(ValueError, match="`callbacks`.*besides this one"):
+        fit(star, 1, [star])
+
+
+def test_an_error_of_another_callback_lets_go_of_the_directory(make_star):
+    class Broken(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            raise KeyError("mine")
+
+    handler = signal.getsignal(signal.SIGTERM)
+    star = make_star()
+    with pytest.raises(KeyError, match="mine"):
+        fit(star, 1, [Broken()])
+    assert signal.getsignal(signal.SIGTERM) == handler
+    assert (star.run_dir / "lock").read_text() == ""
+
+
+# === What is printed ===
+
+
+def test_a_run_prints_its_phases_a_table_and_one_problem_twice(make_star, capsys):
+    # The problem that the base model fails is solved by the final model.
+    def learns(request):
+        number = int(request.name.removeprefix("double-"))
+        right = request.seed[0] or number % 2
+        return f" The answer is {2 * number if right else 7}."
+
+    make_star(sampler=scripted(learns)).fit(1)
+    printed = capsys.readouterr().out
+    for text in (
+        "base model, evaluate: 6 completions",
+        "iteration 1, sample: 24 completions",
+        "iteration 1, train: 2 steps",
+        "iteration 1, evaluate: 6 completions",
+        "problem double-100 by the base model: incorrect",
+        "problem double-100 by the model of iteration 1: correct",
+        "Q: What is twice 100?",
+        "The answer is 7.",
+        "The answer is 200.",
+        "kept 24 rationales: 100.0% of the problems unaided, 0.0% rationalized",
+    ):
+        assert text in printed
+    table = [line.split() for line in printed.splitlines()]
+    assert ["even", "0.0%", "100.0%", "+100.0"] in table
+    assert ["odd", "100.0%", "100.0%", "+0.0"] in table
+    # A file has whole lines, and no bar.
+    assert "\r" not in printed and "\x1b" not in printed
+
+
+def test_verbose_0_prints_nothing(make_star, capsys):
+    fit(make_star(), 1)
+    assert capsys.readouterr() == ("", "")
 
 
 # === LoRA ===

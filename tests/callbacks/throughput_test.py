@@ -23,7 +23,7 @@ def drive(steps, seconds=0.0, **logs):
 
 
 def test_speed_counts_real_tokens_after_the_first_step():
-    logs = drive(5, 0.02, real_token_share=0.5)
+    logs = drive(5, 0.02, token_utilization=0.5)
     assert 4 * 50 / 0.2 < logs["tokens_per_second"] <= 4 * 50 / 0.08
     # A model that does not log the share: all tokens count.
     logs = drive(5, 0.02, loss=1.0)
@@ -43,8 +43,8 @@ def test_fit_has_the_figures_in_its_history(make_model):
     ).history
     assert set(history) == {
         *("loss", "gradient_norm", "gradient_noise_scale", "gradient_signal"),
-        *("gradient_noise", "real_token_share", "tokens_per_second"),
+        *("gradient_noise", "token_utilization", "tokens_per_second"),
     }
-    assert history["real_token_share"] == [pytest.approx(0.75)]
+    assert history["token_utilization"] == [pytest.approx(0.75)]
     assert history["tokens_per_second"][0] > 0
     assert set(model.evaluate(x, tokens, verbose=0, return_dict=True)) == {"loss"}

@@ -1,5 +1,8 @@
+import contextlib
 import json
 import re
+import socket
+from types import SimpleNamespace
 
 import pytest
 
@@ -33,75 +36,60 @@ def test_arguments_come_from_the_environment_too(monkeypatch):
         initialize()
 
 
-# Process 1 ends in its own way while process 0 waits for it in a collective.
-DYING = """
-import star_keras
-import os
-import sys
-import time
-import jax
-from star_keras import distribution
-from star_keras.distribution import processes
-distribution.initialize(sys.argv[2], 2, int(sys.argv[3]), timeout_seconds=5)
-processes.sync("start")
-print(f"\\nstart {time.time()}", flush=True)
-if sys.argv[3] == "1":
-    time.sleep(1)
-    exec(sys.argv[1])
-processes.sync("end")
-"""
-SILENT = "import subprocess; pid = os.getpid(); subprocess.Popen(['sh', '-c', " + (
-    "f'sleep 16; kill -9 {pid}']); os.kill(pid, 19)"
-)
+@pytest.fixture(scope="module")
+def ends(tmp_path_factory):
+    """Exit code, end, output and errors of two processes, by the way of one's death."""
+    directory = tmp_path_factory.mktemp("ends")
+    ways = ("exception", "kill", "silence", "not_shared")
+    with contextlib.ExitStack() as free:
+        sockets = [free.enter_context(socket.socket()) for _ in ways]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        ports = [one.getsockname()[1] for one in sockets]
+    cases = [f"{w}=127.0.0.1:{port}" for w, port in zip(ways, ports, strict=True)]
+    for process in run_processes("distribution_death", directory, *cases, timeout=120):
+        assert process.returncode == 0, process.stderr[-3000:]
+
+    def end(path):
+        found = json.loads(path.with_suffix(".json").read_text())
+        output = path.with_suffix(".out").read_text()
+        errors = path.with_suffix(".err").read_text(errors="replace")
+        return SimpleNamespace(**found, output=output, errors=errors)
+
+    return {way: [end(directory / f"{way}-{i}") for i in range(2)] for way in ways}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("death", "code", "message"),
+    ("way", "code", "message"),
     (
-        (
-            "raise ValueError('no file')",
-            1,
-            "Process 1 failed: ValueError: no file",
-        ),
-        ("os.kill(os.getpid(), 9)", -9, "Connection"),
-        (SILENT, -9, "tasks are unhealthy (stopped sending heartbeats):\n1"),
+        ("exception", 1, "Process 1 failed: ValueError: no file"),
+        ("kill", -9, "Connection"),
+        ("silence", -9, "tasks are unhealthy (stopped sending heartbeats):\n1"),
     ),
-    ids=("exception", "kill", "silence"),
 )
-def test_process_that_dies_takes_the_other_down(death, code, message):
-    first, second = run_processes(DYING, death, timeout=60)
-    assert second.returncode == code
-    assert first.returncode != 0
-    start = float(re.search(r"^start (.*)$", first.stdout, re.MULTILINE)[1])
+def test_process_that_dies_takes_the_other_down(ends, way, code, message):
+    first, second = ends[way]
+    assert second.code == code
+    assert first.code != 0
+    start = float(re.search(r"^start (.*)$", first.output, re.MULTILINE)[1])
     assert first.ended - start < 13  # a second, the timeout of 5, a slow machine
-    assert message in first.stderr
-
-
-APART = """
-import star_keras
-import sys
-from star_keras import distribution
-from star_keras.callbacks.run_directory import RunDirectory
-distribution.initialize(sys.argv[2], 2, int(sys.argv[3]))
-RunDirectory(f"{sys.argv[1]}/{sys.argv[3]}", {})
-distribution.processes.sync("end")
-"""
+    assert message in first.errors
 
 
 @pytest.mark.slow
-def test_run_directory_that_is_not_shared_is_an_error_and_no_hang(tmp_path):
-    first, second = run_processes(APART, tmp_path, timeout=120)
-    assert first.returncode != 0 and second.returncode != 0
-    assert "that all processes of the run share" in second.stderr
+def test_run_directory_that_is_not_shared_is_an_error_and_no_hang(ends):
+    first, second = ends["not_shared"]
+    assert first.code != 0 and second.code != 0
+    assert "that all processes of the run share" in second.errors
 
 
 @pytest.mark.slow
 def test_run_of_two_processes_is_that_of_one(tmp_path):
     flags = (
-        *("--digits=1,2", "--train_problems=6", "--eval_problems=4", "--no_prompt"),
+        *("--digits=1,2", "--train_problems=6", "--eval_problems=4", "--nofew_shot"),
         *("--iterations=1", "--start_steps=2", "--learning_rate=1e-3"),
-        *("--batch_size=4", "--row_length=128", "--warmup_steps=0", "--verbose=0"),
+        *("--batch_size=4", "--sequence_length=128", "--warmup_steps=0", "--verbose=0"),
         *("--max_new_tokens=48", "--sample_batch_size=8"),
     )
     one = run_experiment("star", *flags, f"--run_dir={tmp_path / 'one'}")
@@ -117,13 +105,15 @@ def test_run_of_two_processes_is_that_of_one(tmp_path):
     def files(run):
         root = tmp_path / run
         found = {str(p.relative_to(root)): p for p in root.rglob("*") if p.is_file()}
-        # Orbax draws the names of its files.
+        # Names of Orbax's files are random.
         return {n: p for n, p in found.items() if not n.startswith("weights/")}
 
     one, two = files("one"), files("two")
     assert one.keys() == two.keys()
-    for name in ("samples/iteration_0000.jsonl", "samples/iteration_0001.jsonl"):
-        assert two[name].read_text() == one[name].read_text()
+    assert "samples/iteration_0001/evaluation.jsonl" in one
+    for name, file in one.items():
+        if name.startswith("samples/"):
+            assert two[name].read_text() == file.read_text(), name
     one, two = (
         json.loads(found["metrics.jsonl"].read_text().splitlines()[-1])
         for found in (one, two)

@@ -4,9 +4,8 @@ import numpy as np
 from star_keras.distribution import processes
 
 
-def test_one_process_is_the_writer_and_waits_for_nobody():
+def test_one_process_alone_is_the_writer():
     assert processes.is_writer()
-    processes.sync("here")
 
 
 def test_gathered_array_of_one_process_is_all_of_it():
@@ -15,7 +14,7 @@ def test_gathered_array_of_one_process_is_all_of_it():
     np.testing.assert_array_equal(found, array)
 
 
-def test_whole_variables_of_one_process_are_as_they_are():
+def test_whole_variables_of_one_process_keep_their_values():
     variable = keras.Variable(np.ones(3))
     value = variable.value
     with processes.whole([variable]):

@@ -20,9 +20,9 @@ def tiny(make_model, tmp_path):
 
 
 def read(directory):
-    figures = json.loads((directory / "figures.json").read_text())
+    metrics = json.loads((directory / "metrics.json").read_text())
     lines = (directory / "completions.jsonl").read_text().splitlines()
-    return figures, [json.loads(line) for line in lines]
+    return metrics, [json.loads(line) for line in lines]
 
 
 @pytest.mark.slow
@@ -32,11 +32,11 @@ def test_several_samples_give_pass_at_k_and_maj_at_k(tiny, tmp_path):
         "evaluate", *tiny, f"--output={output}", "--num_samples=3", "--temperature=1"
     )
     assert result.returncode == 0, result.stderr
-    figures, completions = read(output)
+    metrics, completions = read(output)
     assert {"accuracy", "accuracy/2_digits", "pass@1", "pass@3", "maj@3"} <= set(
-        figures
+        metrics
     )
-    assert (figures["num_problems"], figures["num_samples"]) == (6, 3)
+    assert (metrics["num_problems"], metrics["num_samples"]) == (6, 3)
     assert [c["sample"] for c in completions] == [0, 1, 2] * 6
     # Samples of a problem differ: their seeds do.
     assert len({c["completion"] for c in completions[:3]}) == 3
@@ -49,8 +49,8 @@ def test_few_shot_evaluates_direct_and_chain_of_thought(tiny, tmp_path):
     )
     assert result.returncode == 0, result.stderr
     for name in ("direct", "chain_of_thought"):
-        figures, completions = read(tmp_path / name)
-        assert figures["num_problems"] == len(completions) == 2
+        metrics, completions = read(tmp_path / name)
+        assert metrics["num_problems"] == len(completions) == 2
 
 
 @pytest.mark.slow
@@ -61,15 +61,14 @@ def test_direct_trains_on_answers_alone(tiny, tmp_path):
         f"--run_dir={tmp_path / 'run'}",
         "--n_train_samples=6",
         "--start_steps=2",
-        "--row_length=64",
+        "--sequence_length=64",
         "--batch_size=2",
         "--verbose=0",
         "--lora_rank=2",
     )
     assert result.returncode == 0, result.stderr
-    samples = (tmp_path / "run" / "samples" / "iteration_0001.jsonl").read_text()
-    records = [json.loads(line) for line in samples.splitlines()]
-    direct = [r for r in records if r["prompt_kind"] == "direct"]
+    samples = tmp_path / "run" / "samples" / "iteration_0001" / "direct.jsonl"
+    direct = [json.loads(line) for line in samples.read_text().splitlines()]
     assert len(direct) == 6
     assert all(r["completion"] == r["answer"] for r in direct)
 
@@ -78,7 +77,7 @@ def test_direct_trains_on_answers_alone(tiny, tmp_path):
     ("arguments", "message"),
     [
         (["--output=x", "--split=moon"], "--split=moon is not a split of arithmetic"),
-        (["--output=x", "--num_samples=2"], "--num_samples=2 needs a --temperature"),
+        (["--output=x", "--num_samples=2"], "1 without a --temperature"),
         ([], "--output is needed"),
         (["--output=x", "--task=jsonl"], "needs --train_path and --eval_path"),
     ],

@@ -21,7 +21,7 @@ PARAMETERS = 1_839_616
 
 
 def plan_small(directory, *arguments):
-    """The figures of a small GPT-J, and what the script printed."""
+    """The estimates of a small GPT-J, and what the script printed."""
     pytest.importorskip("libtpu")
     (directory / "config.json").write_text(json.dumps(CONFIG))
     done = run_experiment(
@@ -42,7 +42,7 @@ def plan_small(directory, *arguments):
 def plan(tmp_path_factory):
     return plan_small(
         tmp_path_factory.mktemp("plan"),
-        "--row_length=128",
+        "--sequence_length=128",
         "--prefix_length=100",
         "--max_new_tokens=32",
         "--sample_batch_size=16",
@@ -51,41 +51,41 @@ def plan(tmp_path_factory):
 
 @pytest.mark.slow
 def test_memory_is_that_of_weights_and_moments_split(plan):
-    figures, _ = plan
-    memory = figures["train"]["memory"]
+    estimates, _ = plan
+    memory = estimates["train"]["memory"]
     # Weights and two moments in float32, over two of the four chips.
     assert memory["arguments"] == pytest.approx(3 * 4 * PARAMETERS / 2, rel=0.02)
     parts = sum(memory[n] for n in ("arguments", "results", "temporary", "program"))
     assert memory["needed"] == parts
     assert memory["available"] == pytest.approx(15.75 * 2**30, rel=1e-6)
     # Sampling reads weights of two bytes; training's stay where they are.
-    held = figures["decode"]["memory"]["held for training"]
+    held = estimates["decode"]["memory"]["held for training"]
     assert held == pytest.approx(memory["arguments"], rel=0.01)
-    assert figures["decode"]["memory"]["arguments"] > 2 * PARAMETERS / 2
+    assert estimates["decode"]["memory"]["arguments"] > 2 * PARAMETERS / 2
 
 
 @pytest.mark.slow
 def test_estimates_are_above_their_bounds(plan):
-    figures, _ = plan
+    estimates, _ = plan
     for name in ("train", "prefill", "decode"):
-        found = figures[name]
+        found = estimates[name]
         assert found["fits"]
         assert found["work_seconds"] > found["flops_bound_seconds"] > 0
         assert found["work_seconds"] >= found["bandwidth_bound_seconds"] > 0
         assert found["tokens_per_second"] == pytest.approx(
             found["tokens"] / (found["work_seconds"] + found["exchange_seconds"])
         )
-    assert figures["train"]["tokens"] == 4 * 128
-    assert figures["decode"]["tokens"] == 16
+    assert estimates["train"]["tokens"] == 4 * 128
+    assert estimates["decode"]["tokens"] == 16
 
 
 @pytest.mark.slow
 def test_no_weight_matrix_moves_between_devices_in_a_decoding_step(plan):
-    figures, _ = plan
+    estimates, _ = plan
     smallest_matrix = 256 * 256
-    assert 0 < figures["decode"]["largest_collective"] < smallest_matrix
+    assert 0 < estimates["decode"]["largest_collective"] < smallest_matrix
     # Hidden states: after the embedding, and after each block.
-    assert figures["decode"]["collectives"]["all-reduce"]["times"] == 3
+    assert estimates["decode"]["collectives"]["all-reduce"]["times"] == 3
 
 
 @pytest.mark.slow
@@ -98,11 +98,13 @@ def test_report_names_estimates_as_such(plan):
 
 @pytest.mark.slow
 def test_what_does_not_fit_is_said_with_what_would_help(tmp_path):
-    figures, report = plan_small(tmp_path, "--row_length=65536", "--programs=train")
-    assert not figures["train"]["fits"]
+    estimates, report = plan_small(
+        tmp_path, "--sequence_length=65536", "--programs=train"
+    )
+    assert not estimates["train"]["fits"]
     # Scores of attention in float32: two of four rows and heads on a chip.
     scores = 4 * 2 * 2 * 65536**2
-    assert figures["train"]["memory"]["needed"] > scores
+    assert estimates["train"]["memory"]["needed"] > scores
     assert "DOES NOT FIT" in report
     assert "what would help: --gradient_checkpointing; " in report
     assert "tokens/s" not in report
@@ -119,7 +121,7 @@ def test_what_does_not_fit_is_said_with_what_would_help(tmp_path):
                 "--topology=v3-8",
                 "--programs=all",
             ],
-            "--programs=all",
+            "`programs`. Expected train, sample, or both",
         ),
     ],
 )

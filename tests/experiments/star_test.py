@@ -1,4 +1,8 @@
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
@@ -26,12 +30,27 @@ def tiny(make_model, tmp_path):
         "--n_train_samples=6",
         "--examples_per_length=1",
         "--max_new_tokens=16",
-        "--row_length=128",
+        "--sequence_length=128",
         "--batch_size=2",
         "--start_steps=2",
         "--iterations=2",
         "--verbose=0",
     ]
+
+
+@pytest.mark.slow
+def test_a_run_prints_nothing_of_absent_devices(tiny, tmp_path):
+    environment = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME")}
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.star", *tiny, "--dry_run", "--skip_eval"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("star-keras 0.2.0: STaR on arithmetic from ")
+    assert done.stderr == ""
 
 
 @pytest.mark.slow
@@ -45,9 +64,10 @@ def test_run_leaves_metrics_samples_plots_and_a_preset(tiny, tmp_path):
     assert [line["iteration"] for line in lines] == [0, 1, 2]
     assert all("eval_accuracy/1_digits" in line for line in lines)
     assert {p.name for p in (run_dir / "samples").iterdir()} == {
-        *(f"iteration_{n:04d}.jsonl" for n in range(3)),
-        "eval.jsonl",
+        f"iteration_{n:04d}" for n in range(3)
     }
+    metrics = json.loads((run_dir / "eval" / "metrics.json").read_text())
+    assert metrics["accuracy"] == lines[-1]["eval_accuracy"]
     assert (run_dir / "accuracy.png").exists()
     model = GPTJCausalLM.from_preset(str(run_dir / "preset"))
     model.compile(sampler="greedy")
@@ -62,10 +82,16 @@ def test_run_leaves_metrics_samples_plots_and_a_preset(tiny, tmp_path):
 def test_dry_run_prints_prompts_rows_and_plan_and_trains_nothing(tiny, tmp_path):
     result = run(*tiny, "--dry_run", "--schedule=steady", "--add_steps=3")
     assert result.returncode == 0, result.stderr
-    for part in ("=== Prompt without a hint", "=== Prompt with a hint", "A packed row"):
+    for part in (
+        "iteration 1, sample: 6 completions",
+        "=== Prompt, rationale ===",
+        "=== Completion, ",
+        "=== Prompt, rationalization ===",
+        "=== A row: ",
+    ):
         assert part in result.stdout
     assert "2 iterations, 6 training problems each" in result.stdout
-    assert "steps by iteration: [2, 5]" in result.stdout
+    assert "training steps by iteration: [2, 5]" in result.stdout
     assert not (tmp_path / "run").exists()
 
 
@@ -73,8 +99,10 @@ def test_dry_run_prints_prompts_rows_and_plan_and_trains_nothing(tiny, tmp_path)
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--preset=gpt_5", r"no preset 'gpt_5'.*arithmetic_base"),
-        ("--task=chess", "Expected one of.*arithmetic.*'chess'"),
+        ("--preset=gpt_5", r"`preset`. Expected one of.*arithmetic_base.*'gpt_5'"),
+        ("--task=chess", "--task=chess: .*one of <arithmetic"),
+        ("--digits=two", "`digits`. Expected numbers"),
+        ("--extra_eval_splits=moon", "has .'moon'.. Expected some of"),
         ("--schedule=linear", "--schedule=linear.*one of <exponential"),
         ("--mesh=model:3", "3 places"),
         ("--batchsize=3", "Unknown command line flag 'batchsize'. Did you mean"),
@@ -83,16 +111,14 @@ def test_dry_run_prints_prompts_rows_and_plan_and_trains_nothing(tiny, tmp_path)
 def test_mistyped_flags_are_clear_errors(tiny, flag, message):
     result = run(*tiny, flag)
     assert result.returncode != 0
-    import re
-
     assert re.search(message, result.stderr + result.stdout), result.stderr[-500:]
 
 
 def test_shipped_base_model_adds_two_digits_and_is_small():
-    preset = ROOT / "experiments" / "presets" / "arithmetic_base"
+    preset = ROOT / "star_keras" / "presets" / "arithmetic_base"
     size = sum(p.stat().st_size for p in preset.rglob("*") if p.is_file())
     assert size <= 5 * 2**20
-    model = GPTJCausalLM.from_preset(str(preset))
+    model = GPTJCausalLM.from_preset("arithmetic_base")
     model.compile(sampler="greedy")
     text = model.generate("Input:\n3 4 + 2 9\nTarget:\n", max_length=80)
     assert text.endswith("</scratch>\n6 3")

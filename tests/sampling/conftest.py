@@ -1,4 +1,6 @@
-"""What the samplers are checked with."""
+"""Models, requests and plain loops that the samplers are tested with."""
+
+import random
 
 import jax
 import keras
@@ -6,20 +8,18 @@ import numpy as np
 import pytest
 from keras_hub.models import GPT2Backbone, GPT2CausalLM, GPT2CausalLMPreprocessor
 from keras_hub.tokenizers import GPT2Tokenizer
-from tokenizers import pre_tokenizers
 
+from star_keras import testing
 from star_keras.sampling import SampleRequest
 
 
 @pytest.fixture(scope="session")
-def gpt2():
+def gpt2(byte_tokenizer):
     """A small model of KerasHub, with GPT-2's learned positions."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {t: i for i, t in enumerate(["<|endoftext|>", *alphabet, "qz"])}
     keras.utils.set_random_seed(0)
     backbone = GPT2Backbone(
         vocabulary_size=258,
-        num_layers=2,
+        num_layers=1,
         num_heads=2,
         hidden_dim=32,
         intermediate_dim=64,
@@ -28,10 +28,36 @@ def gpt2():
     # The stock initializer makes all logits alike.
     for variable in backbone.trainable_variables:
         variable.assign(5 * variable.value)
-    tokenizer = GPT2Tokenizer(vocabulary=vocabulary, merges=["q z"])
+    tokens = byte_tokenizer.get_vocabulary()
+    tokenizer = GPT2Tokenizer(
+        vocabulary={token: byte_tokenizer.token_to_id(token) for token in tokens},
+        merges=byte_tokenizer.merges,
+    )
     return GPT2CausalLM(
         backbone, GPT2CausalLMPreprocessor(tokenizer, add_start_token=False)
     )
+
+
+@pytest.fixture(scope="module")
+def gpt_j(byte_tokenizer):
+    """A GPT-J of one layer, shared by the tests of a module.
+
+    It ends about one completion in two before its 24th token.
+    """
+    model = testing.tiny_gpt_j(tokenizer=byte_tokenizer, num_layers=1)
+    end = model.preprocessor.tokenizer.end_token_id
+    model.lm_head.bias.assign(np.where(np.arange(258) == end, 1.5, 0.0))
+    return model
+
+
+@pytest.fixture(scope="session")
+def prompts():
+    """64 prompts of 2 to 41 tokens."""
+    generator = random.Random(0)
+    return [
+        "".join(generator.choices("abcxyz 0123?\n", k=generator.randint(1, 40))) + ":"
+        for _ in range(64)
+    ]
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +77,7 @@ def requests():
 
 @pytest.fixture(scope="session")
 def run():
-    """Samples requests; the completions come in their order."""
+    """Samples requests; the completions come in the order of the requests."""
 
     def run(sampler, requests, stop=()):
         done = {}

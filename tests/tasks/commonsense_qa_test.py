@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from star_keras import prompts, tasks
+from star_keras import tasks
 
 RECORDS = [
     {
@@ -60,12 +60,12 @@ def test_a_hint_marks_the_right_choice_alone(data_dir):
     task = tasks.get("commonsense_qa", data_dir=data_dir)
     for problem in task.problems("eval"):
         plain = task.format_question(problem)
-        hinted = prompts.add_hint(task, problem, plain)
+        hinted = task.format_question(problem, hint=True)
         assert hinted.count("(CORRECT)") == 1
         assert f"({problem.answer}) " in next(
             line for line in hinted.splitlines() if "(CORRECT)" in line
         )
-        assert prompts.strip_hint(task, problem, hinted) == plain
+        assert hinted.replace(" (CORRECT)", "") == plain
 
 
 def test_simple_records_read_like_official_ones(data_dir, tmp_path):

@@ -1,6 +1,7 @@
 import pytest
 
-from star_keras import prompts, tasks
+from star_keras import tasks
+from star_keras.outer_loop.prompts import PromptBuilder
 
 
 def test_unknown_tasks_are_listed():
@@ -29,7 +30,7 @@ def test_a_prompts_file_replaces_the_tasks_own_examples(tmp_path, name, line):
     task = tasks.get(name, prompts_file=path)
     (example,) = task.few_shot_examples
     for hint in (False, True):
-        prompt = prompts.few_shot_prompt(task, hint=hint)
+        prompt = PromptBuilder(task).prefix(hint)
         assert prompt == (
             task.format_question(example.problem, hint=hint)
             + task.format_response(example.rationale, example.problem)

@@ -1,0 +1,76 @@
+"""A GPT-J with completions of known length, and questions for it.
+
+The weights are random, but blocks add little to the residual stream, and the
+head answers token `k` with token `k - 1`. Token 0 ends a completion. So a
+completion counts down from the last token of its question:
+
+    question     ... 33 71 18
+    completion   17 16 15 ... 2 1 0
+
+The amount of computation does not depend on the weights.
+"""
+
+import numpy as np
+
+from benchmarks.models import Size, make_gpt_j
+
+LONGEST_QUESTION = 48
+LONGEST_COMPLETION = 96
+# Letters and digits alone: white space at the end of the prefix would become a
+# part of the questions.
+_TOKENS = (16, 95)
+
+
+def make_problems(prefix_length: int, count: int) -> tuple[list[int], list[list[int]]]:
+    """Token ids of a prefix, and of `count` questions of 24 to 48 tokens."""
+    rng = np.random.default_rng(0)
+    prefix = rng.integers(*_TOKENS, prefix_length).tolist()
+    questions = [
+        rng.integers(*_TOKENS, rng.integers(24, LONGEST_QUESTION + 1)).tolist()
+        for _ in range(count)
+    ]
+    return prefix, questions
+
+
+def expected_completion(question: list[int]) -> list[int]:
+    """Token ids of the completion, the end token included."""
+    return list(range(question[-1] - 1, -1, -1))
+
+
+def needed_flops(size: Size, prefix: list[int], questions: list[list[int]]) -> float:
+    """FLOPs of the prefix, the questions and the completions, each once."""
+    tokens, attended = len(prefix), len(prefix) ** 2 / 2
+    sampled = 0
+    for question in questions:
+        new = len(question) + question[-1]
+        tokens += new
+        attended += new * len(prefix) + new**2 / 2
+        sampled += question[-1]
+    return size.forward_flops(tokens, attended, sampled)
+
+
+def make_model(size: Size, prefix_length: int):
+    """A `GPTJCausalLM` that counts down, with a tokenizer of bytes."""
+    import star_keras  # noqa: F401  isort: skip  (selects the backend)
+    import keras
+
+    from star_keras.models import GPTJCausalLMPreprocessor
+    from star_keras.testing import byte_tokenizer
+
+    keras.utils.set_random_seed(0)
+    preprocessor = GPTJCausalLMPreprocessor(
+        byte_tokenizer(),
+        sequence_length=prefix_length + LONGEST_QUESTION + LONGEST_COMPLETION,
+    )
+    model = make_gpt_j(size, preprocessor)
+    for layer in model.backbone.transformer_layers:
+        for output in (
+            layer.self_attention.attention_output,
+            layer.feedforward_output_dense,
+        ):
+            output.kernel.assign(0.01 * output.kernel)
+    embeddings = np.asarray(model.backbone.token_embedding.embeddings)
+    kernel = 0.1 * np.asarray(model.lm_head.kernel)
+    kernel[:, :LONGEST_COMPLETION] = embeddings[1 : LONGEST_COMPLETION + 1].T
+    model.lm_head.kernel.assign(kernel)
+    return model

@@ -1,0 +1,105 @@
+"""Command-line flags, made from the `Settings` classes that describe them.
+
+    SETTINGS = (TaskSettings, SamplingConfig)
+    define_flags(*SETTINGS)
+
+    def main(argv):
+        task_settings, sampling_config = from_flags(argv, *SETTINGS)
+
+Flags have the names of the fields: `few_shot: bool` is `--few_shot` and
+`--nofew_shot`. Bounds and choices are checked when the flags are parsed, before
+anything heavy is imported.
+"""
+
+import sys
+from collections.abc import Collection
+
+from absl import app, flags
+
+import star_keras
+from star_keras.utils.settings import Settings, groups_of, settings_of
+
+FLAGS = flags.FLAGS
+
+
+def define_flags(
+    *classes: type[Settings],
+    only: Collection[str] | None = None,
+    values: flags.FlagValues = FLAGS,
+):
+    """Define a flag for each setting of classes, groups included.
+
+    Args:
+        *classes: The classes.
+        only: Names of the settings to define. Defaults to all.
+        values: Where the flags go.
+    """
+    for cls in classes:
+        define_flags(*groups_of(cls).values(), only=only, values=values)
+        for item in settings_of(cls):
+            if only is None or item.name in only:
+                _define(item, values)
+
+
+def _define(item, values):
+    arguments = {
+        "name": item.name,
+        "default": list(item.default) if item.kind is tuple else item.default,
+        "help": item.rule.help,
+        "flag_values": values,
+        "module_name": sys.argv[0],  # `--help` shows the flags of the main module
+    }
+    rule = item.rule
+    if rule.choices is not None:
+        flags.DEFINE_enum(enum_values=list(rule.choices), **arguments)
+    elif item.kind is int:
+        flags.DEFINE_integer(
+            lower_bound=rule.at_least, upper_bound=rule.at_most, **arguments
+        )
+    elif item.kind is float:
+        flags.DEFINE_float(
+            lower_bound=rule.at_least, upper_bound=rule.at_most, **arguments
+        )
+    else:
+        define = {
+            bool: flags.DEFINE_bool,
+            str: flags.DEFINE_string,
+            tuple: flags.DEFINE_list,
+        }[item.kind]
+        define(**arguments)
+
+
+def from_flags(
+    argv: list[str], *classes: type[Settings], values: flags.FlagValues = FLAGS
+) -> list:
+    """An object of each class with the values of the parsed flags.
+
+    Args:
+        argv: What `app.run` passes: the program, and what is no flag.
+        *classes: The classes. Settings without a flag have their defaults.
+        values: Where the flags are.
+
+    Raises:
+        app.UsageError: if a value is invalid, two values do not go together,
+            or an argument is no flag.
+    """
+    if len(argv) > 1:
+        raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
+    try:
+        return [_make(cls, values) for cls in classes]
+    except ValueError as error:
+        raise app.UsageError(str(error)) from error
+
+
+def _make(cls, values):
+    arguments = {name: _make(part, values) for name, part in groups_of(cls).items()}
+    for item in settings_of(cls):
+        if item.name in values:
+            value = values[item.name].value
+            arguments[item.name] = tuple(value) if item.kind is tuple else value
+    return cls(**arguments)
+
+
+def say_hello(text: str):
+    """Print the first line of a script, before the imports that take seconds."""
+    print(f"star-keras {star_keras.__version__}: {text}", flush=True)

@@ -1,0 +1,128 @@
+"""Problems in, graded samples out: prompt, sampler and grader in a row."""
+
+import itertools
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+
+from star_keras.distribution import processes
+from star_keras.outer_loop.prompts import PromptBuilder
+from star_keras.outer_loop.records import GradedSample, SampleKind
+from star_keras.outer_loop.sample_store import SampleStore
+from star_keras.sampling.sampler import Sampler, SampleRequest
+from star_keras.tasks.grading import grade
+from star_keras.tasks.task import Problem
+
+
+def attempt(
+    prompts: PromptBuilder,
+    problems: Sequence[Problem],
+    sampler: Sampler,
+    *,
+    kind: SampleKind,
+    iteration: int = 0,
+    num_samples: int = 1,
+    check_working: bool = False,
+    store: SampleStore | None = None,
+    on_batch: Callable[[Sequence[GradedSample], int, int], None] | None = None,
+) -> list[GradedSample]:
+    """Sample and grade completions of problems.
+
+    With a store, samples are journaled as they are graded. A finished phase is
+    read from its file, and an interrupted one continues from its journal.
+
+    Args:
+        prompts: Makes the prompts; its task grades.
+        problems: The problems.
+        sampler: Samples the completions.
+        kind: `"rationalization"` shows answers as hints.
+        iteration: Iteration of the outer loop, for records and seeds.
+        num_samples: Completions a problem.
+        check_working: Whether a right answer needs right steps too.
+        store: Keeps the samples on disk. Defaults to nowhere.
+        on_batch: Called as `on_batch(new samples, number done, number wanted)`,
+            once before the sampling and then for each batch in the store. An
+            exception that it raises ends the sampling.
+
+    Returns:
+        The samples in canonical order: problem by problem, each with its
+        samples in order.
+
+    Raises:
+        ValueError: if a prompt leaves no room for a completion, or if stored
+            samples are not those of these problems.
+        OSError: if the store cannot be written.
+    """
+    wanted = list(itertools.product(problems, range(num_samples)))
+    keys = [(iteration, kind, problem.id, n) for problem, n in wanted]
+    finished, done = None, {}
+    if store is not None:
+        finished = store.load(iteration, kind)
+        done = {s.key: s for s in finished or store.load_journal(iteration, kind)}
+        # No process writes before all have read.
+        processes.sync(f"the samples of iteration {iteration} are read: {kind}")
+        _check_keys(keys, done, finished, store.path(iteration, kind))
+    if on_batch is not None:
+        on_batch([], len(done), len(keys))
+    missing = [pair for pair, key in zip(wanted, keys, strict=True) if key not in done]
+    batches = _sample_and_grade(
+        prompts, missing, sampler, kind, iteration, check_working
+    )
+    for batch in batches:
+        if store is not None:
+            store.append(iteration, kind, batch)
+        done |= {sample.key: sample for sample in batch}
+        if on_batch is not None:
+            on_batch(batch, len(done), len(keys))
+    samples = [done[key] for key in keys]
+    if store is not None:
+        store.finish(iteration, kind, samples)
+    return samples
+
+
+def _check_keys(keys, done, finished, path):
+    strange = sorted(done.keys() - set(keys))
+    if strange or (finished is not None and [s.key for s in finished] != keys):
+        number = len(done) if finished is None else len(finished)
+        raise ValueError(
+            f"{path} or its journal does not hold the samples of this run: expected "
+            f"{len(keys)}, received {number}"
+            + (f", among them {strange[0]}" if strange else "")
+            + ". Put the file back, or remove it to sample again."
+        )
+
+
+def _sample_and_grade(
+    prompts, samples, sampler, kind, iteration, check_working
+) -> Iterator[list[GradedSample]]:
+    task, hint = prompts.task, kind == "rationalization"
+    requests = [
+        SampleRequest(
+            prompt=prompts.build(problem, hint),
+            name=problem.id,
+            seed=(iteration, zlib.crc32(problem.id.encode()), n, int(hint)),
+            prefix=prompts.prefix(hint),
+        )
+        for problem, n in samples
+    ]
+    for batch in sampler.sample(requests, stop=task.stop):
+        graded = []
+        for i, completion in batch:
+            problem, n = samples[i]
+            answer, verdict = grade(
+                task, problem, completion.text, check_working=check_working
+            )
+            graded.append(
+                GradedSample(
+                    iteration=iteration,
+                    problem=problem.id,
+                    problem_class=problem.problem_class,
+                    sample=n,
+                    kind=kind,
+                    completion=completion.text,
+                    num_tokens=completion.num_tokens,
+                    finish_reason=completion.finish_reason,
+                    answer=answer,
+                    verdict=verdict,
+                )
+            )
+        yield graded

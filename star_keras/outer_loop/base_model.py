@@ -1,0 +1,124 @@
+"""The base model of a run: every iteration starts its training from it."""
+
+import zlib
+
+import keras
+import numpy as np
+
+from star_keras.distribution import processes
+
+
+class BaseModel:
+    """Copies of a model's weights, and of its optimizer before the first step.
+
+    Args:
+        model: A compiled `keras_hub.models.CausalLM`, not trained yet.
+
+    Raises:
+        ValueError: if the loss is no weighted mean, or the optimizer has made
+            steps.
+    """
+
+    def __init__(self, model):
+        _check_loss(model)
+        self._model = model
+        self._checksum = 0
+        for variable in model.weights:
+            value = np.ascontiguousarray(processes.gather(variable.value))
+            self._checksum = zlib.crc32(value.view("uint8"), self._checksum)
+        self._weights = [processes.HostCopy(v.value) for v in model.variables]
+        self._optimizer_of = None
+        self.renew_optimizer()
+
+    def renew_optimizer(self):
+        """Copy the optimizer's state; no-op if it is the one copied before.
+
+        Raises:
+            ValueError: if the optimizer has made steps.
+        """
+        optimizer = self._model.optimizer
+        if self._optimizer_of is optimizer:
+            return
+        self._optimizer_state = _fresh_values(optimizer)
+        self._optimizer_config = keras.optimizers.serialize(optimizer)
+        # Keras numbers its names by what else the program has made.
+        self._optimizer_config["config"].pop("name", None)
+        self._optimizer_of = optimizer
+
+    def describe(self) -> dict:
+        """What identifies the model in a run's configuration, as JSON.
+
+        The optimizer is described as it was when it was copied: other
+        callbacks may set its learning rate later.
+        """
+        return {
+            "base_weights_crc32": self._checksum,
+            "dtype": self._model.dtype_policy.name,
+            "optimizer": self._optimizer_config,
+            "z_loss": getattr(self._model, "z_loss", 0.0),
+        }
+
+    @property
+    def learning_rate(self) -> keras.Variable | None:
+        """The variable of a constant learning rate; `None` for a schedule."""
+        variables = self._model.optimizer.variables
+        return next((v for v in variables if v.name == "learning_rate"), None)
+
+    def restore(self):
+        """Assign the base weights to the model."""
+        for variable, value in zip(self._model.variables, self._weights, strict=True):
+            variable.assign(value.to_devices())
+
+    def restart(self):
+        """Assign the base weights and the optimizer's first state.
+
+        A constant learning rate stays as it is: other callbacks may have set it.
+        """
+        self.restore()
+        for variable, value in self._optimizer_state:
+            variable.assign(keras.ops.broadcast_to(value, variable.shape))
+
+    def training_state(self) -> list:
+        """The variables that a training changes."""
+        model = self._model
+        return [
+            *model.variables,
+            *model.optimizer.variables,
+            *model.metrics_variables,
+        ]
+
+
+def _check_loss(model):
+    reduction = getattr(model.loss, "reduction", None)
+    if reduction != "mean_with_sample_weight":
+        raise ValueError(
+            "The model's loss must be a mean over the weights of the response "
+            f"tokens, but {model.loss!r} has the reduction {reduction!r}. Compile "
+            "the model with `star_keras.training.compile_model`, or with "
+            "loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True, "
+            "reduction='mean_with_sample_weight')."
+        )
+
+
+def _fresh_values(optimizer):
+    """The optimizer's state before its first step, without its learning rate.
+
+    Returns:
+        Pairs of a variable and its value; a scalar where the variable is
+        filled with one number, as new slots are.
+    """
+    if int(optimizer.iterations) != 0:
+        raise ValueError(
+            "Every iteration starts with a fresh optimizer, but this one has "
+            f"already made {int(optimizer.iterations)} steps. Compile the model "
+            "with a new optimizer."
+        )
+    values = []
+    for variable in optimizer.variables:
+        if variable.name == "learning_rate":
+            continue
+        lowest = keras.ops.min(variable.value)
+        constant = bool(lowest == keras.ops.max(variable.value))
+        value = lowest if constant else variable.value
+        values.append((variable, processes.gather(value)))
+    return values

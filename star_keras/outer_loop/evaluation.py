@@ -1,0 +1,194 @@
+"""The evaluation of a model: accuracy, pass@k and maj@k over problems."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+
+from etils import epath
+
+from star_keras.distribution import processes
+from star_keras.outer_loop.attempts import attempt
+from star_keras.outer_loop.prompts import PromptBuilder
+from star_keras.outer_loop.records import GradedSample
+from star_keras.outer_loop.sample_store import SampleStore
+from star_keras.outer_loop.statistics import (
+    accuracy_by_class,
+    confidence_interval,
+    majority_vote,
+    mean,
+    pass_at_k,
+)
+from star_keras.sampling.sampler import Sampler
+from star_keras.tasks.task import Problem, Task
+from star_keras.utils import files
+from star_keras.utils.json_lines import write_json_lines
+
+
+def evaluate(
+    prompts: PromptBuilder,
+    problems: Sequence[Problem],
+    sampler: Sampler,
+    *,
+    num_samples: int = 1,
+    **kwargs,
+) -> tuple[dict[str, float], list[GradedSample]]:
+    """Sample completions of held-out problems and grade them by their answers.
+
+    Args:
+        prompts: Makes the prompts; its task grades.
+        problems: The held-out problems.
+        sampler: Samples the completions; greedy unless `num_samples` is above 1.
+        num_samples: Completions a problem.
+        **kwargs: `iteration`, `store` and `on_batch` of
+            `star_keras.outer_loop.attempts.attempt`.
+
+    Returns:
+        The metrics of `summarize`, and all samples in canonical order.
+
+    Raises:
+        ValueError: see `attempt`.
+
+    Example:
+    ```python
+    sampler = get_sampler(model, max_new_tokens=16)
+    metrics, samples = evaluate(PromptBuilder(task), task.problems("eval"), sampler)
+    metrics["accuracy"], metrics["accuracy_low"], metrics["accuracy_high"]
+    ```
+    """
+    samples = attempt(
+        prompts,
+        problems,
+        sampler,
+        kind="evaluation",
+        num_samples=num_samples,
+        **kwargs,
+    )
+    return summarize(prompts.task, problems, samples), samples
+
+
+def summarize(
+    task: Task, problems: Sequence[Problem], samples: Sequence[GradedSample]
+) -> dict[str, float]:
+    """Metrics of an evaluation; all but the last two are shares from 0 to 1.
+
+    Args:
+        task: The task.
+        problems: The evaluated problems.
+        samples: Their samples, the same number for each problem.
+
+    Returns:
+        - `accuracy` and `accuracy/<class>`: exact match, over all samples.
+        - `accuracy_low`, `accuracy_high`: 95% interval of `accuracy`, over the
+          problems.
+        - `accuracy_flexible`: with `Task.extract_answer_flexible`, for tasks
+          that have it.
+        - `unparsed`, `truncated`: completions without a readable answer;
+          completions cut off before their stop.
+        - with `k > 1` samples a problem, `pass@1` to `pass@k` (unbiased), and
+          `maj@k`, exact match of the majority vote.
+        - `num_problems` and `num_samples` (a problem).
+    """
+    metrics = accuracy_metrics(task, problems, samples)
+    low, high = confidence_interval(metrics["accuracy"], len(problems))
+    metrics |= {"accuracy_low": low, "accuracy_high": high}
+    metrics |= unread_shares(samples)
+    num_samples = len(samples) // max(len(problems), 1)
+    if num_samples > 1:
+        metrics |= _several_samples(task, problems, samples, num_samples)
+    return metrics | {"num_problems": len(problems), "num_samples": num_samples}
+
+
+def accuracy_metrics(
+    task: Task,
+    problems: Sequence[Problem],
+    samples: Sequence[GradedSample],
+    prefix: str = "",
+) -> dict[str, float]:
+    """`accuracy`, `accuracy/<class>` and `accuracy_flexible` of `summarize`.
+
+    Args:
+        task: The task.
+        problems: The problems of the samples, or more: each class has a
+            metric, NaN without a sample.
+        samples: The samples.
+        prefix: Beginning of the names, e.g. `"train_"`.
+    """
+    metrics = accuracy_by_class(
+        [(sample.problem_class, sample.verdict) for sample in samples],
+        f"{prefix}accuracy",
+        classes={problem.problem_class for problem in problems},
+    )
+    if type(task).extract_answer_flexible is not Task.extract_answer_flexible:
+        by_id = {problem.id: problem for problem in problems}
+        correct = []
+        for sample in samples:
+            answer = task.extract_answer_flexible(sample.completion)
+            problem = by_id[sample.problem]
+            correct.append(answer is not None and task.is_correct(answer, problem))
+        metrics[f"{prefix}accuracy_flexible"] = mean(correct)
+    return metrics
+
+
+def unread_shares(samples: Sequence[GradedSample]) -> dict[str, float]:
+    """`unparsed` and `truncated` of `summarize`; NaN without any sample."""
+    return {
+        "unparsed": mean([sample.verdict == "unparsed" for sample in samples]),
+        "truncated": mean([sample.finish_reason == "length" for sample in samples]),
+    }
+
+
+def _several_samples(task, problems, samples, num_samples):
+    by_id = {problem.id: problem for problem in problems}
+    groups: dict[str, list[GradedSample]] = {problem.id: [] for problem in problems}
+    for sample in samples:
+        groups[sample.problem].append(sample)
+    counts = [sum(s.verdict == "correct" for s in group) for group in groups.values()]
+    metrics = {
+        f"pass@{k}": mean([pass_at_k(num_samples, count, k) for count in counts])
+        for k in range(1, num_samples + 1)
+    }
+    votes = []
+    for name, group in groups.items():
+        answer = majority_vote(sample.answer for sample in group)
+        votes.append(answer is not None and task.is_correct(answer, by_id[name]))
+    return metrics | {f"maj@{num_samples}": mean(votes)}
+
+
+def save_evaluation(directory, metrics: dict, samples: Sequence[GradedSample]):
+    """Write `metrics.json` and `completions.jsonl` in the writing process.
+
+    Args:
+        directory: Local or `gs://` directory; made if needed.
+        metrics: Metrics of `evaluate`.
+        samples: Samples of `evaluate`.
+
+    Raises:
+        OSError: if a file cannot be written; names it.
+    """
+    if not processes.is_writer():
+        return
+    directory = epath.Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(metrics, indent=2) + "\n"
+    files.write(directory / "metrics.json", text.encode("utf-8"))
+    write_json_lines(directory / "completions.jsonl", map(dataclasses.asdict, samples))
+
+
+def example_sample(store: SampleStore, iteration: int) -> GradedSample | None:
+    """The sample in an iteration of one held-out problem, to compare iterations.
+
+    It is the first problem that the base model failed, or else the first.
+
+    Args:
+        store: Holds the evaluations.
+        iteration: The iteration; 0 is the base model.
+
+    Returns:
+        The sample; `None` if base model or iteration were not evaluated.
+    """
+    base = store.load(0, "evaluation") or []
+    failed = [sample for sample in base if sample.verdict != "correct"]
+    for sample in store.load(iteration, "evaluation") or []:
+        if sample.problem == (failed or base)[0].problem:
+            return sample
+    return None

@@ -1,0 +1,298 @@
+"""One iteration of the outer loop, phase by phase.
+
+sample -> rationalize -> select -> pack -> (Keras trains) -> evaluate
+"""
+
+import contextlib
+import dataclasses
+import time
+
+from star_keras.config import StarConfig
+from star_keras.distribution import processes
+from star_keras.outer_loop import plots
+from star_keras.outer_loop.attempts import attempt
+from star_keras.outer_loop.evaluation import (
+    accuracy_metrics,
+    evaluate,
+    unread_shares,
+)
+from star_keras.outer_loop.mastery import draw_mastered, load_mastered, update_mastery
+from star_keras.outer_loop.problems import (
+    checked_problems,
+    describe_callable,
+    describe_problems,
+    draw_failed,
+    draw_problems,
+    draw_stream,
+)
+from star_keras.outer_loop.progress import Progress
+from star_keras.outer_loop.prompts import PromptBuilder
+from star_keras.outer_loop.run_directory import RunDirectory
+from star_keras.outer_loop.selection import load_copies, select, selection_metrics
+from star_keras.outer_loop.sources import rationale_source
+from star_keras.outer_loop.training_set import TrainingSet, make_training_set
+
+
+class OuterLoop:
+    """The phases of an iteration, each recorded in the run directory.
+
+    A finished phase is read from its files, and an interrupted one continues.
+
+    Args:
+        task: The task.
+        preprocessor: The preprocessor of the model, whose tokenizer is used.
+        run: The run directory; must be open when a phase runs.
+        config: All settings.
+        sampler: Samples rationales.
+        eval_sampler: Samples completions of held-out problems.
+        packed: Whether a row holds several examples.
+        steps: Callable `(iteration, steps_per_pass) -> steps` in place of the
+            configured schedule, or `None`.
+        progress: Shows how far the phases are.
+        interrupt: Called between batches; raises to end the run there.
+
+    Raises:
+        ValueError: if a split has no problems, a problem has no answer, or an
+            id is not unique.
+    """
+
+    def __init__(
+        self,
+        task,
+        preprocessor,
+        run: RunDirectory,
+        config: StarConfig,
+        *,
+        sampler,
+        eval_sampler,
+        packed: bool,
+        steps=None,
+        progress: Progress,
+        interrupt=lambda: None,
+    ):
+        self.task = task
+        self.config = config
+        self._preprocessor = preprocessor
+        self._run, self._samples = run, run.samples
+        self.sampler, self.eval_sampler = sampler, eval_sampler
+        self._packed = packed
+        self._steps = steps
+        self._progress = progress
+        self._interrupt = interrupt
+        splits = ("train",) if config.run.skip_eval else ("train", "eval")
+        self.problems = {split: checked_problems(task, split) for split in splits}
+        self._by_id = {problem.id: problem for problem in self.problems["train"]}
+        direct = config.sampling.direct
+        self.prompts = PromptBuilder(
+            task, few_shot=config.sampling.few_shot, direct=direct
+        )
+        self._training_prompts = PromptBuilder(
+            task, few_shot=config.selection.few_shot_train, direct=direct
+        )
+        self._source = rationale_source(task, self.problems["train"], sampler, config)
+
+    def describe(self) -> dict:
+        """What the samples and what is trained on depend on, as JSON.
+
+        Groups of named values: the settings, the task, and the arguments.
+        """
+        return {
+            **dataclasses.asdict(self.config),
+            "task": describe_problems(
+                self.problems, self.prompts, self._training_prompts
+            ),
+            "arguments": {
+                "training_sampler": self.sampler.get_config(),
+                "evaluation_sampler": self.eval_sampler.get_config(),
+                "steps": describe_callable(self._steps),
+            },
+        }
+
+    # === Before the training ===
+
+    def prepare(self, iteration: int, **metrics) -> TrainingSet:
+        """Sample, rationalize, select and pack.
+
+        Args:
+            iteration: The iteration, from 1.
+            **metrics: Further numbers to record with the packing.
+
+        Raises:
+            ValueError: if a prompt or a training example is too long, or
+                stored samples do not fit the run.
+            OSError: if a file cannot be written.
+        """
+        start = time.monotonic()
+        problems = draw_problems(
+            self.problems["train"],
+            self.config.sampling.n_train_samples,
+            self._draw(iteration, "draw"),
+        )
+        mastered = draw_mastered(
+            self._samples,
+            iteration,
+            problems,
+            self.config.sampling,
+            self._draw(iteration, "mastered"),
+        )
+        sampled = [p for p in problems if p.id not in mastered]
+        samples = self.sample(iteration, sampled)
+        hinted = self.rationalize(iteration, sampled, samples)
+        kept = self.select(iteration, problems, samples, hinted, mastered)
+        return self.pack(iteration, kept, start=start, **metrics)
+
+    def sample(self, iteration, problems):
+        """Sample rationales without a hint, or take the known answers."""
+        samples = self._attempt(iteration, "sample", self._source.kind, problems)
+        rationales = [s for s in samples if s.kind == "rationale"]
+        metrics = accuracy_metrics(
+            self.task, self.problems["train"], rationales, "train_"
+        )
+        self._run.finish(iteration, "sample", metrics)
+        return samples
+
+    def rationalize(self, iteration, problems, samples):
+        """Sample rationales of failed problems again, with the answer as a hint."""
+        if not self.config.sampling.rationalize:
+            return []
+        failed = draw_failed(
+            problems,
+            samples,
+            self.config.sampling.p_rationalization,
+            self._draw(iteration, "failed"),
+        )
+        hinted = self._attempt(iteration, "rationalize", "rationalization", failed)
+        metrics = accuracy_metrics(
+            self.task, self.problems["train"], hinted, "rationalization_"
+        )
+        self._run.finish(iteration, "rationalize", metrics)
+        return hinted
+
+    def select(self, iteration, problems, samples, hinted, mastered):
+        """Decide which samples are trained on, earlier ones included.
+
+        Returns:
+            Pairs of a `GradedSample` and its `Selection`.
+        """
+        own = samples + hinted
+        selections = select(self.task, own, self.config.selection, self.config.run.seed)
+        kept = [pair for pair in zip(own, selections, strict=True) if pair[1].weight]
+        kept += load_mastered(self._samples, mastered)
+        copied = load_copies(self._samples, iteration, self.config.selection.copy_n)
+        again = [
+            selection
+            for sample, selection in kept + copied
+            if sample.iteration < iteration
+        ]
+        self._samples.finish_selection(iteration, selections + again)
+        metrics = unread_shares(own) | selection_metrics(
+            kept, selections, len(problems)
+        )
+        if self.config.sampling.mastered_after:
+            metrics["share_mastered"] = len(mastered) / len(problems)
+            mastery = self._samples.load_mastery(iteration - 1)
+            mastery = update_mastery(mastery, iteration, samples)
+            self._samples.finish_mastery(iteration, mastery)
+        self._run.finish(iteration, "select", metrics)
+        return kept + copied
+
+    def pack(self, iteration, kept, *, start, **metrics):
+        """Tokenize what was kept, and count its rows and training steps."""
+        training_set = make_training_set(
+            iteration,
+            kept,
+            self._by_id,
+            self._training_prompts,
+            self._preprocessor,
+            self.config.training,
+            packed=self._packed,
+            steps=self._steps,
+        )
+        metrics |= {
+            "num_examples": len(training_set.examples),
+            "steps": training_set.steps,
+            "sampling_seconds": time.monotonic() - start,
+        }
+        self._run.finish(iteration, "pack", metrics)
+        if not kept:
+            self._progress.print(
+                f"iteration {iteration} kept no rationale: its model is the base model "
+                f"(on_empty={self.config.run.on_empty!r})"
+            )
+        return training_set
+
+    # === After the training ===
+
+    def evaluate(self, iteration: int):
+        """Evaluate on held-out problems; iteration 0 is the base model.
+
+        No-op if it is recorded already.
+
+        Raises:
+            ValueError: if a prompt leaves no room for a completion, or stored
+                samples do not fit the run.
+            OSError: if a file cannot be written.
+        """
+        config = self.config.run
+        if self._run.is_done(iteration, "evaluate") or (
+            config.skip_eval and not iteration
+        ):
+            return
+        metrics = {}
+        if not config.skip_eval:
+            start = time.monotonic()
+            problems, count = self.problems["eval"], config.n_eval_samples
+            if count is not None and count < len(problems):
+                problems = self._draw(0, "eval").sample(problems, count)
+            with self._bar(iteration, "evaluate") as on_batch:
+                found, _ = evaluate(
+                    self.prompts,
+                    problems,
+                    self.eval_sampler,
+                    iteration=iteration,
+                    store=self._samples,
+                    on_batch=on_batch,
+                )
+            metrics = {f"eval_{name}": value for name, value in found.items()}
+            metrics["eval_seconds"] = time.monotonic() - start
+        self._run.finish(iteration, "evaluate", metrics)
+        if processes.is_writer():
+            plots.save_plots(self._run.history, self._run.path)
+        # From here on every process reads the iteration whole.
+        processes.sync(f"iteration {iteration} is written")
+
+    def is_over(self, iteration: int) -> bool:
+        """Whether the run ends after an iteration that kept nothing."""
+        stops = self.config.run.on_empty == "stop"
+        return stops and self._run.metrics(iteration).get("num_examples") == 0
+
+    # === Parts of the phases ===
+
+    def _draw(self, iteration, purpose):
+        return draw_stream(self.config.run.seed, iteration, purpose)
+
+    def _attempt(self, iteration, phase, kind, problems):
+        with self._bar(iteration, phase) as on_batch:
+            return attempt(
+                self.prompts,
+                problems,
+                self._source.sampler,
+                kind=kind,
+                iteration=iteration,
+                num_samples=self._source.num_samples,
+                check_working=self._source.check_working,
+                store=self._samples,
+                on_batch=on_batch,
+            )
+
+    @contextlib.contextmanager
+    def _bar(self, iteration, phase):
+        """A context with the `on_batch` of `attempt`: progress and interruption."""
+        name = f"iteration {iteration}" if iteration else "base model"
+        with self._progress.phase(f"{name}, {phase}", "completions") as bar:
+
+            def on_batch(batch, done, total):
+                bar.update(done, total, sum(sample.num_tokens for sample in batch))
+                self._interrupt()
+
+            yield on_batch

@@ -1,0 +1,74 @@
+"""Plots of a run: accuracy by iteration, and what each iteration kept."""
+
+import io
+
+from etils import epath
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from star_keras.outer_loop.statistics import natural_order
+from star_keras.utils import files
+
+_EVAL = "eval_accuracy"
+
+
+def save_plots(metrics: list[dict], directory):
+    """Write `accuracy.png` and `kept.png` into a directory.
+
+    Args:
+        metrics: The lines of `metrics.jsonl`.
+        directory: Where the plots go.
+    """
+    if any(_EVAL in line for line in metrics):
+        plot_accuracy(metrics, epath.Path(directory) / "accuracy.png")
+    if any("share_kept" in line for line in metrics):
+        plot_kept(metrics, epath.Path(directory) / "kept.png")
+
+
+def plot_accuracy(metrics: list[dict], path, title: str = ""):
+    """Held-out accuracy by iteration, one line a problem class."""
+    axes, save = _axes(path, title, "held-out accuracy")
+    classes = {
+        key.removeprefix(f"{_EVAL}/")
+        for line in metrics
+        for key in line
+        if key.startswith(f"{_EVAL}/")
+    }
+    for problem_class in sorted(classes, key=natural_order):
+        _line(axes, metrics, f"{_EVAL}/{problem_class}", problem_class, marker="o")
+    _line(axes, metrics, _EVAL, "all", color="black", linewidth=2.5)
+    save()
+
+
+def plot_kept(metrics: list[dict], path, title: str = ""):
+    """Share of the training problems kept, unaided and rationalized."""
+    axes, save = _axes(path, title, "share of the training problems")
+    _line(axes, metrics, "share_kept", "solved without a hint", marker="o")
+    _line(axes, metrics, "share_rationalized", "rationalized", marker="o")
+    save()
+
+
+def _axes(path, title, label):
+    # Not through pyplot, whose figures and backend belong to the user.
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.set(xlabel="iteration", ylabel=label, ylim=(-0.02, 1.02), title=title)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.grid(alpha=0.3)
+
+    def save():
+        # Beside the axes: within, it hides points of a run of few iterations.
+        figure.legend(loc="outside right upper")
+        image = io.BytesIO()
+        figure.savefig(image, dpi=150)
+        files.write(path, image.getvalue())
+
+    return axes, save
+
+
+def _line(axes, metrics, key, label, **style):
+    points = [(line["iteration"], line[key]) for line in metrics if key in line]
+    axes.plot(*zip(*points, strict=True), label=label.replace("_", " "), **style)

@@ -1,0 +1,125 @@
+"""The problems of a run: checked once, then drawn for each iteration."""
+
+import dataclasses
+import json
+import random
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+
+from star_keras.outer_loop.prompts import PromptBuilder
+from star_keras.outer_loop.records import GradedSample
+from star_keras.tasks.task import Problem, Task
+
+
+def checked_problems(task: Task, split: str) -> list[Problem]:
+    """The problems of a split.
+
+    Args:
+        task: The task.
+        split: One of its splits.
+
+    Raises:
+        ValueError: if there is no problem, a problem has no answer, or an id
+            is not unique; names the problem.
+    """
+    problems = list(task.problems(split))
+    if not problems:
+        raise ValueError(f"The task {task.name!r} has no problems in {split!r}.")
+    ids = set()
+    for problem in problems:
+        if not problem.answer.strip():
+            raise ValueError(
+                f"Problem {problem.id!r} of the task {task.name!r} has no answer. "
+                "Give it one, or leave it out."
+            )
+        if problem.id in ids:
+            raise ValueError(
+                f"The task {task.name!r} has the id {problem.id!r} twice in "
+                f"{split!r}. Ids must be unique."
+            )
+        ids.add(problem.id)
+    return problems
+
+
+def describe_problems(
+    problems: Mapping[str, Sequence[Problem]], *prompts: PromptBuilder
+) -> dict:
+    """What identifies the task, its problems and prompts in a configuration.
+
+    Args:
+        problems: The problems of each split.
+        *prompts: Everything that makes prompts of them.
+
+    Returns:
+        `task`, its name, and `problems_crc32`, a check sum.
+    """
+    task = prompts[0].task
+    texts = [
+        {
+            split: [dataclasses.asdict(problem) for problem in group]
+            for split, group in problems.items()
+        },
+        [[p.prefix(hint) for hint in (False, True)] for p in prompts],
+        list(task.stop),
+    ]
+    checksum = zlib.crc32(json.dumps(texts).encode())
+    return {"task": task.name, "problems_crc32": checksum}
+
+
+def describe_callable(function) -> str:
+    """A text that names a function, the same in every process."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(function))
+
+
+def draw_stream(seed: int, iteration: int, purpose: str) -> random.Random:
+    """A stream of random numbers that depends on nothing but its name."""
+    return random.Random(f"{seed} {iteration} {purpose}")
+
+
+def draw_problems(
+    problems: Sequence[Problem], count: int | None, draw: random.Random
+) -> Sequence[Problem]:
+    """Problems of an iteration, as even over the problem classes as can be.
+
+    Args:
+        problems: All problems.
+        count: Number of problems to draw; `None` for all.
+        draw: Stream of random numbers.
+    """
+    if count is None or count >= len(problems):
+        return problems
+    classes: dict[str, list[Problem]] = {}
+    for problem in problems:
+        classes.setdefault(problem.problem_class, []).append(problem)
+    drawn: list[Problem] = []
+    # The smallest class first: larger classes make up for what it lacks.
+    for left, group in zip(
+        range(len(classes), 0, -1), sorted(classes.values(), key=len), strict=True
+    ):
+        share = -(-(count - len(drawn)) // left)
+        drawn += draw.sample(group, min(share, len(group)))
+    return drawn
+
+
+def draw_failed(
+    problems: Sequence[Problem],
+    samples: Sequence[GradedSample],
+    share: float,
+    draw: random.Random,
+) -> list[Problem]:
+    """A share of the problems without a correct sample.
+
+    Args:
+        problems: The sampled problems.
+        samples: Their samples.
+        share: Chance of a failed problem to be drawn, from 0 to 1.
+        draw: Stream of random numbers; gives one to each problem, so that the
+            draw of a problem does not depend on the samples of others.
+    """
+    solved = {sample.problem for sample in samples if sample.verdict == "correct"}
+    return [
+        problem
+        for problem in problems
+        if draw.random() < share and problem.id not in solved
+    ]

@@ -1,0 +1,77 @@
+"""Records of samples: what was sampled, and what became of it."""
+
+import dataclasses
+from typing import Literal
+
+from star_keras.tasks.grading import Verdict
+
+SampleKind = Literal["rationale", "rationalization", "direct", "evaluation"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GradedSample:
+    """One completion with its verdict; a line of a samples file.
+
+    Attributes:
+        iteration: Iteration of the outer loop; 0 is the base model.
+        problem: Id of the problem.
+        problem_class: Class of the problem.
+        sample: Number of the sample of this problem, from 0.
+        kind: `"rationale"` for a training problem without a hint,
+            `"rationalization"` for one with a hint, `"direct"` for the known
+            answer of a training problem, `"evaluation"` for a held-out
+            problem.
+        completion: The model's text up to its stop.
+        num_tokens: Sampled tokens, the stop included.
+        finish_reason: `"length"` if the completion was cut off before its
+            stop, else `"stop"`.
+        answer: The answer read from it, or `None`.
+        verdict: See `star_keras.tasks.grading.grade`.
+    """
+
+    iteration: int
+    problem: str
+    problem_class: str
+    sample: int
+    kind: SampleKind
+    completion: str
+    num_tokens: int
+    finish_reason: Literal["stop", "length"]
+    answer: str | None
+    verdict: Verdict
+
+    @property
+    def key(self) -> tuple[int, str, str, int]:
+        """Identifies the sample within a run."""
+        return self.iteration, self.kind, self.problem, self.sample
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Selection:
+    """What became of a sample; a line of a selection file.
+
+    Attributes:
+        iteration: Iteration that sampled it, an earlier one where a rationale
+            is trained on again.
+        kind: See `GradedSample`.
+        problem: Id of the problem.
+        sample: Number of the sample of this problem.
+        weight: Weight of its response tokens in training; 0 if it is not
+            trained on.
+        show_hint: Whether its training prompt shows the hint.
+        reason: Why it is not trained on: its verdict, `"duplicate"` of another
+            rationale of its problem, or `"cap"` if the problem has enough.
+    """
+
+    iteration: int
+    kind: SampleKind
+    problem: str
+    sample: int
+    weight: float
+    show_hint: bool = False
+    reason: str = ""
+
+    @property
+    def key(self) -> tuple[int, str, str, int]:
+        """That of its `GradedSample`."""
+        return self.iteration, self.kind, self.problem, self.sample

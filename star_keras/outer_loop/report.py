@@ -1,0 +1,101 @@
+"""What a run prints of its results: a table an iteration, and an example."""
+
+import rich.box
+from rich.table import Table
+from rich.text import Text
+
+from star_keras.outer_loop.evaluation import example_sample
+from star_keras.outer_loop.progress import Progress, format_seconds
+from star_keras.outer_loop.run_directory import RunDirectory
+from star_keras.outer_loop.statistics import natural_order
+from star_keras.tasks.task import Task
+
+
+def show_iteration(progress: Progress, run: RunDirectory, iteration: int):
+    """Print what a finished iteration has achieved, beside the one before it.
+
+    Args:
+        progress: Where it is printed.
+        run: Holds the metrics.
+        iteration: The iteration, from 1.
+    """
+    if not progress.shown:
+        return
+    metrics, previous = run.metrics(iteration), run.metrics(iteration - 1)
+    if "eval_accuracy" in metrics:
+        progress.console.print(_accuracy_table(iteration, metrics, previous))
+    progress.print(_kept_line(metrics))
+    progress.print(_time_line(metrics))
+    progress.print()
+
+
+def show_example(progress: Progress, run: RunDirectory, task: Task, iteration: int):
+    """Print one held-out problem as an iteration's model has solved it.
+
+    It is the same problem for all iterations, see `example_sample`. No-op
+    without an evaluation.
+
+    Args:
+        progress: Where it is printed.
+        run: Holds the samples.
+        task: Formats the problem.
+        iteration: The iteration; 0 is the base model.
+    """
+    sample = example_sample(run.samples, iteration) if progress.shown else None
+    if sample is None:
+        return
+    (problem,) = [p for p in task.problems("eval") if p.id == sample.problem]
+    name = f"the model of iteration {iteration}" if iteration else "the base model"
+    title = Text(f"problem {problem.id} by {name}: {sample.verdict}")
+    console = progress.console
+    console.rule(title, characters="-", align="left")
+    prompt = Text(task.format_question(problem), style="dim")
+    console.print(prompt + Text(sample.completion, style="bold"), soft_wrap=True)
+    console.rule(characters="-")
+
+
+def _accuracy_table(number, metrics, previous):
+    name = "eval_accuracy"
+    table = Table(box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("held-out accuracy")
+    for title in (f"iteration {number - 1}", f"iteration {number}", "change"):
+        table.add_column(title, justify="right")
+    classes = [key for key in metrics if key.startswith(f"{name}/")]
+    classes.sort(key=lambda key: natural_order(key.removeprefix(f"{name}/")))
+    for key in [*classes, name]:
+        before, now = previous.get(key), metrics[key]
+        label = "all" if key == name else key.removeprefix(f"{name}/").replace("_", " ")
+        if key == name:
+            low, high = (metrics[f"{name}_{end}"] for end in ("low", "high"))
+            label += f" (95% interval {low:.1%} to {high:.1%})"
+        change = "" if before is None else f"{100 * (now - before):+.1f}"
+        table.add_row(
+            label, "" if before is None else f"{before:.1%}", f"{now:.1%}", change
+        )
+    return table
+
+
+def _kept_line(metrics):
+    reasons = [
+        f"{count:,} {key.removeprefix('not_kept/').replace('_', ' ')}"
+        for key, count in metrics.items()
+        if key.startswith("not_kept/")
+    ]
+    return (
+        f"kept {metrics['num_rationales']:,} rationales: {metrics['share_kept']:.1%} "
+        f"of the problems unaided, {metrics['share_rationalized']:.1%} rationalized; "
+        f"not kept: {', '.join(reasons) or 'none'}"
+    )
+
+
+def _time_line(metrics):
+    parts = [
+        f"{name} {format_seconds(metrics[f'{key}_seconds'])}"
+        for name, key in (
+            ("sampling", "sampling"),
+            ("training", "training"),
+            ("evaluation", "eval"),
+        )
+        if f"{key}_seconds" in metrics
+    ]
+    return f"time: {', '.join(parts)}"

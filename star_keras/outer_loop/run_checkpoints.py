@@ -1,0 +1,75 @@
+"""The checkpoints of a run: weights after iterations, and a training under way."""
+
+from star_keras.distribution.checkpoints import Checkpoints
+
+
+class RunCheckpoints:
+    """The two kinds of checkpoints of a run directory.
+
+    - `weights/iteration_0001/`: the weights after an iteration.
+    - `training/iteration_0001_step_00000500/`: the state of a training after a
+      step: weights, optimizer and metrics.
+
+    Every process of a run makes the same calls.
+
+    Args:
+        path: The run directory, an absolute `etils.epath.Path`.
+    """
+
+    def __init__(self, path):
+        self.weights = Checkpoints(path / "weights")
+        self.training = Checkpoints(path / "training")
+
+    def save_weights(self, iteration: int, variables):
+        """Save the weights after an iteration, and wait until they are on disk."""
+        self.weights.save(iteration_name(iteration), variables)
+        self.weights.wait()
+
+    def prune_weights(self, keep: int):
+        """Remove all but the last `keep` weights.
+
+        Call only after the newest ones are in the manifest.
+        """
+        for name in self.weights.names()[:-keep]:
+            self.weights.delete(name)
+
+    def restore_weights(self, iteration: int, variables):
+        """Assign the weights after an iteration to variables.
+
+        Raises:
+            ValueError: if they are missing, damaged or of another model.
+        """
+        self.weights.restore(iteration_name(iteration), variables)
+
+    def save_training(self, iteration: int, step: int, variables):
+        """Save the state of a training after a step, asynchronously."""
+        for name in self.training.names()[:-1]:
+            self.training.delete(name)
+        self.training.save(f"{iteration_name(iteration)}_step_{step:08d}", variables)
+
+    def restore_training(self, iteration: int, variables) -> int:
+        """Assign the last saved state of a training to variables.
+
+        Returns:
+            The step after which it was saved; 0, with the variables unchanged,
+            if none was saved.
+
+        Raises:
+            ValueError: if it is damaged or of another model or optimizer.
+        """
+        prefix = f"{iteration_name(iteration)}_step_"
+        names = [n for n in self.training.names() if n.startswith(prefix)]
+        if not names:
+            return 0
+        self.training.restore(names[-1], variables)
+        return int(names[-1].removeprefix(prefix))
+
+    def prune_training(self):
+        """Remove the states of a finished training."""
+        for name in self.training.names():
+            self.training.delete(name)
+
+
+def iteration_name(iteration: int) -> str:
+    """E.g. `"iteration_0001"`."""
+    return f"iteration_{iteration:04d}"

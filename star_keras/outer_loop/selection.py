@@ -1,0 +1,106 @@
+"""Which samples are trained on, and with which weight."""
+
+import collections
+from collections.abc import Sequence
+
+from star_keras.config import SelectionConfig
+from star_keras.outer_loop.problems import draw_stream
+from star_keras.outer_loop.records import GradedSample, Selection
+from star_keras.outer_loop.sample_store import SampleStore
+from star_keras.tasks.task import Task
+
+
+def select(
+    task: Task, samples: Sequence[GradedSample], config: SelectionConfig, seed: int
+) -> list[Selection]:
+    """Decide what becomes of each sample of an iteration.
+
+    Args:
+        task: Tells equal rationales apart (`Task.rationale_key`).
+        samples: The samples, each problem's in the order of preference.
+        config: What is trained on.
+        seed: Decides which rationalizations show their hint.
+
+    Returns:
+        A `Selection` for each sample, in the same order.
+    """
+    seen: set[tuple[str, str]] = set()
+    kept: collections.Counter[str] = collections.Counter()
+    reasons = []
+    for sample in samples:
+        reason = "" if sample.verdict == "correct" else sample.verdict
+        if not reason and config.drop_duplicates:
+            key = sample.problem, task.rationale_key(sample.completion)
+            reason = "duplicate" if key in seen else ""
+            seen.add(key)
+        most = config.max_rationales_per_problem
+        if not reason and most is not None and kept[sample.problem] >= most:
+            reason = "cap"
+        kept[sample.problem] += not reason
+        reasons.append(reason)
+    return [
+        Selection(
+            iteration=sample.iteration,
+            kind=sample.kind,
+            problem=sample.problem,
+            sample=sample.sample,
+            weight=_weight(reason, kept[sample.problem], config),
+            show_hint=not reason and _shows_hint(sample, config, seed),
+            reason=reason,
+        )
+        for sample, reason in zip(samples, reasons, strict=True)
+    ]
+
+
+def load_copies(
+    store: SampleStore, iteration: int, copy_n: int
+) -> list[tuple[GradedSample, Selection]]:
+    """What the `copy_n` iterations before this one kept of their own samples.
+
+    Raises:
+        ValueError: if a file is missing or does not fit the others.
+    """
+    earlier = range(max(1, iteration - copy_n), iteration)
+    return [pair for number in earlier for pair in store.load_kept(number)]
+
+
+def selection_metrics(
+    kept: Sequence[tuple[GradedSample, Selection]],
+    selections: Sequence[Selection],
+    num_problems: int,
+) -> dict[str, float]:
+    """Metrics of what an iteration kept.
+
+    Args:
+        kept: What is trained on, without copies.
+        selections: What became of the iteration's own samples.
+        num_problems: Number of problems drawn for the iteration.
+
+    Returns:
+        `num_rationales`; `share_kept` and `share_rationalized`, shares of the
+        problems with a kept unhinted or hinted rationale; and
+        `not_kept/<reason>`, numbers of samples.
+    """
+    solved: dict[bool, set[str]] = {False: set(), True: set()}
+    for sample, _ in kept:
+        solved[sample.kind == "rationalization"].add(sample.problem)
+    reasons = collections.Counter(s.reason for s in selections if s.reason)
+    return {
+        "num_rationales": len(kept),
+        "share_kept": len(solved[False]) / num_problems,
+        "share_rationalized": len(solved[True]) / num_problems,
+        **{f"not_kept/{reason}": count for reason, count in sorted(reasons.items())},
+    }
+
+
+def _weight(reason, num_kept, config):
+    if reason:
+        return 0.0
+    return 1 / num_kept if config.weigh_by_problem else 1.0
+
+
+def _shows_hint(sample, config, seed):
+    if sample.kind != "rationalization" or not config.p_show_hint_save:
+        return False
+    draw = draw_stream(seed, sample.iteration, sample.problem)
+    return draw.random() < config.p_show_hint_save

@@ -1,0 +1,130 @@
+"""A process at work in a run directory: lock, base model and SIGTERM."""
+
+import contextlib
+import sys
+
+from star_keras.config import StarConfig
+from star_keras.distribution.preemption import Preempted, PreemptionNotice
+from star_keras.outer_loop.base_model import BaseModel
+from star_keras.outer_loop.iteration import OuterLoop
+from star_keras.outer_loop.progress import Progress
+from star_keras.outer_loop.run_directory import RunDirectory
+from star_keras.utils.settings import free_settings
+
+
+class Session:
+    """Holds a run directory while a model is fitted in it.
+
+    Nothing is copied, hashed or locked before `open()`.
+
+    Args:
+        model: A compiled `keras_hub.models.CausalLM`.
+        run: The run directory.
+        loop: Tells what the run is.
+        progress: Is closed together with the session.
+
+    Attributes:
+        base: The `BaseModel`, `None` before the first `open()`.
+        model_iteration: The iteration whose weights the model has; `None` if
+            another program may have changed them.
+    """
+
+    def __init__(self, model, run: RunDirectory, loop: OuterLoop, progress: Progress):
+        self._model = model
+        self._run, self._loop, self._progress = run, loop, progress
+        self._preemption = PreemptionNotice()
+        self.base: BaseModel | None = None
+        self.model_iteration: int | None = None
+
+    def open(self):
+        """Copy the base model at the first call, and lock the run directory.
+
+        Raises:
+            ValueError: if the loss is not a weighted mean, the optimizer has
+                made steps, or the directory is of another configuration.
+            RuntimeError: if another process works in the directory.
+        """
+        if self.base is None:
+            self.base = BaseModel(self._model)
+        self.base.renew_optimizer()
+        self._run.open(
+            {**self._loop.describe(), "model": self.base.describe()},
+            free_settings(StarConfig),
+        )
+
+    def start(self):
+        """Open the directory, heed SIGTERM, and give the model its last weights.
+
+        Raises:
+            ValueError, RuntimeError: see `open`; if the weights are missing.
+        """
+        self.open()
+        self._preemption.start()
+        done = self._run.trained
+        if done and self.model_iteration != done:
+            self._run.checkpoints.restore_weights(done, self._model.variables)
+            self.set_learning_rate(done)
+        self.model_iteration = done
+
+    def close(self):
+        """Let other processes in, and SIGTERM end the program again."""
+        self._progress.close()
+        self._preemption.stop()
+        self._run.close()
+
+    @contextlib.contextmanager
+    def closed_on_error(self):
+        """A context that closes the session if it is left by an exception."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
+
+    def rewind(self, iteration: int):
+        """Discard iterations from this one on, see `RunDirectory.rewind`.
+
+        Raises:
+            ValueError: see `open` and `RunDirectory.rewind`.
+            RuntimeError: see `open`.
+        """
+        try:
+            self.open()
+            self._run.rewind(iteration)
+            self.base.restore()
+            self.model_iteration = None
+        finally:
+            self.close()
+
+    def set_learning_rate(self, iteration: int):
+        """Assign the learning rate that an iteration began with, if recorded."""
+        variable, metrics = self.base.learning_rate, self._run.metrics(iteration)
+        if variable is not None and "learning_rate" in metrics:
+            variable.assign(metrics["learning_rate"])
+
+    def is_preempted(self) -> bool:
+        """Whether SIGTERM was received. All processes ask at the same points."""
+        return self._preemption.received()
+
+    def end_if_preempted(self):
+        """End the program if SIGTERM was received: what is done is on disk.
+
+        Raises:
+            Preempted: a `SystemExit` of code 75.
+        """
+        if self.is_preempted():
+            self.end_preempted()
+
+    def end_preempted(self):
+        """End the program after SIGTERM.
+
+        Raises:
+            Preempted: a `SystemExit` of code 75.
+        """
+        self._run.checkpoints.training.wait()
+        self.close()
+        print(
+            f"SIGTERM: {self._run.path} holds what is done; the same command goes on.",
+            file=sys.stderr,
+        )
+        raise Preempted

@@ -1,0 +1,70 @@
+"""Where the rationales come from that are trained on: the model, or known answers."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from star_keras.config import StarConfig
+from star_keras.outer_loop.records import SampleKind
+from star_keras.sampling.sampler import Completion, Sampler
+from star_keras.tasks.task import Problem, Task
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RationaleSource:
+    """How an iteration gets its rationales.
+
+    Attributes:
+        kind: The kind of its unhinted samples.
+        sampler: Samples them, with and without a hint.
+        num_samples: Samples a problem.
+        check_working: Whether a right answer needs right steps too.
+    """
+
+    kind: SampleKind
+    sampler: Sampler
+    num_samples: int = 1
+    check_working: bool = False
+
+
+def rationale_source(
+    task: Task, problems: Sequence[Problem], sampler: Sampler, config: StarConfig
+) -> RationaleSource:
+    """The source that a configuration asks for.
+
+    Args:
+        task: The task.
+        problems: The training problems.
+        sampler: The sampler of the model; not used with `direct`.
+        config: All settings.
+    """
+    if config.sampling.direct:
+        return RationaleSource(kind="direct", sampler=KnownAnswers(task, problems))
+    return RationaleSource(
+        kind="rationale",
+        sampler=sampler,
+        num_samples=config.sampling.samples_per_problem,
+        check_working=config.selection.check_working,
+    )
+
+
+class KnownAnswers(Sampler):
+    """Answers each training problem with its known answer, without a rationale.
+
+    Args:
+        task: Formats the answers.
+        problems: Problems that may be asked for. A request's `name` is the id
+            of its problem.
+    """
+
+    def __init__(self, task: Task, problems: Sequence[Problem]):
+        self._task = task
+        self._by_id = {problem.id: problem for problem in problems}
+
+    def sample(self, requests, *, stop=()):
+        batch = []
+        for i, request in enumerate(requests):
+            problem = self._by_id[request.name]
+            text = self._task.format_response("", problem)
+            batch.append((i, Completion(text=text, num_tokens=0, finish_reason="stop")))
+        if batch:
+            yield batch

@@ -1,0 +1,59 @@
+"""The number of training steps of each iteration of the outer loop."""
+
+import math
+import numbers
+
+from star_keras.config import TrainingConfig
+
+
+def scheduled_steps(config: TrainingConfig, iteration: int, steps_per_pass: int) -> int:
+    """The number of training steps of an iteration, at least 1.
+
+    Args:
+        config: Its `schedule` is one of
+            `"exponential"`: `start_steps * growth ** (iteration - 1)` steps,
+            `"steady"`: `start_steps + add_steps * (iteration - 1)` steps,
+            `"epochs"`: `base_epochs + add_epochs * (iteration - 1)` passes.
+        iteration: The iteration, from 1.
+        steps_per_pass: Steps of one pass over the training set.
+
+    Reference:
+        [STaR](https://arxiv.org/abs/2203.14465), appendix: 40 steps, 20% more
+        each iteration.
+
+    Example:
+    ```python
+    config = TrainingConfig(schedule="exponential", start_steps=40, growth=1.2)
+    [scheduled_steps(config, n, 7) for n in (1, 2, 3)]  # [40, 48, 57]
+    ```
+    """
+    later = iteration - 1
+    if config.schedule == "exponential":
+        steps = int(config.start_steps * config.growth**later)
+    elif config.schedule == "steady":
+        steps = config.start_steps + config.add_steps * later
+    else:
+        passes = config.base_epochs + config.add_epochs * later
+        steps = math.ceil(passes * steps_per_pass)
+    return max(1, steps)
+
+
+def checked_steps(steps, iteration: int, steps_per_pass: int) -> int:
+    """What a schedule of the user's own returns.
+
+    Args:
+        steps: Callable `(iteration, steps_per_pass) -> int`.
+        iteration: The iteration, from 1.
+        steps_per_pass: Steps of one pass over the training set.
+
+    Raises:
+        ValueError: if it does not return an integer of at least 1.
+    """
+    number = steps(iteration, steps_per_pass)
+    if not isinstance(number, numbers.Integral) or number < 1:
+        raise ValueError(
+            "Invalid value for argument `steps`. Expected a callable `(iteration, "
+            "steps_per_pass)` that returns an integer of at least 1. Received: "
+            f"{number!r} for iteration {iteration}."
+        )
+    return int(number)

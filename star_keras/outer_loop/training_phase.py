@@ -1,0 +1,171 @@
+"""The training of an iteration: its first step, checkpoints and end."""
+
+import itertools
+import math
+import time
+
+from star_keras.config import StarConfig
+from star_keras.outer_loop.progress import Progress
+from star_keras.outer_loop.run_directory import RunDirectory
+from star_keras.outer_loop.session import Session
+from star_keras.outer_loop.training_set import TrainingSet
+from star_keras.training.dataset import training_batches, training_dataset
+
+
+class TrainingPhase:
+    """Trains the base model on a training set. The steps themselves are Keras's.
+
+    Args:
+        model: A compiled `keras_hub.models.CausalLM`.
+        run: The run directory; must be open when the phase runs.
+        config: All settings.
+        session: Holds the base model, and knows of SIGTERM.
+        progress: Shows the steps.
+        packed: Whether a row holds several examples.
+
+    Attributes:
+        iteration: The iteration, 0 before the first.
+        training_set: What it trains on.
+    """
+
+    def __init__(
+        self,
+        model,
+        run: RunDirectory,
+        config: StarConfig,
+        session: Session,
+        progress: Progress,
+        *,
+        packed: bool,
+    ):
+        self.iteration = 0
+        self.training_set = TrainingSet()
+        self._model, self._run, self._config = model, run, config
+        self._session, self._progress = session, progress
+        self._packed = packed
+        self._first_step = 0
+        self._bar = None
+
+    @property
+    def dataset(self):
+        """An endless `tf.data.Dataset` of the training set, see `make_row`."""
+        config = self._config.training
+        arguments = {
+            "batch_size": config.batch_size,
+            "sequence_length": config.sequence_length,
+            "packed": self._packed,
+        }
+
+        def batches():
+            stream = training_batches(
+                self.training_set.examples,
+                pad_id=self._model.preprocessor.tokenizer.pad_token_id,
+                seed=(self._config.run.seed, self.iteration),
+                **arguments,
+            )
+            return itertools.islice(stream, self._first_step, None)
+
+        return training_dataset(batches, **arguments)
+
+    def learning_rate(self) -> dict[str, float]:
+        """The constant learning rate of the model as a metric; else empty."""
+        variable = self._session.base.learning_rate
+        return {} if variable is None else {"learning_rate": float(variable.value)}
+
+    def begin(self, iteration: int, training_set: TrainingSet, show_bar: bool):
+        """Put back the base model, or the last state of an interrupted training.
+
+        Args:
+            iteration: The iteration, from 1.
+            training_set: What it trains on.
+            show_bar: Whether to show the steps.
+
+        Raises:
+            ValueError: if the saved state is damaged or of another model.
+        """
+        self.iteration, self.training_set = iteration, training_set
+        self._session.model_iteration = None
+        self._session.base.restart()
+        self._session.set_learning_rate(iteration)
+        self._first_step = self._saved_step = self._run.checkpoints.restore_training(
+            iteration, self._session.base.training_state()
+        )
+        self._reached_end = False
+        self._start = time.monotonic()
+        if show_bar:
+            name = f"iteration {iteration}, train"
+            self._bar = self._progress.start(name, "steps")
+            self._shown_step = self._first_step
+
+    def begin_step(self, batch: int) -> bool:
+        """Save what is due before a step.
+
+        Args:
+            batch: Number of the step within this `fit`, from 0.
+
+        Returns:
+            Whether it is the last step.
+
+        Raises:
+            Preempted: after SIGTERM.
+            OSError: if a checkpoint cannot be written.
+        """
+        step = self._first_step + batch
+        if self._session.is_preempted():
+            self._save(step)
+            self._session.end_preempted()
+        if step - self._saved_step >= self._config.run.checkpoint_steps:
+            self._save(step)
+        self._update_bar(step)
+        at_once = self._model.steps_per_execution
+        self._reached_end = step + at_once >= self.training_set.steps
+        return self._reached_end
+
+    def end(self, logs: dict) -> bool:
+        """Save the trained weights.
+
+        Args:
+            logs: Metrics of the training.
+
+        Returns:
+            Whether the training is finished; otherwise nothing is saved, and
+            the next `fit` continues it.
+
+        Raises:
+            FloatingPointError: if the loss is not finite.
+            OSError: if a file cannot be written.
+        """
+        if not self._reached_end:
+            return False
+        iteration, loss = self.iteration, logs.get("loss")
+        if loss is not None and not math.isfinite(loss):
+            raise FloatingPointError(
+                f"The loss of iteration {iteration} is {loss}. Nothing of this "
+                "iteration's training was saved. Use a lower learning rate, a "
+                "global_clipnorm or a wider dtype, in a new run_dir."
+            )
+        self._update_bar(self.training_set.steps)
+        if self._bar is not None:
+            self._bar.end()
+            self._bar = None
+        seconds = time.monotonic() - self._start
+        checkpoints = self._run.checkpoints
+        checkpoints.save_weights(iteration, self._model.variables)
+        self._run.finish(iteration, "train", {**logs, "training_seconds": seconds})
+        checkpoints.prune_weights(self._config.run.keep_weights)
+        checkpoints.prune_training()
+        self._session.model_iteration = iteration
+        return True
+
+    def _save(self, step):
+        self._model.jax_state_sync()
+        state = self._session.base.training_state()
+        self._run.checkpoints.save_training(self.iteration, step, state)
+        self._saved_step = step
+
+    def _update_bar(self, step):
+        if self._bar is not None:
+            tokens = self.training_set.tokens_per_step
+            new_steps = step - self._shown_step
+            self._bar.update(step, self.training_set.steps, tokens * new_steps)
+            self._shown_step = step

@@ -1,0 +1,87 @@
+"""From the kept samples to the tokenized examples of an iteration."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+from star_keras.config import TrainingConfig
+from star_keras.outer_loop.prompts import PromptBuilder
+from star_keras.outer_loop.records import GradedSample, Selection
+from star_keras.outer_loop.step_schedules import checked_steps, scheduled_steps
+from star_keras.tasks.task import Problem
+from star_keras.training.examples import TrainingExample, tokenize_examples
+from star_keras.training.packing import pack
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingSet:
+    """What an iteration trains on.
+
+    Attributes:
+        examples: The tokenized examples.
+        steps: The number of training steps.
+        tokens_per_step: Mean number of tokens of a batch without its padding.
+    """
+
+    examples: Sequence[TrainingExample] = ()
+    steps: int = 1
+    tokens_per_step: float = 0.0
+
+
+def make_training_set(
+    iteration: int,
+    kept: Sequence[tuple[GradedSample, Selection]],
+    problems: Mapping[str, Problem],
+    prompts: PromptBuilder,
+    preprocessor,
+    config: TrainingConfig,
+    *,
+    packed: bool,
+    steps: Callable[[int, int], int] | None = None,
+) -> TrainingSet:
+    """Tokenize the kept samples, and count rows and training steps.
+
+    Args:
+        iteration: The iteration, from 1.
+        kept: What is trained on.
+        problems: The problems by their ids.
+        prompts: Makes the training prompts.
+        preprocessor: A `keras_hub.models.CausalLMPreprocessor`.
+        config: Sizes and schedule.
+        packed: Whether a row holds several examples.
+        steps: See `checked_steps`. Defaults to the schedule of `config`.
+
+    Raises:
+        ValueError: if an example is longer than a row; names its problem.
+    """
+    texts = [
+        (
+            prompts.build(problems[sample.problem], selection.show_hint),
+            # A stop string after a blank line leaves that line behind.
+            sample.completion.rstrip(),
+            selection.weight,
+        )
+        for sample, selection in kept
+    ]
+    examples = tokenize_examples(preprocessor, texts)
+    if not examples:
+        return TrainingSet()
+    lengths = [len(example) for example in examples]
+    for (sample, _), length in zip(kept, lengths, strict=True):
+        if length > config.sequence_length:
+            raise ValueError(
+                f"The training example of problem {sample.problem!r} has {length} "
+                f"tokens, more than sequence_length={config.sequence_length}. Use "
+                "longer rows, in a new run_dir."
+            )
+    rows = len(pack(lengths, config.sequence_length) if packed else lengths)
+    per_pass = math.ceil(rows / config.batch_size)
+    if steps is None:
+        num_steps = scheduled_steps(config, iteration, per_pass)
+    else:
+        num_steps = checked_steps(steps, iteration, per_pass)
+    return TrainingSet(
+        examples=examples,
+        steps=num_steps,
+        tokens_per_step=sum(lengths) / rows * config.batch_size,
+    )

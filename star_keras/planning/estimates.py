@@ -1,0 +1,175 @@
+"""Memory and time of the steps of a run, estimated for TPUs."""
+
+import collections
+
+import keras
+
+from star_keras.config import SamplingConfig, TrainingConfig
+from star_keras.distribution import variable_shapes
+from star_keras.planning.plan import ProgramPlan
+from star_keras.planning.plan import plan as plan_program
+from star_keras.planning.shapes import device_bytes, lower_train_step
+from star_keras.sampling import ContinuousSampler
+
+
+def _matrix_parameters(model):
+    """Weights that a token is multiplied with: all but the embedding's."""
+    embedding = model.backbone.token_embedding
+    return model.count_params() - embedding.count_params()
+
+
+def plan_training(model, device, config: TrainingConfig) -> dict:
+    """Estimates of a training step.
+
+    Args:
+        model: A compiled `GPTJCausalLM`, with values or without.
+        device: A device of `tpu_devices`.
+        config: Its `batch_size` and `sequence_length` are used.
+
+    Returns:
+        See `estimate`.
+
+    Raises:
+        ValueError: if nothing is known of the device's kind.
+    """
+    plan = plan_program(
+        lower_train_step(model, config.batch_size, config.sequence_length),
+        device,
+    )
+    tokens = config.batch_size * config.sequence_length
+    state = variable_shapes(model.variables + model.optimizer.variables)
+    return estimate(
+        plan,
+        tokens=tokens,
+        # Forward 2 and backward 4; attention, and what is computed again, not.
+        flops=6 * _matrix_parameters(model) * tokens,
+        # Weights and moments, read and written once.
+        moved=2 * device_bytes(state),
+    )
+
+
+def plan_sampling(
+    model,
+    device,
+    config: SamplingConfig,
+    *,
+    prefix_length: int,
+    prompt_length: int,
+    zero: bool = False,
+) -> dict[str, dict]:
+    """Estimates of the prefill of a group of prompts, and of a decoding step.
+
+    Args:
+        model: A compiled `GPTJCausalLM`, with values or without.
+        device: A device of `tpu_devices`.
+        config: Sizes and temperature.
+        prefix_length: Tokens of the few-shot prompt, 0 without one.
+        prompt_length: Tokens of a problem's own prompt.
+        zero: Whether weights and moments are split over the batch axis.
+
+    Returns:
+        `{"prefill": ..., "decode": ...}`, see `estimate`.
+
+    Raises:
+        ValueError: if nothing is known of the device's kind, or a size is
+            invalid.
+    """
+    sampler = ContinuousSampler(
+        model,
+        max_new_tokens=config.max_new_tokens,
+        batch_size=config.sample_batch_size,
+        temperature=config.temperature,
+        top_k=config.top_k,
+        top_p=config.top_p,
+    )
+    lowered = sampler.lower(
+        prefix_length=prefix_length,
+        prompt_length=prompt_length,
+        cache_length=prompt_length + config.max_new_tokens,
+    )
+    # What training keeps on the device meanwhile.
+    held = device_bytes(variable_shapes(model.optimizer.variables))
+    if model.variable_dtype != model.compute_dtype or zero:
+        held += device_bytes(variable_shapes(model.variables))
+    table = sampler.variable_shapes()[
+        [v.path for v in model.variables].index(
+            model.backbone.token_embedding.embeddings.path
+        )
+    ]
+    found = {}
+    for name, step in lowered.items():
+        plan = plan_program(step, device)
+        tokens = config.sample_batch_size
+        if name == "prefill":
+            tokens = sampler.group_size * prompt_length
+        found[name] = estimate(
+            plan,
+            tokens=tokens,
+            flops=2 * _matrix_parameters(model) * tokens,
+            # Weights and caches, read once.
+            moved=plan.memory.get("arguments", 0) - device_bytes(table),
+            held=held,
+            one_pass=name == "decode",
+        )
+    return found
+
+
+def estimate(
+    plan: ProgramPlan,
+    *,
+    tokens: int,
+    flops: float,
+    moved: int,
+    held: int = 0,
+    one_pass: bool = False,
+) -> dict:
+    """Estimates of a compiled program, as JSON.
+
+    Args:
+        plan: The compiled program.
+        tokens: Tokens of a step on all devices.
+        flops: FLOPs of a step on all devices.
+        moved: Bytes that a step moves in a device's memory, at least.
+        held: Bytes of a device that other programs hold meanwhile.
+        one_pass: Whether a step is one pass of the program's loop.
+
+    Returns:
+        `fits`, `memory` (bytes by use), `flops_bound_seconds` and
+        `bandwidth_bound_seconds`; for a program that fits also `work_seconds`,
+        `exchange_seconds`, `tokens`, `tokens_per_second`, `collectives` and
+        `largest_collective`.
+    """
+    memory = {**plan.memory, **({"held for training": held} if held else {})}
+    needed = sum(memory.values())
+    found = {
+        "fits": plan.fits and needed <= plan.chip.memory,
+        "memory": {**memory, "needed": needed, "available": plan.chip.memory},
+        "flops_bound_seconds": flops / plan.chip.flops / _num_devices(),
+        "bandwidth_bound_seconds": moved / plan.chip.bandwidth,
+    }
+    if not plan.fits:
+        return found
+    cost = plan.cost
+    if one_pass:
+        cost = max(plan.loops.values(), key=lambda cost: cost.cycles)
+    sent = sum(c.moved * times for c, times in cost.collectives.items())
+    # Newer kinds load weights beside other work, in no operation's cycles.
+    work = max(cost.cycles / plan.chip.clock, found["bandwidth_bound_seconds"])
+    exchange = sent / plan.chip.link_bandwidth
+    collectives = collections.defaultdict(lambda: {"times": 0, "bytes": 0})
+    for collective, times in cost.collectives.items():
+        collectives[collective.kind]["times"] += times
+        collectives[collective.kind]["bytes"] += times * collective.size
+    return {
+        **found,
+        "work_seconds": work,
+        "exchange_seconds": exchange,
+        "tokens": tokens,
+        "tokens_per_second": tokens / (work + exchange),
+        "collectives": dict(collectives),
+        "largest_collective": max((c.elements for c in cost.collectives), default=0),
+    }
+
+
+def _num_devices():
+    return keras.distribution.distribution().device_mesh.devices.size

@@ -1,0 +1,217 @@
+"""Cycles and collectives, read from the text of a program compiled for TPUs."""
+
+import collections
+import dataclasses
+import math
+import re
+
+from star_keras.utils.errors import invalid
+
+_COLLECTIVES = (
+    "all-reduce",
+    "all-gather",
+    "reduce-scatter",
+    "all-to-all",
+    "collective-permute",
+)
+_HEADER = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\{$")
+_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%([\w.-]+) = (.*?) ([a-z][a-z0-9-]*)\((.*)$")
+_CALLED = re.compile(r"\b(?:calls|to_apply|called_computations)=\{?%([\w.-]+)")
+_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+_ARRAY = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\]")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Collective:
+    """An exchange between devices.
+
+    Args:
+        kind: string, e.g. `"all-reduce"`.
+        elements: int. Number of elements of its largest array, on one device.
+        size: int. Bytes on one device: of the output, or of the input of a
+            reduce-scatter.
+        group: int. Number of devices in one group of the exchange.
+        source: string. Name of the operation in the JAX program.
+    """
+
+    kind: str
+    elements: int
+    size: int
+    group: int
+    source: str
+
+    @property
+    def moved(self):
+        """float. Bytes that each device sends to its neighbor in a ring."""
+        if self.kind == "collective-permute":
+            return float(self.size)
+        # An all-reduce is a reduce-scatter and then an all-gather.
+        turns = 2 if self.kind == "all-reduce" else 1
+        return turns * self.size * (self.group - 1) / self.group
+
+
+@dataclasses.dataclass
+class Cost:
+    """Cost of a program, or of one pass of a loop, on one device.
+
+    Args:
+        cycles: float. The compiler's estimate.
+        collectives: `collections.Counter`. How often each `Collective` runs.
+    """
+
+    cycles: float = 0.0
+    collectives: collections.Counter = dataclasses.field(
+        default_factory=collections.Counter
+    )
+
+    def add(self, other, times=1):
+        """Add another cost.
+
+        Args:
+            other: `Cost`.
+            times: int. How often to add it. Defaults to `1`.
+        """
+        self.cycles += times * other.cycles
+        for collective, count in other.collectives.items():
+            self.collectives[collective] += times * count
+
+
+class TpuProgram:
+    """The cost of a compiled program, read from its text.
+
+    A loop with a known number of passes counts that often. A loop of unknown length
+    counts as one pass. Of conditional branches the most expensive one counts.
+    Operations without an estimate count no cycles: collectives and scalar
+    bookkeeping.
+
+    Args:
+        text: string. HLO of an executable, from `compiled.as_text()`.
+
+    Attributes:
+        cost: `Cost` of the whole program.
+        loops: dict. `Cost` of one pass of each loop of unknown length, by the name
+            of the operation.
+
+    Raises:
+        ValueError: if the text is not the HLO of a program, or has replica groups
+            in an unknown notation.
+    """
+
+    def __init__(self, text):
+        self._computations = {}
+        entry = None
+        for line in text.splitlines():
+            if header := _HEADER.match(line):
+                body = self._computations.setdefault(header[2], [])
+                entry = header[2] if header[1] else entry
+            elif instruction := _INSTRUCTION.match(line):
+                body.append(instruction.groups())
+        if entry is None:
+            raise invalid("text", "the HLO of a compiled program", text[:80])
+        self._costs = {}
+        self.loops = {}
+        self.cost = self._cost(entry)
+
+    def _cost(self, name):
+        if name not in self._costs:
+            cost = Cost()
+            for instruction in self._computations[name]:
+                cost.add(self._instruction_cost(*instruction))
+            self._costs[name] = cost
+        return self._costs[name]
+
+    def _instruction_cost(self, name, shape, opcode, rest):
+        cost = Cost()
+        if opcode == "while":
+            condition = re.search(r"condition=%([\w.-]+)", rest)[1]
+            body = self._cost(re.search(r"body=%([\w.-]+)", rest)[1])
+            trips = self._trips(condition)
+            if trips is None:
+                self.loops[_source(rest) or name] = body
+            cost.add(body, trips or 1)
+            return cost
+        if opcode == "conditional":
+            names = re.search(r"branch_computations=\{(.*?)\}", rest)
+            names = (
+                names[1]
+                if names
+                else " ".join(
+                    re.findall(r"(?:true|false)_computation=(%[\w.-]+)", rest)
+                )
+            )
+            branches = map(self._cost, re.findall(r"%([\w.-]+)", names))
+            return max(branches, key=lambda branch: branch.cycles)
+        if cycles := _CYCLES.search(rest):
+            cost.cycles = float(cycles[1])
+        kind = opcode.removesuffix("-start")
+        if kind in _COLLECTIVES:
+            cost.collectives[_collective(opcode, shape, rest)] += 1
+        elif opcode in ("fusion", "call", "async-start"):
+            for called in _CALLED.findall(rest):
+                called = self._cost(called)
+                # A fusion has one estimate for all of its operations.
+                cost.add(called if not cost.cycles else Cost(0.0, called.collectives))
+        return cost
+
+    def _trips(self, condition):
+        """Passes of a loop that counts from 0 to a constant; `None` for others."""
+        *_, root = self._computations[condition]
+        _, _, opcode, rest = root
+        if opcode == "fusion":
+            return self._trips(_CALLED.search(rest)[1])
+        if opcode != "compare" or "direction=LT" not in rest:
+            return None
+        constants = [
+            int(rest.partition(")")[0])
+            for _, _, opcode, rest in self._computations[condition]
+            if opcode == "constant"
+        ]
+        return constants[0] if len(constants) == 1 else None
+
+
+def _collective(opcode, shape, rest):
+    kind = opcode.removesuffix("-start")
+    arrays = [
+        (math.prod(int(n) for n in axes.split(",") if n), dtype)
+        for dtype, axes in _ARRAY.findall(shape)
+    ]
+    if opcode in ("all-gather-start", "collective-permute-start"):
+        arrays = arrays[len(arrays) // 2 :][:1]  # inputs come first, then outputs
+    group = _group_size(rest)
+    size = sum(elements * _item_size(dtype) for elements, dtype in arrays)
+    return Collective(
+        kind=kind,
+        elements=max(elements for elements, _ in arrays),
+        size=size * group if kind == "reduce-scatter" else size,
+        group=group,
+        source=_source(rest),
+    )
+
+
+def _item_size(dtype):
+    """Bytes, e.g. 2 of `"bf16"`."""
+    if dtype == "pred":
+        return 1
+    bits = re.search(r"\d+", dtype)
+    return -(-int(bits[0]) // 8) if bits else 0
+
+
+def _group_size(rest):
+    """Number of devices in a replica group, in any of its three notations."""
+    if "replica_groups=" not in rest:
+        return 1
+    if mesh := re.search(r"replica_groups=mesh\[(.*?)\].*? \{(.*?)\}", rest):
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", mesh[1]))
+        # The notation of a part of an axis is 'axis':(devices before it)size.
+        axes = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", mesh[2])
+        return math.prod(int(size or sizes[name]) for name, size in axes)
+    if groups := re.search(r"replica_groups=\[\d+,(\d+)\]", rest):
+        return int(groups[1])
+    if groups := re.search(r"replica_groups=\{\{([\d,]+)\}", rest):
+        return groups[1].count(",") + 1
+    raise ValueError(f"Unknown notation of replica groups in: {rest[:200]!r}")
+
+
+def _source(rest):
+    found = re.search(r'op_name="(.*?)"', rest)
+    return found[1] if found else ""

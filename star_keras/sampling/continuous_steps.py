@@ -1,0 +1,299 @@
+"""The compiled steps of `ContinuousSampler`: prefill, insert, decode and others."""
+
+import jax
+import keras
+from jax import numpy as jnp
+
+from star_keras.sampling.buckets import bucket
+from star_keras.sampling.layout import MeshLayout
+from star_keras.sampling.model_sampler import DECODE_CHUNK, with_variables
+
+
+class ContinuousSteps:
+    """Compiled functions on the caches of GPT-J.
+
+    A cache is what `GPTJCausalLM.build_cache()` makes: a pair of arrays `(rows,
+    num_heads, length, head_dim)` for each layer, the keys and the values. The
+    rows of the cache that `decode` extends are the slots. This cache is a ring:
+    all slots write their next token at the same index of its third axis, the
+    write index, and go on at index 0 after the last. A slot's prompt and
+    completion end just before the write index.
+
+    The shared prefix is `()` if there is none, else a pair: a cache of one row,
+    and the number of its tokens as an int32 scalar.
+
+    Args:
+        model: A `GPTJCausalLM` with a preprocessor.
+        next_token: Callable `(logits, key_data, token_number) -> tokens`, see
+            `star_keras.sampling.sampling_method.next_token`.
+        max_new_tokens: int. Longest completion in tokens.
+        layout: `MeshLayout`. Slots are split over its batch axis, and heads
+            like the weights of the model.
+
+    Attributes:
+        cast: `(matrix) -> matrix` in the compute dtype of the model.
+        resize: See `_resize`.
+        prefill: See `_prefill`.
+        insert: See `_insert`. Donates the cache.
+        compact: See `_compact`.
+        decode: See `_decode`. Donates the cache.
+
+    Each attribute is a function of `jax.jit` with the arguments of the method.
+    """
+
+    def __init__(self, model, *, next_token, max_new_tokens, layout: MeshLayout):
+        self.model = model
+        self.next_token = next_token
+        self.max_new_tokens = max_new_tokens
+        self.layout = layout
+        self._end_token_id = model.preprocessor.tokenizer.end_token_id
+        self._heads_axis = None
+        if layout.mesh is not None:
+            kernel = model.backbone.transformer_layers[0].self_attention.key.kernel
+            variable_layout = keras.distribution.distribution().get_variable_layout(
+                kernel
+            )
+            self._heads_axis = variable_layout.axes[1]
+        self.cast = jax.jit(lambda x: x.astype(model.compute_dtype))
+        self.resize = jax.jit(self._resize, static_argnums=(2, 3))
+        self.prefill = jax.jit(self._prefill)
+        self.insert = jax.jit(self._insert, donate_argnums=0)
+        self.compact = jax.jit(self._compact)
+        self.decode = jax.jit(self._decode, donate_argnums=1)
+
+    def lower(
+        self,
+        variables,
+        *,
+        slots,
+        group_size,
+        prefix_length,
+        prompt_length,
+        cache_length,
+    ):
+        """Lower `prefill` and `decode` from shapes alone.
+
+        Args:
+            variables: `jax.ShapeDtypeStruct` of each variable of the model.
+            slots: int. Number of slots.
+            group_size: int. Prompts that are prefilled together.
+            prefix_length: int. Tokens of the shared prefix, 0 for none.
+            prompt_length: int. Tokens of the longest prompt behind the prefix.
+            cache_length: int. Tokens of a prompt and its completion so far.
+
+        Returns:
+            A dict of `jax.stages.Lowered`: `"prefill"` and `"decode"`.
+        """
+        batch_axis, heads_axis = self.layout.batch_axis, self._heads_axis
+
+        def cache(batch_size, length, *axes):
+            sharding = self.layout.sharding(*axes)
+            return jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+                jax.eval_shape(lambda: self.model.build_cache(batch_size, length)),
+            )
+
+        def array(dtype, *shape):
+            return jax.ShapeDtypeStruct(shape, dtype)
+
+        prefix = ()
+        if prefix_length:
+            prefix_cache = cache(1, prefix_size(prefix_length), None, heads_axis)
+            prefix = (prefix_cache, array("int32"))
+        prompts = array("int32", group_size, prompt_size(prompt_length))
+        return {
+            "prefill": self.prefill.lower(variables, prompts, prefix),
+            "decode": self.decode.lower(
+                variables,
+                cache(slots, cache_size(cache_length), batch_axis, heads_axis),
+                array("int32"),
+                prefix,
+                *(array("int32", slots) for _ in range(3)),
+                array("bool", slots),
+                array("uint32", slots, 2),
+                array("int32"),
+            ),
+        }
+
+    # === Compiled ===
+
+    def _resize(self, cache, write_index, length, slots):
+        """A longer or shorter cache with the newest tokens of another one.
+
+        Args:
+            cache: The other cache; `None` for an empty one.
+            write_index: int scalar. Write index of the other cache.
+            length: int. New length.
+            slots: int. Number of slots of an empty cache.
+
+        Returns:
+            A cache of the new length; its write index is 0.
+        """
+        if cache is None:
+            cache = self.model.build_cache(slots, length)
+        more = max(length - cache[0][0].shape[2], 0)
+        cache = jax.tree.map(
+            # Newest last; then drop the oldest, or put zeros first.
+            lambda x: jnp.pad(
+                jnp.roll(x, -write_index, axis=2)[:, :, -length:],
+                ((0, 0), (0, 0), (more, 0), (0, 0)),
+            ),
+            cache,
+        )
+        return self._split_slots(cache)
+
+    def _prefill(self, variables, token_ids, prefix):
+        """Compute the caches of prompts.
+
+        Args:
+            variables: List of arrays. Values of the variables of the model.
+            token_ids: int32 array `(group_size, length)`, padded right.
+            prefix: The shared prefix.
+
+        Returns:
+            A cache with a row for each prompt, the first token at index 0.
+        """
+        with with_variables(self.model, variables):
+            cache = self.model.build_cache(*token_ids.shape)
+            _, _, cache = self.model.call_with_cache(token_ids, cache, 0, *prefix)
+        return self.layout.constrain(cache, None, self._heads_axis)
+
+    def _insert(self, cache, write_index, new, lengths, source):
+        """Insert prefilled prompts into slots.
+
+        Args:
+            cache: The cache of the slots.
+            write_index: int scalar.
+            new: The cache that `prefill` returned.
+            lengths: int32 array `(group_size,)`. Tokens of each prompt in `new`.
+            source: int32 array `(slots,)`. The row of `new` for each slot, or
+                -1 for a slot that keeps its own.
+
+        Returns:
+            The cache of the slots.
+        """
+        is_new = (source >= 0)[:, None, None, None]
+        length = cache[0][0].shape[2]
+
+        def insert(x, new):
+            # The cache has room for every prompt, but not for all its padding.
+            new = new[:, :, :length]
+            more = length - new.shape[2]
+            new = jnp.pad(new, ((0, 0), (0, 0), (0, more), (0, 0)))
+            new = jax.vmap(lambda row, n: jnp.roll(row, write_index - n, axis=1))(
+                new, lengths
+            )
+            return jnp.where(is_new, new[source], x)
+
+        return self._split_slots(jax.tree.map(insert, cache, new))
+
+    def _compact(self, cache, kept):
+        """The cache of some of the slots.
+
+        Args:
+            cache: The cache of all slots.
+            kept: int32 array. Numbers of the slots to keep.
+
+        Returns:
+            A cache with a row for each number; its write index is the same.
+        """
+        return self._split_slots(jax.tree.map(lambda x: x[kept], cache))
+
+    def _decode(
+        self,
+        variables,
+        cache,
+        write_index,
+        prefix,
+        token,
+        position,
+        count,
+        active,
+        key_data,
+        enough,
+    ):
+        """Decode a chunk: at most `DECODE_CHUNK` tokens a slot.
+
+        A slot becomes inactive at its end token or its `max_new_tokens`. The
+        chunk ends early when `enough` slots have become inactive.
+
+        Args:
+            variables: List of arrays. Values of the variables of the model.
+            cache: The cache of the slots.
+            write_index: int scalar.
+            prefix: The shared prefix.
+            token: int32 array `(slots,)`. Last token of each slot, which is not
+                in the cache yet.
+            position: int32 array `(slots,)`. Position of that token behind the
+                prefix.
+            count: int32 array `(slots,)`. Number of tokens sampled so far.
+            active: bool array `(slots,)`. Whether a slot has a sample.
+            key_data: uint32 array `(slots, 2)`. Random keys of the samples.
+            enough: int scalar.
+
+        Returns:
+            The cache, the next write index, and an int32 array `(slots,
+            DECODE_CHUNK)` of new tokens, -1 where there is none.
+        """
+        before = jnp.sum(active)
+        length = cache[0][0].shape[2]
+        start = prefix[1] if prefix else 0
+
+        def unfinished(state):
+            step, *_, active, _ = state
+            left = jnp.sum(active)
+            return (step < DECODE_CHUNK) & (left > 0) & (before - left < enough)
+
+        def decode(state):
+            step, cache, write_index, token, position, count, active, written = state
+            # Number of tokens since each index was written.
+            age = jnp.mod(write_index - jnp.arange(length, dtype="int32"), length)
+            there = position[:, None] - age
+            logits, _, cache = self.model.call_with_cache(
+                token[:, None],
+                cache,
+                write_index,
+                *prefix,
+                positions=start + position[:, None],
+                cache_positions=jnp.where(
+                    there >= 0, start + there, jnp.iinfo("int32").max
+                ),
+            )
+            write_index = jnp.mod(write_index + 1, length)
+            new = self.next_token(logits[:, 0], key_data, count)
+            written = written.at[:, step].set(jnp.where(active, new, -1))
+            token = jnp.where(active, new, token)
+            position, count = position + active, count + active
+            active = (
+                active & (new != self._end_token_id) & (count < self.max_new_tokens)
+            )
+            state = step + 1, cache, write_index, token, position, count, active
+            return *state, written
+
+        written = jnp.full((len(token), DECODE_CHUNK), -1, "int32")
+        state = (0, cache, write_index, token, position, count, active, written)
+        with with_variables(self.model, variables):
+            _, cache, write_index, *_, written = jax.lax.while_loop(
+                unfinished, decode, state
+            )
+        cache = self._split_slots(cache)
+        # Every process reads the write index and the tokens.
+        return cache, *self.layout.constrain((write_index, written))
+
+    def _split_slots(self, cache):
+        return self.layout.constrain(cache, self.layout.batch_axis, self._heads_axis)
+
+
+def prefix_size(length: int) -> int:
+    """Length of the cache of a shared prefix of `length` tokens."""
+    return bucket(length, 64)
+
+
+def prompt_size(length: int) -> int:
+    """Tokens to prefill for a prompt of `length` tokens; `decode` gets the last."""
+    return bucket(length - 1, 32)
+
+
+def cache_size(length: int) -> int:
+    """Length of the cache of slots with at most `length` tokens."""
+    return bucket(length + DECODE_CHUNK, 64, 4)

@@ -1,0 +1,96 @@
+"""The sharding of the arrays that samplers compute with."""
+
+import dataclasses
+
+import jax
+import keras
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from star_keras.distribution import CausalLMParallel
+from star_keras.utils.errors import invalid
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshLayout:
+    """Shardings over a mesh, or none on a single device.
+
+    Attributes:
+        mesh: The mesh; `None` on a single device.
+        batch_axis: Mesh axis that splits the rows of a batch.
+    """
+
+    mesh: Mesh | None = None
+    batch_axis: str | None = None
+
+    @classmethod
+    def current(cls) -> "MeshLayout":
+        """The layout of the `keras.distribution` in force.
+
+        Raises:
+            ValueError: if the distribution cannot lay out all variables, see
+                `CausalLMParallel.check_layouts`.
+        """
+        distribution = keras.distribution.distribution()
+        if distribution is None:
+            return cls()
+        if isinstance(distribution, CausalLMParallel):
+            distribution.check_layouts()
+        return cls(
+            mesh=distribution.device_mesh.backend_mesh,
+            batch_axis=distribution.batch_dim_name,
+        )
+
+    @property
+    def batch_devices(self) -> int:
+        """Number of parts that the rows of a batch are split into."""
+        return 1 if self.mesh is None else self.mesh.shape[self.batch_axis]
+
+    def check_batch_size(self, batch_size: int):
+        """Check that every device gets the same number of rows.
+
+        Args:
+            batch_size: Rows of a batch.
+
+        Raises:
+            ValueError: if `batch_size` is not a multiple of `batch_devices`.
+        """
+        devices = self.batch_devices
+        if batch_size % devices:
+            raise invalid(
+                "batch_size",
+                f"a multiple of the {devices} devices of the mesh's axis "
+                f"{self.batch_axis!r}",
+                batch_size,
+                f"Nearest: {-(-batch_size // devices) * devices}.",
+            )
+
+    def sharding(self, *axes) -> NamedSharding | None:
+        """A sharding of arrays.
+
+        Args:
+            *axes: A mesh axis or `None` for each of the first array axes, as in
+                `PartitionSpec`.
+
+        Returns:
+            `None` on a single device.
+        """
+        if self.mesh is None:
+            return None
+        return NamedSharding(self.mesh, PartitionSpec(*axes))
+
+    def constrain(self, arrays, *axes):
+        """Give traced arrays a sharding; no-op on a single device.
+
+        Args:
+            arrays: An array or a tree of arrays.
+            *axes: See `sharding`.
+
+        Returns:
+            The same tree.
+        """
+        sharding = self.sharding(*axes)
+        if sharding is None:
+            return arrays
+        return jax.tree.map(
+            lambda x: jax.lax.with_sharding_constraint(x, sharding), arrays
+        )

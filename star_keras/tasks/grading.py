@@ -1,0 +1,34 @@
+"""The verdict on a completion: its answer is read and compared."""
+
+from typing import Literal
+
+from star_keras.tasks.task import Problem, Task
+
+Verdict = Literal["correct", "incorrect", "unparsed", "invalid_working"]
+
+
+def grade(
+    task: Task, problem: Problem, completion: str, *, check_working: bool = False
+) -> tuple[str | None, Verdict]:
+    """Judge one completion.
+
+    Args:
+        task: Reads and compares answers.
+        problem: The problem.
+        completion: The completion of its prompt.
+        check_working: Whether the steps must be right too, see
+            `Task.working_is_valid`.
+
+    Returns:
+        The answer or `None`, and the verdict: `"correct"`, `"incorrect"`,
+        `"unparsed"` without a readable answer, or `"invalid_working"` for a
+        right answer after wrong steps.
+    """
+    answer = task.extract_answer(completion)
+    if answer is None:
+        return None, "unparsed"
+    if not task.is_correct(answer, problem):
+        return answer, "incorrect"
+    if check_working and not task.working_is_valid(completion, problem):
+        return answer, "invalid_working"
+    return answer, "correct"

@@ -1,0 +1,80 @@
+"""Compiles a causal LM from a configuration of the optimizer."""
+
+import keras
+
+from star_keras.config import OptimizerConfig
+from star_keras.training.learning_rates import WarmupSchedule
+from star_keras.training.training_step import TrainingStep
+from star_keras.utils.errors import invalid
+
+# Settings of models with the training step of this package.
+_OWN_STEP = ("gradient_accumulation_steps", "z_loss", "gradient_checkpointing")
+
+
+def compile_model(model, config: OptimizerConfig | None = None):
+    """Compile a causal LM for the outer loop, with the paper's Adam by default.
+
+    With `lora_rank` only the low-rank adapters of the attention stay trainable.
+
+    Args:
+        model: A `keras_hub.models.CausalLM`. Changed in place.
+        config: optional `OptimizerConfig`: optimizer and training step. Defaults to
+            `OptimizerConfig()`.
+
+    Raises:
+        ValueError: if `gradient_accumulation_steps`, `z_loss` or
+            `gradient_checkpointing` is set for a model other than GPT-J.
+
+    Example:
+    ```python
+    compile_model(model, OptimizerConfig(learning_rate=1e-5, warmup_steps=10))
+    ```
+    """
+    config = config or OptimizerConfig()
+    own_step = isinstance(model, TrainingStep)
+    for name in _OWN_STEP:
+        if not own_step and getattr(config, name) != getattr(OptimizerConfig, name):
+            raise invalid(
+                name,
+                f"{getattr(OptimizerConfig, name)!r} for a {type(model).__name__}",
+                getattr(config, name),
+                "It is for GPT-J models.",
+            )
+    if config.gradient_checkpointing:
+        model.backbone.gradient_checkpointing = True
+    if config.lora_rank is not None:
+        model.backbone.enable_lora(config.lora_rank)
+        for layer in model.layers:
+            if layer is not model.backbone:  # such as an untied head
+                layer.trainable = False
+    if own_step:
+        arguments = {
+            "gradient_accumulation_steps": config.gradient_accumulation_steps,
+            "z_loss": config.z_loss,
+        }
+    else:
+        arguments = {
+            "loss": keras.losses.SparseCategoricalCrossentropy(
+                from_logits=True, reduction="mean_with_sample_weight"
+            )
+        }
+    model.compile(optimizer=_optimizer(config), weighted_metrics=[], **arguments)
+
+
+def _optimizer(config):
+    learning_rate = config.learning_rate
+    # A number where it is one: callbacks can set it.
+    if config.warmup_steps or config.lr_schedule != "constant":
+        learning_rate = WarmupSchedule(
+            config.learning_rate,
+            config.warmup_steps,
+            decay=config.lr_schedule,
+            decay_steps=config.decay_steps,
+            hold_steps=config.hold_steps,
+        )
+    return keras.optimizers.Adam(
+        learning_rate,
+        beta_2=config.beta_2,
+        global_clipnorm=config.clipnorm,
+        name="star_adam",
+    )

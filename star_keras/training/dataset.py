@@ -1,0 +1,126 @@
+"""The dataset that `fit` trains on: an endless stream of packed batches."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from star_keras.training.examples import TrainingExample
+from star_keras.training.packing import make_row, pack, stack_rows
+
+
+def training_batches(
+    examples: Sequence[TrainingExample],
+    *,
+    batch_size: int,
+    sequence_length: int,
+    pad_id: int,
+    seed: Iterable[int],
+    packed: bool = True,
+) -> Iterator[tuple]:
+    """An endless stream of training batches.
+
+    A pass has every example once, in an order of its own. The last rows of a pass
+    share a batch with the first rows of the next pass. Without examples every batch
+    has weight zero.
+
+    Args:
+        examples: The training examples.
+        batch_size: Rows a batch.
+        sequence_length: Tokens a row.
+        pad_id: Token id of the padding.
+        seed: Ints that determine the order.
+        packed: Whether to pack several examples into a row. Without packing, batches
+            have no `segment_ids` and `positions`.
+
+    Yields:
+        `(x, y, sample_weight)` as in `make_row`, each array of shape
+        `(batch_size, sequence_length)`.
+
+    Raises:
+        ValueError: if an example is longer than a row.
+    """
+    generator = np.random.default_rng(list(seed))
+    lengths = [len(example) for example in examples]
+    waiting = []
+    while True:
+        # Each pass packs other examples together.
+        order = generator.permutation(len(examples))
+        if packed:
+            groups = pack([lengths[i] for i in order], sequence_length)
+        else:
+            groups = [[i] for i in range(len(order))]
+        groups = groups or [[]]
+        for g in generator.permutation(len(groups)):
+            row = make_row(
+                [examples[order[i]] for i in groups[g]], sequence_length, pad_id
+            )
+            if not packed:
+                del row[0]["segment_ids"], row[0]["positions"]
+            waiting.append(row)
+            if len(waiting) == batch_size:
+                yield stack_rows(waiting)
+                waiting = []
+
+
+def training_dataset(
+    make_batches, *, batch_size: int, sequence_length: int, packed=True
+):
+    """A `tf.data.Dataset` of training batches, for `fit`.
+
+    Args:
+        make_batches: Callable without arguments that returns an iterator like
+            `training_batches`. `fit` calls it once an epoch.
+        batch_size: Rows a batch.
+        sequence_length: Tokens a row.
+        packed: Whether batches have `segment_ids` and `positions`.
+
+    Returns:
+        A `tf.data.Dataset` of `(x, y, sample_weight)`, see `make_row`. Each array
+        has the shape `(batch_size, sequence_length)`.
+    """
+
+    def spec(dtype):
+        return tf.TensorSpec((batch_size, sequence_length), dtype)
+
+    names = ["token_ids", "padding_mask"]
+    if packed:
+        names += ["segment_ids", "positions"]
+    options = tf.data.Options()
+    # A closed iterator waits for the autotuning thread, which may sleep for as long
+    # as the training took. There is nothing to tune here.
+    options.autotune.enabled = False
+    return (
+        tf.data.Dataset.from_generator(
+            make_batches,
+            output_signature=(
+                {name: spec("int32") for name in names},
+                spec("int32"),
+                spec("float32"),
+            ),
+        )
+        .prefetch(2)
+        .with_options(options)
+    )
+
+
+def feed_token_ids(model):
+    """Let `model.fit` accept token ids in spite of the model's preprocessor.
+
+    A KerasHub model with a preprocessor tokenizes every input of `fit` and discards
+    the sample weights. After this call dictionaries with `token_ids` skip the
+    preprocessor. Text still goes through it.
+
+    Args:
+        model: A `keras_hub.models.CausalLM`. Changed in place.
+    """
+    preprocess = model.preprocess_samples
+
+    def preprocess_samples(x, y=None, sample_weight=None):
+        if isinstance(x, dict) and "token_ids" in x:
+            return keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
+        return preprocess(x, y, sample_weight)
+
+    # Keras would track the function as state.
+    object.__setattr__(model, "preprocess_samples", preprocess_samples)

@@ -1,0 +1,76 @@
+"""Tokenized training examples: a prompt and its response."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingExample:
+    """Token ids of a prompt and of the response to learn.
+
+    Args:
+        prompt_ids: int32 array `(P,)`, `P >= 1`.
+        response_ids: int32 array `(R,)`, `R >= 1`, end token included.
+        weight: Weight of each response token in the loss.
+    """
+
+    prompt_ids: np.ndarray
+    response_ids: np.ndarray
+    weight: float = 1.0
+
+    def __len__(self):
+        # The last token is only a target, never an input.
+        return len(self.prompt_ids) + len(self.response_ids) - 1
+
+
+def tokenize_prompts(preprocessor, prompts: Sequence[str]) -> list[list[int]]:
+    """Tokenize prompts.
+
+    Args:
+        preprocessor: A `keras_hub.models.CausalLMPreprocessor`. If its
+            `add_start_token` is set, prompts begin with the start token.
+        prompts: The texts.
+
+    Returns:
+        Token ids, a list for each prompt.
+    """
+    tokenizer = preprocessor.tokenizer
+    start = [tokenizer.start_token_id] if preprocessor.add_start_token else []
+    return [[*start, *ids] for ids in tokenizer(list(prompts))]
+
+
+def tokenize_examples(
+    preprocessor, texts: Sequence[tuple[str, str, float]]
+) -> list[TrainingExample]:
+    """Tokenize prompts and responses, and add the end token to the responses.
+
+    Prompt and response are tokenized separately, as in sampling. No token spans the
+    boundary between them.
+
+    Args:
+        preprocessor: A `keras_hub.models.CausalLMPreprocessor`, see
+            `tokenize_prompts`.
+        texts: Triples `(prompt, response, weight)`.
+
+    Returns:
+        A `TrainingExample` for each triple.
+    """
+    if not texts:
+        return []
+    prompts, responses, weights = zip(*texts, strict=True)
+    tokenizer = preprocessor.tokenizer
+    return [
+        TrainingExample(
+            prompt_ids=np.asarray(prompt_ids, "int32"),
+            response_ids=np.asarray([*response_ids, tokenizer.end_token_id], "int32"),
+            weight=weight,
+        )
+        for prompt_ids, response_ids, weight in zip(
+            tokenize_prompts(preprocessor, prompts),
+            tokenizer(list(responses)),
+            weights,
+            strict=True,
+        )
+    ]

@@ -1,0 +1,119 @@
+"""Cross-entropy of hidden states, with the language-model head inside."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import keras
+from jax import lax
+
+
+def head_cross_entropy(
+    hidden_states,
+    kernel,
+    bias,
+    targets,
+    weights,
+    *,
+    z_loss=0.0,
+    max_logits=2**25,
+):
+    """Weighted sum of the cross-entropy of a head's logits.
+
+    More than `max_logits` logits on a device are computed in chunks. Within its row,
+    a token of weight zero is moved behind the others, and chunks without any weight
+    are skipped. Each chunk computes its loss and its gradients at once. No logits
+    are kept for the backward pass, and none are computed twice.
+
+    Args:
+        hidden_states: float array `(batch, length, hidden_dim)`.
+        kernel: float array `(hidden_dim, vocabulary_size)`.
+        bias: float array `(vocabulary_size,)`.
+        targets: int array `(batch, length)`. The next tokens.
+        weights: float array `(batch, length)`. Not differentiated.
+        z_loss: float. Weight of the squared logarithm of the softmax's
+            denominator, which keeps logits from drifting. Defaults to `0.0`.
+        max_logits: int. Number of logits on a device at a time. Rows and vocabulary
+            count as split over the devices of the current `keras.distribution`.
+            Defaults to `2**25`.
+
+    Returns:
+        A float32 scalar.
+
+    Reference:
+        [PaLM](https://arxiv.org/abs/2204.02311), section 5, for the z-loss.
+    """
+    batch, length = targets.shape
+    distribution = keras.distribution.distribution()
+    devices = distribution.device_mesh.devices.size if distribution else 1
+    columns = max(1, devices * max_logits // (batch * kernel.shape[-1]))
+    arguments = hidden_states, kernel, bias, targets, weights
+    if columns >= length:
+        return _cross_entropy(*arguments, z_loss)
+    num_chunks = -(-length // columns)
+    return _chunked_cross_entropy(z_loss, num_chunks, *arguments)
+
+
+def _cross_entropy(hidden_states, kernel, bias, targets, weights, z_loss):
+    logits = (hidden_states @ kernel + bias).astype("float32")
+    log_total = jax.nn.logsumexp(logits, axis=-1)
+    # A comparison, unlike an index, works on a sharded vocabulary.
+    chosen = jnp.arange(logits.shape[-1]) == targets[..., None]
+    losses = log_total - jnp.sum(jnp.where(chosen, logits, 0.0), axis=-1)
+    if z_loss:
+        losses = losses + z_loss * log_total**2
+    return jnp.sum(losses * weights)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _chunked_cross_entropy(z_loss, num_chunks, *arguments):
+    return _forward(z_loss, num_chunks, *arguments)[0]
+
+
+def _forward(z_loss, num_chunks, hidden_states, kernel, bias, targets, weights):
+    batch, length = targets.shape
+    # Sorted within rows, so that every row stays on its device.
+    order = jnp.argsort(weights == 0, axis=1, stable=True)
+    padding = -length % num_chunks
+
+    def split(x):  # (batch, length, ...) -> (chunks, batch, length of one, ...)
+        extra = (1,) * (x.ndim - 2)
+        x = jnp.take_along_axis(x, order.reshape(batch, length, *extra), axis=1)
+        x = jnp.pad(x, ((0, 0), (0, padding), *((0, 0) for _ in extra)))
+        return jnp.moveaxis(x.reshape(batch, num_chunks, -1, *x.shape[2:]), 1, 0)
+
+    def add(sums, chunk):
+        hidden_states, targets, weights = chunk
+        loss, gradients = jax.value_and_grad(_cross_entropy, argnums=(0, 1, 2))(
+            hidden_states, kernel, bias, targets, weights, z_loss
+        )
+        return jax.tree.map(jnp.add, sums, (loss, *gradients[1:])), gradients[0]
+
+    def skip(sums, chunk):
+        return sums, jnp.zeros_like(chunk[0])
+
+    sums = (
+        jnp.zeros((), "float32"),
+        jnp.zeros_like(kernel, dtype="float32"),
+        jnp.zeros_like(bias, dtype="float32"),
+    )
+    (loss, kernel_gradient, bias_gradient), gradient = lax.scan(
+        lambda sums, chunk: lax.cond(jnp.any(chunk[2] != 0), add, skip, sums, chunk),
+        sums,
+        (split(hidden_states), split(targets), split(weights)),
+    )
+    gradient = jnp.moveaxis(gradient, 0, 1).reshape(batch, length + padding, -1)
+    back = jnp.argsort(order, axis=1)
+    gradient = jnp.take_along_axis(gradient, back[..., None], axis=1)
+    gradients = gradient, kernel_gradient, bias_gradient
+    # Sums over all tokens may overflow float16 before they are scaled.
+    dtypes = [jnp.zeros((), x.dtype) for x in (hidden_states, kernel, bias)]
+    return loss, (gradients, dtypes)
+
+
+def _backward(z_loss, num_chunks, residuals, scale):
+    scaled = [(scale * g).astype(d.dtype) for g, d in zip(*residuals, strict=True)]
+    return *scaled, None, None
+
+
+_chunked_cross_entropy.defvjp(_forward, _backward)

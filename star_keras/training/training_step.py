@@ -1,0 +1,294 @@
+"""The training step: the head in the loss, accumulation, gradient statistics."""
+
+import jax
+import jax.numpy as jnp
+import keras
+from keras import ops
+
+from star_keras.training.gradient_noise import (
+    gradient_noise_scale,
+    gradient_statistics,
+)
+from star_keras.training.head_loss import head_cross_entropy
+from star_keras.utils.errors import invalid
+
+_STEP_METRICS = (
+    "gradient_norm",
+    "token_utilization",
+    "gradient_signal",
+    "gradient_noise",
+)
+
+
+class TrainingStep:
+    """Mixin of a KerasHub causal LM with a `compile` and a `train_step` of its own.
+
+    A class with this mixin needs a `backbone` and an untied `lm_head`, a
+    `keras.layers.Dense`. It calls `make_step_metrics()` at the end of its
+    constructor.
+
+    Attributes:
+        z_loss: float. Weight of the z-loss, see `compile`.
+    """
+
+    z_loss = 0.0
+
+    def make_step_metrics(self):
+        """Make the averages over an epoch's steps that `train_step` reports."""
+        self._step_metrics = {name: keras.metrics.Mean(name) for name in _STEP_METRICS}
+
+    def compile(
+        self,
+        optimizer="auto",
+        loss="auto",
+        *,
+        weighted_metrics="auto",
+        gradient_accumulation_steps=1,
+        z_loss=0.0,
+        **kwargs,
+    ):
+        """Configure training; `CausalLM.compile` with a true weighted mean as loss.
+
+        The loss `"auto"` is the summed cross-entropy divided by the summed sample
+        weights. It does not depend on the amount of padding in a batch. Without
+        metrics of the user, `fit` also
+
+        - never has the logits of all tokens in memory, see `head_cross_entropy`;
+        - logs these metrics, averaged over the steps of the epoch:
+          `gradient_norm`, the norm before clipping;
+          `token_utilization`, the share of tokens that are not padding.
+
+        With gradient accumulation `fit` also logs `gradient_signal`,
+        `gradient_noise` and `gradient_noise_scale`, see
+        `star_keras.training.gradient_noise`. Batches with far fewer trained tokens
+        than the noise scale waste steps; batches with far more waste tokens.
+
+        Args:
+            optimizer: see `keras.Model.compile`.
+            loss: see `keras.Model.compile`. Defaults to `"auto"`.
+            weighted_metrics: see `keras.Model.compile`. Defaults to `"auto"`,
+                which is none for the loss `"auto"`.
+            gradient_accumulation_steps: int. Number of parts of a batch. The
+                parts go through the model one after the other. The result is that
+                of the whole batch: one division by the weights of all parts, and
+                one update. Must divide the batch size. Defaults to `1`.
+            z_loss: float. Weight of PaLM's z-loss in training, see
+                `head_cross_entropy`. PaLM uses `1e-4`. Defaults to `0.0`.
+            **kwargs: see `CausalLM.compile`.
+
+        Raises:
+            ValueError: if `gradient_accumulation_steps` is below 1; if it or
+                `z_loss` is set together with a loss or metrics of the user; or if
+                the optimizer accumulates gradients itself.
+        """
+        if gradient_accumulation_steps < 1:
+            raise invalid(
+                "gradient_accumulation_steps", "at least 1", gradient_accumulation_steps
+            )
+        if getattr(optimizer, "gradient_accumulation_steps", None):
+            raise ValueError(
+                "Invalid value for argument `optimizer`. Expected an optimizer without "
+                "gradient accumulation. Its own averages the means of the parts, and "
+                "counts each part as a step. Received: "
+                "optimizer.gradient_accumulation_steps="
+                f"{optimizer.gradient_accumulation_steps}. Pass "
+                "`gradient_accumulation_steps` to `compile` instead."
+            )
+        self._head_in_loss = loss == "auto" and not kwargs.get("metrics")
+        if loss == "auto":
+            if weighted_metrics == "auto":
+                weighted_metrics = None
+            self._head_in_loss = self._head_in_loss and not weighted_metrics
+            loss = keras.losses.SparseCategoricalCrossentropy(
+                from_logits=True, reduction="mean_with_sample_weight"
+            )
+        for name, value, default in (
+            ("gradient_accumulation_steps", gradient_accumulation_steps, 1),
+            ("z_loss", z_loss, 0.0),
+        ):
+            if value != default and not self._head_in_loss:
+                raise invalid(
+                    name,
+                    f"{default} with a loss or metrics of your own",
+                    value,
+                    'Leave out `metrics` and `weighted_metrics`, and pass loss="auto".',
+                )
+        self._gradient_accumulation_steps = gradient_accumulation_steps
+        self.z_loss = z_loss
+        super().compile(
+            optimizer=optimizer, loss=loss, weighted_metrics=weighted_metrics, **kwargs
+        )
+
+    # === One step ===
+
+    def train_step(self, state, data):
+        """One update of the weights, with the signature of Keras on JAX.
+
+        Args:
+            state: tuple of the values of the trainable variables, the
+                non-trainable variables, the optimizer's variables and the
+                metrics' variables. Each is a list of arrays.
+            data: tuple `(x, y)` or `(x, y, sample_weight)`: `x` a dict of int
+                arrays `(batch, length)`, `y` an int array `(batch, length)` of next
+                tokens, `sample_weight` a float array `(batch, length)`.
+
+        Returns:
+            `(logs, state)`: a dict of float32 scalars, and the updated state.
+
+        Raises:
+            ValueError: if `gradient_accumulation_steps` does not divide the batch.
+        """
+        if not self._head_in_loss:
+            return super().train_step(state, data)
+        trainable, non_trainable, optimizer_variables, metrics_variables = state
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
+        if weights is None:
+            weights = jnp.ones(y.shape)
+        weights = weights.astype("float32")
+        loss, gradients, non_trainable, logs = self._gradients(
+            trainable, non_trainable, optimizer_variables, (x, y, weights)
+        )
+        logs["gradient_norm"] = jnp.sqrt(_squared_norm(gradients))
+        # For float16 the optimizer scales the loss. Its update divides again.
+        mapping = zip(self.optimizer.variables, optimizer_variables, strict=True)
+        with keras.StatelessScope(list(mapping)):
+            scale = self.optimizer.scale_loss(1.0)
+        powers = {"gradient_norm": 1, "gradient_signal": 2, "gradient_noise": 2}
+        for name in powers.keys() & logs.keys():
+            logs[name] = logs[name] / scale ** powers[name]
+        if isinstance(x, dict) and "padding_mask" in x:
+            logs["token_utilization"] = jnp.mean(x["padding_mask"].astype("float32"))
+        trainable, optimizer_variables = self.optimizer.stateless_apply(
+            optimizer_variables, gradients, trainable
+        )
+        metrics, metrics_variables = self._update_metrics_variables(
+            metrics_variables, loss, x, y, None, weights
+        )
+        logs, metrics_variables = self._average(logs, metrics_variables)
+        state = trainable, non_trainable, optimizer_variables, metrics_variables
+        return {**metrics, **logs}, state
+
+    def get_metrics_result(self):
+        # `train_step` adds the averages itself. Evaluation has none.
+        results = super().get_metrics_result()
+        return {k: v for k, v in results.items() if k not in self._step_metrics}
+
+    def _gradients(self, trainable, non_trainable, optimizer_variables, batch):
+        """Loss and gradients of a batch, in parts if the model accumulates.
+
+        Returns:
+            `(loss, gradients, non_trainable, statistics)`.
+        """
+        total_weight = jnp.sum(batch[2])
+        # A batch of weight zero has the loss zero.
+        divisor = jnp.where(total_weight == 0, 1.0, total_weight)
+
+        def part_of_gradients(non_trainable, part):
+            return jax.value_and_grad(self._part_of_loss, has_aux=True)(
+                trainable, non_trainable, optimizer_variables, *part, divisor
+            )
+
+        num_parts = self._gradient_accumulation_steps
+        if num_parts == 1:
+            (_, (loss, non_trainable)), gradients = part_of_gradients(
+                non_trainable, batch
+            )
+            return loss, gradients, non_trainable, {}
+
+        def accumulate(sums, part):
+            gradients, loss, square, non_trainable = sums
+            (_, (part_loss, non_trainable)), part_gradients = part_of_gradients(
+                non_trainable, part
+            )
+            # |the part's own mean gradient|^2, weighted by its share of the batch.
+            part_weight = jnp.sum(part[2])
+            part_square = _squared_norm(part_gradients) * jnp.where(
+                part_weight == 0, 0.0, divisor / part_weight
+            )
+            gradients = jax.tree.map(jnp.add, gradients, part_gradients)
+            sums = (gradients, loss + part_loss, square + part_square, non_trainable)
+            return sums, None
+
+        zeros = [jnp.zeros(v.shape, "float32") for v in trainable]
+        (gradients, loss, square, non_trainable), _ = jax.lax.scan(
+            accumulate, (zeros, 0.0, 0.0, non_trainable), _split(batch, num_parts)
+        )
+        gradients = [
+            g.astype(v.dtype) for g, v in zip(gradients, trainable, strict=True)
+        ]
+        signal, noise = gradient_statistics(
+            square, _squared_norm(gradients), num_parts, total_weight
+        )
+        statistics = {"gradient_signal": signal, "gradient_noise": noise}
+        return loss, gradients, non_trainable, statistics
+
+    def _part_of_loss(
+        self, trainable, non_trainable, optimizer_variables, x, y, weights, divisor
+    ):
+        """The loss of some rows, as a part of the mean over the whole batch.
+
+        Returns:
+            `(scaled_loss, (loss, non_trainable))`.
+        """
+        optimizer = self.optimizer
+        mapping = [
+            *zip(self.trainable_variables, trainable, strict=True),
+            *zip(self.non_trainable_variables, non_trainable, strict=True),
+            *zip(optimizer.variables, optimizer_variables, strict=True),
+        ]
+        head = self.lm_head
+        with keras.StatelessScope(mapping, collect_losses=True) as scope:
+            hidden_states = self.backbone(x, training=True)
+            loss = head_cross_entropy(
+                hidden_states,
+                ops.cast(head.kernel, head.compute_dtype),
+                ops.cast(head.bias, head.compute_dtype),
+                y,
+                weights,
+                z_loss=self.z_loss,
+            )
+            loss = loss / divisor
+            # Regularization losses count once a batch, not once a part.
+            loss = loss + sum(self.losses) / self._gradient_accumulation_steps
+            self._clear_losses()
+            scaled_loss = optimizer.scale_loss(loss)
+        updated = []
+        for variable, value in zip(
+            self.non_trainable_variables, non_trainable, strict=True
+        ):
+            new_value = scope.get_current_value(variable)
+            updated.append(value if new_value is None else new_value)
+        return scaled_loss, (loss, updated)
+
+    def _average(self, logs, metrics_variables):
+        """Averages over this step and the earlier steps of the epoch."""
+        mapping = list(zip(self.metrics_variables, metrics_variables, strict=True))
+        with keras.StatelessScope(mapping) as scope:
+            for name, value in logs.items():
+                self._step_metrics[name].update_state(value)
+            averages = {name: self._step_metrics[name].result() for name in logs}
+        if "gradient_signal" in averages:
+            averages["gradient_noise_scale"] = gradient_noise_scale(
+                averages["gradient_signal"], averages["gradient_noise"]
+            )
+        return averages, [scope.get_current_value(v) for v in self.metrics_variables]
+
+
+def _squared_norm(gradients):
+    return sum(jnp.sum(g.astype("float32") ** 2) for g in gradients)
+
+
+def _split(batch, num_parts):
+    """Split rows: `(batch, ...)` to `(parts, batch // parts, ...)`."""
+
+    def split(x):
+        if x.shape[0] % num_parts:
+            raise ValueError(
+                f"A batch of {x.shape[0]} rows cannot be split into "
+                f"gradient_accumulation_steps={num_parts} parts. Use a batch size "
+                f"that {num_parts} divides."
+            )
+        # Every part has rows of every device.
+        return jnp.moveaxis(x.reshape(-1, num_parts, *x.shape[1:]), 1, 0)
+
+    return jax.tree.map(split, batch)

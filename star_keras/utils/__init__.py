@@ -1,0 +1,1 @@
+"""Tools of all rooms: errors, settings, files, memory."""

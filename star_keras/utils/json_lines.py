@@ -1,0 +1,114 @@
+"""JSON-lines files: read with errors that name the line, written durably."""
+
+import json
+import os
+from collections.abc import Iterable
+
+from etils import epath
+
+from star_keras.utils import files
+
+
+def append_json_lines(path, records: Iterable[dict]):
+    """Append lines, and wait until they are on disk.
+
+    Args:
+        path: The file; made if needed.
+        records: The new lines. A last line that a kill has cut short is
+            removed first.
+
+    Raises:
+        OSError: if the file cannot be written; names the file.
+    """
+    path = epath.Path(path)
+    if path.exists() and path.stat().length:
+        with path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            is_whole = file.read(1) == b"\n"
+        if not is_whole:
+            content = path.read_bytes()
+            files.write(path, content[: content.rfind(b"\n") + 1])
+    files.append(path, json_line_bytes(records))
+
+
+def write_json_lines(path, records: Iterable[dict]):
+    """Write or replace a file; a kill leaves the old lines or the new ones.
+
+    Args:
+        path: The file.
+        records: Its lines.
+
+    Raises:
+        OSError: if the file cannot be written; names the file.
+    """
+    files.write(path, json_line_bytes(records))
+
+
+def json_line_bytes(records: Iterable[dict]) -> bytes:
+    """The content of a file of JSON lines, UTF-8."""
+    lines = (json.dumps(r, ensure_ascii=False) + "\n" for r in records)
+    return "".join(lines).encode("utf-8")
+
+
+def read_json_lines(path, fields: set[str], *, exactly: bool = False) -> list[dict]:
+    """Read a JSON-lines file that this package appends to.
+
+    A last line without a newline was cut short by a kill and is ignored.
+
+    Args:
+        path: The file. A missing file has no lines.
+        fields: Names that each line must have.
+        exactly: Whether a line must have no other names.
+
+    Returns:
+        The records in the order of the file.
+
+    Raises:
+        ValueError: if a line is not a JSON object with these fields; names the
+            file and the line.
+    """
+    path = epath.Path(path)
+    if not path.exists():
+        return []
+    content = path.read_bytes()
+    end = content.rfind(b"\n") + 1
+    records = []
+    for number, line in enumerate(content[:end].splitlines(), start=1):
+        record = parse_json_line(line, fields, path, number)
+        if exactly and record.keys() != fields:
+            raise ValueError(
+                f"{path}, line {number}: unknown fields "
+                f"{sorted(record.keys() - fields)}. Expected {sorted(fields)}. The "
+                "file is of another version; use another directory."
+            )
+        records.append(record)
+    return records
+
+
+def parse_json_line(line, fields: set[str], path, number: int) -> dict:
+    """Parse one line that must be a JSON object with certain fields.
+
+    Args:
+        line: The line, `str` or `bytes`.
+        fields: Names that it must have.
+        path: Its file, for the error.
+        number: Its number, for the error.
+
+    Raises:
+        ValueError: if it is not; names the file, the line and the fault.
+    """
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"{path}, line {number}: not valid JSON ({error}).") from None
+    if not isinstance(record, dict):
+        raise ValueError(
+            f"{path}, line {number}: expected a JSON object. Received: {record!r}."
+        )
+    missing = sorted(fields - record.keys())
+    if missing:
+        raise ValueError(
+            f"{path}, line {number}: missing {', '.join(map(repr, missing))}. "
+            f"Expected the fields {sorted(fields)}. Received: {sorted(record)}."
+        )
+    return record

@@ -1,0 +1,136 @@
+import dataclasses
+import json
+
+import pytest
+
+from star_keras import config
+from star_keras.config import (
+    OptimizerConfig,
+    RunConfig,
+    SamplingConfig,
+    StarConfig,
+    TrainingConfig,
+)
+from star_keras.testing import Doubling, ScriptedSampler
+from star_keras.utils.settings import groups_of, settings_of
+from tests.callbacks.conftest import make_config
+from tests.conftest import ROOT
+
+PARTS = [*groups_of(StarConfig).values(), OptimizerConfig]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_setting_has_help_and_is_part_of_the_resume_check(part):
+    for item in settings_of(part):
+        assert item.rule.help.endswith("."), item.name
+        assert len(item.rule.help) > 10, item.name
+        assert item.rule.on_resume in ("fixed", "free"), item.name
+
+
+def test_names_are_unique_so_that_they_can_be_flags():
+    names = [item.name for part in PARTS for item in settings_of(part)]
+    assert len(set(names)) == len(names)
+
+
+def other_value(item):
+    """A valid value that is not the default."""
+    if item.rule.choices:
+        return item.rule.choices[1 if item.default == item.rule.choices[0] else 0]
+    return {
+        bool: lambda: not item.default,
+        int: lambda: (item.default or 0) + 1,
+        float: lambda: 0.5,
+        str: lambda: "batch",
+    }[item.kind]()
+
+
+@pytest.mark.parametrize(
+    "item",
+    [item for part in groups_of(StarConfig).values() for item in settings_of(part)],
+    ids=lambda item: item.name,
+)
+def test_a_resumed_run_refuses_other_values_of_fixed_settings_alone(
+    item, make_model, tmp_path
+):
+    """Every field of every group, by what its metadata says."""
+    from star_keras.outer_loop.iteration import OuterLoop
+    from star_keras.outer_loop.progress import Progress
+    from star_keras.outer_loop.run_directory import RunDirectory
+    from star_keras.utils.settings import free_settings
+
+    def open_run(**settings):
+        run = RunDirectory(tmp_path)
+        sampler = ScriptedSampler(lambda request: "")
+        loop = OuterLoop(
+            Doubling(),
+            None,
+            run,
+            make_config(**settings),
+            sampler=sampler,
+            eval_sampler=sampler,
+            packed=True,
+            progress=Progress(),
+        )
+        run.open(loop.describe(), free_settings(StarConfig))
+        run.close()
+
+    settings = {}
+    if item.name in ("top_k", "top_p"):
+        settings["temperature"] = 1.0
+    open_run(**settings)
+    used = {"start_steps": 2, "add_steps": 1, "batch_size": 2, "sequence_length": 128}
+    used["schedule"] = "steady"
+    item = dataclasses.replace(item, default=used.get(item.name, item.default))
+    other = {**settings, item.name: other_value(item)}
+    if item.rule.on_resume == "free":
+        open_run(**other)
+        stored = json.loads((tmp_path / "config.json").read_text())
+        values = {
+            k: v
+            for part in stored.values()
+            if isinstance(part, dict)
+            for k, v in part.items()
+        }
+        assert values[item.name] == other[item.name]
+    else:
+        with pytest.raises(ValueError, match=f"{item.name}: .* there, .* here"):
+            open_run(**other)
+
+
+@pytest.mark.parametrize(
+    ("part", "arguments"),
+    [
+        (SamplingConfig, {"p_rationalization": 1.5}),
+        (SamplingConfig, {"n_train_samples": 0}),
+        (SamplingConfig, {"temperature": -1}),
+        (TrainingConfig, {"batch_size": 0}),
+        (TrainingConfig, {"schedule": "linear"}),
+        (RunConfig, {"keep_weights": 0}),
+        (RunConfig, {"on_empty": "sulk"}),
+        (OptimizerConfig, {"learning_rate": 0}),
+    ],
+)
+def test_bad_values_are_named(part, arguments):
+    (name,) = arguments
+    with pytest.raises(ValueError, match=f"`{name}`.*Received: {name}="):
+        part(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("part", "arguments", "name"),
+    [
+        (SamplingConfig, {"top_k": 3}, "top_k"),
+        (SamplingConfig, {"top_p": 0.9, "temperature": 0}, "top_p"),
+        (OptimizerConfig, {"lr_schedule": "cosine"}, "decay_steps"),
+        (OptimizerConfig, {"decay_steps": 3}, "decay_steps"),
+        (OptimizerConfig, {"hold_steps": 3}, "hold_steps"),
+    ],
+)
+def test_values_that_do_not_go_together_are_named(part, arguments, name):
+    with pytest.raises(ValueError, match=f"`{name}`"):
+        part(**arguments)
+
+
+def test_the_reference_page_is_up_to_date():
+    page = (ROOT / "docs" / "configuration.md").read_text()
+    assert page == config.reference(), "run `python -m star_keras.config`"

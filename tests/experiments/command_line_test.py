@@ -1,0 +1,146 @@
+import dataclasses
+import inspect
+import json
+import subprocess
+import sys
+
+import pytest
+from absl import app, flags
+
+from experiments import common
+from experiments.command_line import define_flags, from_flags
+from star_keras import tasks
+from star_keras.config import OptimizerConfig, StarConfig
+from star_keras.utils.settings import Settings, groups_of, setting, settings_of
+from tests.conftest import ROOT
+
+PARTS = [*groups_of(StarConfig).values(), OptimizerConfig]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Draw(Settings):
+    """What is drawn."""
+
+    count: int = setting(8, "A count.", at_least=1)
+    share: float = setting(0.5, "A share.", above=0)
+    color: str = setting("red", "A color.", choices=("red", "blue"))
+    shown: bool = setting(True, "Whether.")
+    names: tuple[str, ...] = setting(("a",), "Names.")
+    limit: int | None = setting(None, "A limit.")
+
+
+def parse(*arguments):
+    values = flags.FlagValues()
+    define_flags(Draw, values=values)
+    rest = values(["program", *arguments])
+    (draw,) = from_flags(rest, Draw, values=values)
+    return draw
+
+
+def test_flags_have_the_names_types_and_defaults_of_the_settings():
+    assert parse() == Draw()
+    assert parse(
+        *("--count=3", "--share=0.25", "--color=blue", "--noshown"),
+        *("--names=b,c", "--limit=4"),
+    ) == Draw(count=3, share=0.25, color="blue", shown=False, names=("b", "c"), limit=4)
+
+
+@pytest.mark.parametrize(
+    "argument", ["--count=0", "--count=x", "--color=green", "--unknown=3"]
+)
+def test_bounds_choices_and_names_are_checked_while_parsing(argument):
+    with pytest.raises(flags.Error):
+        parse(argument)
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"), [("--share=0", "`share`"), ("more", "Unexpected arg")]
+)
+def test_everything_else_is_an_error_of_usage(argument, message):
+    with pytest.raises(app.UsageError, match=message):
+        parse(argument)
+
+
+@pytest.mark.parametrize("script", ["star", "direct", "plan"])
+def test_every_flag_of_the_configuration_has_the_default_of_the_api(script):
+    """In a process of its own, since scripts define the same flags."""
+    program = (
+        "import json, sys\n"
+        "from absl import flags\n"
+        "from experiments import command_line\n"
+        f"import experiments.{script}\n"
+        "flags.FLAGS(['program'])\n"
+        "print(json.dumps({n: flags.FLAGS[n].value for n in flags.FLAGS}))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    values = json.loads(done.stdout)
+    for part in PARTS:
+        for item in settings_of(part):
+            assert values[item.name] == getattr(part(), item.name), item.name
+
+
+def test_flags_of_the_tasks_have_the_defaults_of_the_tasks():
+    settings = common.TaskSettings()
+    checked = set()
+    for task in tasks.TASKS.values():
+        for name, parameter in inspect.signature(task).parameters.items():
+            if not hasattr(settings, name):
+                continue
+            value, default = getattr(settings, name), parameter.default
+            if default is inspect.Parameter.empty:
+                default = None
+            if name == "digits":
+                value = tuple(map(int, value))
+                default = tuple(default)
+            assert value == default, (task.name, name)
+            checked.add(name)
+    assert checked == {
+        *("data_dir", "train_path", "eval_path", "validation_problems", "digits"),
+        *("train_problems", "eval_problems", "examples_per_length"),
+    }
+
+
+def test_flags_of_processes_have_the_defaults_of_initialize():
+    from star_keras.distribution import initialize
+
+    parameters = inspect.signature(initialize).parameters
+    settings = common.ProcessSettings()
+    assert settings.process_timeout == parameters["timeout_seconds"].default
+    for name in ("coordinator", "num_processes", "process_id"):
+        assert getattr(settings, name) is parameters[name].default is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"task": "gsm8k", "digits": ("1",)}, "`digits`.*with task='gsm8k'"),
+        ({"train_path": "x"}, "`train_path`.*with task='arithmetic'"),
+        ({"digits": ("1", "two")}, "`digits`. Expected numbers"),
+        ({"task": "jsonl"}, "needs --train_path and --eval_path"),
+    ],
+)
+def test_flags_that_the_task_does_not_have_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        common.TaskSettings(**settings)
+
+
+def test_a_wrong_flag_is_told_before_anything_heavy_is_imported():
+    command = [
+        "-X",
+        "importtime",
+        "-m",
+        "experiments.star",
+        "--run_dir=x",
+        "--batch_size=0",
+    ]
+    done = subprocess.run(
+        [sys.executable, *command], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    assert "--batch_size=0" in done.stdout + done.stderr
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "star_keras.config" in imported
+    assert not imported & {"keras", "keras_hub", "tensorflow", "orbax"}

@@ -1,0 +1,105 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from star_keras.models.attention import (
+    attend,
+    attend_causally,
+    attend_one_query,
+    attend_to_prefix,
+    merge_attention,
+    write_to_cache,
+)
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+def assert_same_outputs(found, expected, rtol=1e-5, atol=1e-6):
+    np.testing.assert_allclose(
+        found.outputs(), expected.outputs(), rtol=rtol, atol=atol
+    )
+
+
+def test_one_query_for_the_matrix_unit_of_a_tpu_has_the_same_parts():
+    key, value = normal(2, 2, 4, 6, 8)
+    query = normal(2, 4, 1, 8, seed=1)
+    mask = np.arange(6)[None, None, :] < 4
+    for found, expected in zip(
+        attend_one_query(query, key, value, mask),
+        attend(query, key, value, mask),
+        strict=True,
+    ):
+        assert found.shape == expected.shape
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("length", (5, 129, 300))
+def test_blocks_of_queries_have_outputs_and_gradients_of_all_at_once(length):
+    query, key, value, cotangent = normal(4, 2, 3, length, 8)
+    segments = np.arange(length) // 90
+    mask = np.tril(segments[:, None] == segments)[None]
+
+    def outputs_and_gradients(attention):
+        @jax.jit
+        def compute(*arrays):
+            found, pull_back = jax.vjp(
+                lambda *arrays: attention(*arrays, mask).outputs(), *arrays
+            )
+            return found, *pull_back(cotangent)
+
+        return compute(query, key, value)
+
+    for found, expected in zip(
+        outputs_and_gradients(attend_causally),
+        outputs_and_gradients(attend),
+        strict=True,
+    ):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_merged_parts_of_the_keys_are_attention_to_all_of_them():
+    query = normal(2, 3, 4, 8)
+    key, value = 5 * normal(2, 2, 3, 9, 8, seed=1)
+    mask = np.tril(np.ones((1, 4, 9), "bool"), 5)
+    near, far = (
+        attend(query, key[:, :, keys], value[:, :, keys], mask[:, :, keys])
+        for keys in (slice(6), slice(6, None))
+    )
+    expected = attend(query, key, value, mask)
+    assert_same_outputs(merge_attention(near, far), expected)
+    assert_same_outputs(merge_attention(far, near), expected)
+
+
+@pytest.mark.parametrize("padding", (0, 3))
+def test_shared_prefix_is_seen_like_a_copy_of_it_in_each_row(padding):
+    query = normal(2, 3, 4, 8)
+    key, value = normal(2, 1, 3, 5 + padding, 8, seed=1)
+    copies = [np.repeat(array[:, :, :5], 2, 0) for array in (key, value)]
+    found = attend_to_prefix(query, key, value, 5)
+    assert_same_outputs(found, attend(query, *copies, np.ones((1, 4, 5), "bool")))
+
+
+def test_scores_and_softmax_are_float32_in_any_dtype():
+    """Scores of 256 and 257 are the same number in bfloat16."""
+    query = jnp.zeros((1, 1, 1, 4), "bfloat16").at[..., :2].set(16)
+    key = jnp.zeros((1, 1, 2, 4), "bfloat16").at[..., 0].set(32)
+    key = key.at[:, :, 1, 1].set(0.125)
+    value = jnp.asarray([[[[0.0] * 4, [1.0] * 4]]], "bfloat16")
+    parts = attend(query, key, value, np.ones((1, 1, 2), "bool"))
+    assert parts.highest.dtype == parts.total.dtype == "float32"
+    assert parts.outputs().dtype == "bfloat16"
+    np.testing.assert_allclose(parts.outputs(), 1 / (1 + np.exp(-1)), rtol=1e-2)
+
+
+@pytest.mark.parametrize("index", (1, np.array([0, 3])), ids=("scalar", "by_row"))
+def test_cache_takes_updates_at_the_write_index_and_nowhere_else(index):
+    cache, update = normal(2, 2, 6, 4), normal(2, 2, 3, 4, seed=1)
+    expected = cache.copy()
+    for row, start in enumerate(np.broadcast_to(index, 2)):
+        expected[row, :, start : start + 3] = update[row]
+    found = write_to_cache(cache, update.astype("float64"), jnp.asarray(index))
+    assert found.dtype == "float32"
+    np.testing.assert_array_equal(found, expected)

@@ -1,0 +1,31 @@
+"""The other tests compile without most optimizations; a selection runs with them."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import PROGRAMS, ROOT
+
+SELECTION = (
+    "training/training_step_test.py::"
+    "test_packed_rows_leave_the_same_weights_as_the_rows_unpacked",
+    "training/training_step_test.py::test_accumulated_parts_equal_the_whole_batch[8]",
+    "models/attention_test.py::"
+    "test_blocks_of_queries_have_outputs_and_gradients_of_all_at_once[300]",
+    "models/gpt_j/gpt_j_transformers_test.py::"
+    "test_logits_equal_those_of_transformers[padded]",
+)
+
+
+@pytest.mark.slow
+def test_equalities_hold_with_the_optimizations_of_xla():
+    tests = [f"tests/{test}" for test in SELECTION]
+    done = subprocess.run(
+        [sys.executable, PROGRAMS / "models_optimized.py", *tests],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert f"{len(SELECTION)} passed" in done.stdout

@@ -1,0 +1,77 @@
+import random
+
+import pytest
+
+from star_keras.outer_loop.problems import (
+    checked_problems,
+    describe_callable,
+    describe_problems,
+    draw_problems,
+)
+from star_keras.outer_loop.prompts import PromptBuilder
+from star_keras.tasks import Problem
+from star_keras.testing import Doubling
+
+
+def test_task_without_problems_is_an_error():
+    for arguments, split in (({"train": 0}, "train"), ({"held_out": 0}, "eval")):
+        with pytest.raises(
+            ValueError, match=f"'doubling' has no problems in '{split}'"
+        ):
+            checked_problems(Doubling(**arguments), split)
+
+
+def test_problem_without_an_answer_is_named():
+    class Unanswered(Doubling):
+        def problems(self, split):
+            return [Problem(id="p17", question="q", answer=" ")]
+
+    with pytest.raises(ValueError, match="Problem 'p17'.*has no answer"):
+        checked_problems(Unanswered(), "train")
+
+
+def test_problem_ids_must_be_unique():
+    class Twice(Doubling):
+        def problems(self, split):
+            return super().problems(split) * 2
+
+    with pytest.raises(ValueError, match="id 'double-0' twice"):
+        checked_problems(Twice(), "train")
+
+
+@pytest.mark.parametrize(("count", "odd"), [(10, 3), (4, 2), (None, 3)])
+def test_drawn_problems_are_even_over_classes(count, odd):
+    few = ("double-1", "double-3", "double-5")
+    problems = [
+        p
+        for p in Doubling().problems("train")
+        if p.problem_class == "even" or p.id in few
+    ]
+    drawn = draw_problems(problems, count, random.Random(0))
+    classes = [p.problem_class for p in drawn]
+    assert classes.count("odd") == odd
+    assert len(set(drawn)) == len(drawn) == (count or len(problems))
+
+
+def test_the_description_changes_with_problems_and_prompts():
+    def describe(task, **kwargs):
+        return describe_problems(
+            {"train": task.problems("train")}, PromptBuilder(task, **kwargs)
+        )["problems_crc32"]
+
+    class OtherStop(Doubling):
+        stop = ("\n",)
+
+    sums = [
+        describe(Doubling()),
+        describe(Doubling(train=23)),
+        describe(Doubling(), few_shot=False),
+        describe(Doubling(), direct=True),
+        describe(OtherStop()),
+    ]
+    assert len(set(sums)) == 5
+    assert describe(Doubling()) == sums[0]
+
+
+def test_a_function_has_the_same_description_in_every_process():
+    assert "0x" not in describe_callable(lambda iteration, n: 2)

@@ -1,0 +1,38 @@
+import keras
+import pytest
+from etils import epath
+
+from star_keras.outer_loop.run_checkpoints import RunCheckpoints
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    return RunCheckpoints(epath.Path(tmp_path))
+
+
+@pytest.fixture
+def variables():
+    return [keras.Variable([1.0, 2.0])]
+
+
+def test_the_last_weights_stay(checkpoints, variables):
+    for iteration in (1, 2, 3):
+        variables[0].assign([iteration, iteration])
+        checkpoints.save_weights(iteration, variables)
+        checkpoints.prune_weights(keep=2)
+    assert checkpoints.weights.names() == ["iteration_0002", "iteration_0003"]
+    checkpoints.restore_weights(2, variables)
+    assert list(variables[0].value) == [2, 2]
+
+
+def test_the_last_two_states_of_a_training_stay(checkpoints, variables):
+    for step in (2, 4, 6):
+        variables[0].assign([step, step])
+        checkpoints.save_training(4, step, variables)
+    variables[0].assign([0.0, 0.0])
+    assert checkpoints.restore_training(3, variables) == 0
+    assert checkpoints.restore_training(4, variables) == 6
+    assert list(variables[0].value) == [6, 6]
+    assert len(checkpoints.training.names()) == 2
+    checkpoints.prune_training()
+    assert checkpoints.restore_training(4, variables) == 0

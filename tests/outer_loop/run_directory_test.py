@@ -1,0 +1,146 @@
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+
+from star_keras.outer_loop import run_directory
+from star_keras.outer_loop.run_directory import PHASES, RunDirectory
+from star_keras.utils.json_lines import read_json_lines
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    run.open({"seed": 1})
+    yield run
+    run.close()
+
+
+def reopened(run):
+    run.close()
+    again = RunDirectory(run.path)
+    again.open({"seed": 1})
+    return again
+
+
+def finish(run, iteration, **metrics):
+    for phase in PHASES:
+        run.finish(iteration, phase, {phase: iteration, **metrics})
+
+
+def test_nothing_is_written_or_locked_before_it_is_opened(tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    assert (run.trained, run.history) == (0, [])
+    assert not run.path.exists()
+
+
+def test_phases_and_their_metrics_survive(run):
+    run.finish(0, "evaluate", {"eval_accuracy": 0.5, "eval_accuracy/none": math.nan})
+    run.finish(1, "sample", {"train_accuracy": 0.25})
+    again = reopened(run)
+    assert again.is_done(1, "sample") and not again.is_done(1, "pack")
+    assert again.metrics(1) == {"train_accuracy": 0.25}
+    assert math.isnan(again.metrics(0)["eval_accuracy/none"])
+    # NaN is no JSON.
+    assert again.history == [{"iteration": 0, "eval_accuracy": 0.5}]
+    assert read_json_lines(run.path / "metrics.jsonl", set()) == again.history
+    assert again.trained == 0
+    finish(again, 1)
+    assert reopened(again).trained == 1
+
+
+def test_a_recorded_phase_does_not_change(run):
+    run.finish(1, "sample", {"a": 1})
+    run.finish(1, "sample", {"a": 2})
+    assert run.metrics(1) == {"a": 1}
+    assert len((run.path / "manifest.jsonl").read_text().splitlines()) == 1
+
+
+def test_phase_that_cannot_be_written_is_not_done(run, monkeypatch):
+    def full(path, lines):
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_directory, "append_json_lines", full)
+        with pytest.raises(OSError, match="No space"):
+            run.finish(1, "sample", {"a": 1})
+    assert not run.is_done(1, "sample")
+    run.finish(1, "sample", {"a": 2})
+    assert reopened(run).metrics(1) == {"a": 2}
+
+
+def test_cut_line_of_the_manifest_is_a_phase_that_is_not_done(run):
+    finish(run, 1)
+    path = run.path / "manifest.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-3])
+    again = reopened(run)
+    assert not again.is_done(1, "evaluate") and again.history == []
+    again.finish(1, "evaluate", {"evaluate": 1})
+    assert path.read_bytes() == whole
+    assert [line["iteration"] for line in again.history] == [1]
+
+
+def test_metrics_file_is_made_of_the_manifest(run):
+    finish(run, 1)
+    whole = (run.path / "metrics.jsonl").read_bytes()
+    (run.path / "metrics.jsonl").unlink()
+    reopened(run)
+    assert (run.path / "metrics.jsonl").read_bytes() == whole
+
+
+def test_directory_of_a_live_run_is_refused(run):
+    program = (
+        "from star_keras.outer_loop.run_directory import RunDirectory\n"
+        f"RunDirectory({str(run.path)!r}).open({{'seed': 1}})"
+    )
+
+    def other_process():
+        return subprocess.run(
+            [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True
+        )
+
+    refused = other_process()
+    assert refused.returncode == 1
+    assert f"{run.path} is in use by process " in refused.stderr
+    # It lets go when it ends.
+    run.close()
+    assert other_process().returncode == 0
+
+
+def test_changed_configuration_is_named(run):
+    run.close()
+    other = RunDirectory(run.path)
+    with pytest.raises(ValueError, match="seed: 1 there, 2 here"):
+        other.open({"seed": 2})
+    config = json.loads((run.path / "config.json").read_text())
+    assert config == {"layout": 2, "seed": 1}
+    # A free setting may change, and the file says what holds from now on.
+    other.open({"run": {"seed": 1, "keep_weights": 3}}, free={"keep_weights"})
+    other.close()
+    config = json.loads((run.path / "config.json").read_text())
+    assert config["run"] == {"seed": 1, "keep_weights": 3}
+
+
+def test_directory_of_the_old_layout_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"seed": 1}')
+    run = RunDirectory(tmp_path)
+    with pytest.raises(ValueError, match="layout is 1, this version reads layout 2"):
+        run.open({"seed": 1})
+    with pytest.raises(ValueError, match="Use another run_dir"):
+        run.trained  # noqa: B018
+
+
+@pytest.mark.parametrize("path", ["", " "])
+def test_an_empty_path_is_refused(path):
+    with pytest.raises(ValueError, match="`run_dir`.*path of a directory"):
+        RunDirectory(path)
+
+
+def test_a_file_in_its_place_is_named(tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(ValueError, match="`run_dir`.*not a file"):
+        RunDirectory(tmp_path / "run")

@@ -1,0 +1,53 @@
+import itertools
+import math
+
+import pytest
+
+from star_keras.outer_loop.statistics import (
+    accuracy_by_class,
+    confidence_interval,
+    majority_vote,
+    pass_at_k,
+)
+
+
+def test_accuracy_by_class_is_a_share_in_natural_order():
+    graded = [
+        ("10_digits", "correct"),
+        ("2_digits", "correct"),
+        ("2_digits", "unparsed"),
+        ("2_digits", "incorrect"),
+    ]
+    metrics = accuracy_by_class(graded, "accuracy")
+    assert list(metrics) == ["accuracy", "accuracy/2_digits", "accuracy/10_digits"]
+    assert metrics["accuracy"] == 0.5
+    assert metrics["accuracy/2_digits"] == 1 / 3
+
+
+def test_accuracy_of_nothing_is_nan():
+    assert math.isnan(accuracy_by_class([], "accuracy")["accuracy"])
+
+
+@pytest.mark.parametrize("correct", range(6))
+@pytest.mark.parametrize("k", range(1, 6))
+def test_pass_at_k_is_the_share_of_subsets_with_a_correct_one(correct, k):
+    samples = [True] * correct + [False] * (5 - correct)
+    subsets = list(itertools.combinations(samples, k))
+    expected = sum(map(any, subsets)) / len(subsets)
+    assert pass_at_k(5, correct, k) == pytest.approx(expected)
+
+
+def test_majority_vote_leaves_out_the_unread_and_takes_the_first_of_equals():
+    assert majority_vote(["3", None, None, None, "4", "4"]) == "4"
+    assert majority_vote(["3", "4", "4", "3"]) == "3"
+    assert majority_vote([None]) is None
+
+
+def test_wilson_interval_of_a_known_case():
+    # The ends are the shares whose own standard error reaches just to 0.8.
+    for end in confidence_interval(0.8, 10):
+        assert abs(0.8 - end) == pytest.approx(
+            1.96 * (end * (1 - end) / 10) ** 0.5, 1e-3
+        )
+    assert confidence_interval(0.0, 50)[0] == pytest.approx(0)
+    assert confidence_interval(1.0, 50)[1] == pytest.approx(1)

@@ -1,0 +1,31 @@
+import pytest
+
+from star_keras.config import TrainingConfig
+from star_keras.outer_loop.step_schedules import checked_steps, scheduled_steps
+
+
+def steps(iterations, steps_per_pass=7, **kwargs):
+    config = TrainingConfig(**kwargs)
+    return [scheduled_steps(config, n, steps_per_pass) for n in iterations]
+
+
+def test_exponential_is_the_papers():
+    assert steps(range(1, 6)) == [40, 48, 57, 69, 82]
+
+
+def test_steady_adds():
+    found = steps((1, 2, 3), schedule="steady", start_steps=40, add_steps=20)
+    assert found == [40, 60, 80]
+
+
+def test_epochs_follow_what_was_kept():
+    schedule = {"schedule": "epochs", "base_epochs": 1, "add_epochs": 0.5}
+    assert steps((1, 2, 3), 10, **schedule) == [10, 15, 20]
+    assert steps([1], 0, **schedule) == [1]
+
+
+@pytest.mark.parametrize("returned", [0, -1, 2.0, None])
+def test_a_schedule_of_the_users_own_returns_a_number_of_steps(returned):
+    with pytest.raises(ValueError, match="`steps`.*at least 1.*for iteration 3"):
+        checked_steps(lambda iteration, steps_per_pass: returned, 3, 7)
+    assert checked_steps(lambda iteration, steps_per_pass: 2, 3, 7) == 2

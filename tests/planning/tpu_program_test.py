@@ -1,0 +1,152 @@
+import textwrap
+
+import numpy as np
+import pytest
+
+from star_keras.planning.tpu_program import Collective, TpuProgram
+
+PROGRAM = """
+HloModule jit_step, is_scheduled=true
+
+%body (p: (s32[], bf16[8,4])) -> (s32[], bf16[8,4]) {
+  %p = (s32[]{:T(256)}, bf16[8,4]{1,0:T(8,128)(2,1)}) parameter(0)
+  %x = bf16[8,4]{1,0:T(8,128)(2,1)} get-tuple-element(%p), index=1
+  %all-reduce = bf16[8,4]{1,0:T(8,128)(2,1)} all-reduce(%x), channel_id=1, replica_groups=mesh['a'=2,'b'=4] {'b'}, to_apply=%add, metadata={op_name="scan/sum"}
+  %y = bf16[8,4]{1,0} fusion(%all-reduce), kind=kLoop, calls=%fused, backend_config={"estimated_cycles":"100"}
+  ROOT %t = (s32[], bf16[8,4]) tuple(%x, %y)
+}
+
+%condition (p: (s32[], bf16[8,4])) -> pred[] {
+  %p = (s32[], bf16[8,4]) parameter(0)
+  %i = s32[] get-tuple-element(%p), index=0
+  %constant = s32[]{:T(256)} constant(13)
+  ROOT %lt = pred[] compare(%i, %constant), direction=LT
+}
+
+%until (p: (s32[], bf16[8,4])) -> pred[] {
+  %p = (s32[], bf16[8,4]) parameter(0)
+  ROOT %done = pred[] custom-call(%p), custom_call_target="x"
+}
+
+%fused (a: bf16[8,4]) -> bf16[8,4] {
+  %a = bf16[8,4]{1,0} parameter(0)
+  ROOT %multiply = bf16[8,4]{1,0} multiply(%a, %a), backend_config={"estimated_cycles":"7"}
+}
+
+%cheap (a: bf16[8,4]) -> bf16[8,4] {
+  ROOT %a = bf16[8,4]{1,0} parameter(0)
+}
+
+%expensive (a: bf16[8,4]) -> bf16[8,4] {
+  %a = bf16[8,4]{1,0} parameter(0)
+  ROOT %n = bf16[8,4]{1,0} fusion(%a), kind=kLoop, calls=%fused, backend_config={"estimated_cycles":"1000"}
+}
+
+ENTRY %main.1_spmd (x: bf16[8,4], w: f32[2,4]) -> f32[8,4] {
+  %x = bf16[8,4]{1,0} parameter(0)
+  %w = f32[2,4]{1,0} parameter(1)
+  %while.1 = (s32[], bf16[8,4]) while(%t), condition=%condition, body=%body, metadata={op_name="scan"}
+  %while.2 = (s32[], bf16[8,4]) while(%t), condition=%until, body=%body, metadata={op_name="decode"}
+  %conditional = bf16[8,4]{1,0} conditional(%i, %x, %x), branch_computations={%cheap, %expensive}
+  %all-gather-start = (f32[2,4]{1,0}, f32[8,4]{1,0}) all-gather-start(%w), channel_id=2, replica_groups=mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'a'}, dimensions={0}, metadata={op_name="weights"}
+  %all-gather-done = f32[8,4]{1,0} all-gather-done(%all-gather-start)
+  %reduce-scatter = f32[2,4]{1,0} reduce-scatter(%g), channel_id=3, replica_groups={{0,1,2,3},{4,5,6,7}}, dimensions={0}, to_apply=%add, metadata={op_name="gradients"}
+  %small = f32[4]{0} all-reduce(%v), channel_id=5, replica_groups=[2,4]<=[4,2]T(1,0), to_apply=%add, metadata={op_name="small"}
+  ROOT %collective-permute = f32[8,4]{1,0} collective-permute(%all-gather-done), channel_id=4, source_target_pairs={{0,1},{1,0}}, metadata={op_name="shift"}
+}
+"""  # noqa: E501
+
+
+@pytest.fixture
+def program():
+    return TpuProgram(textwrap.dedent(PROGRAM))
+
+
+def test_a_loop_counts_once_a_pass_and_of_branches_the_most_expensive_counts(program):
+    # 13 passes, one of the loop of unknown length, and the expensive branch.
+    assert program.cost.cycles == 14 * 100 + 1000
+
+
+def test_a_loop_of_unknown_length_has_the_cost_of_one_pass(program):
+    assert list(program.loops) == ["decode"]
+    assert program.loops["decode"].cycles == 100
+    assert sum(program.loops["decode"].collectives.values()) == 1
+
+
+def test_collectives_have_their_bytes_groups_and_times(program):
+    def collective(kind, elements, size, source):
+        return Collective(
+            kind=kind, elements=elements, size=size, group=4, source=source
+        )
+
+    gathered = collective("all-gather", 32, 128, "weights")
+    scattered = collective("reduce-scatter", 8, 128, "gradients")
+    reduced = collective("all-reduce", 32, 64, "scan/sum")
+    (shifted,) = (c for c in program.cost.collectives if c.source == "shift")
+    assert program.cost.collectives == {
+        reduced: 14,
+        gathered: 1,
+        scattered: 1,
+        collective("all-reduce", 4, 16, "small"): 1,
+        shifted: 1,
+    }
+
+
+def bytes_sent_in_a_ring(devices, held, part_to_send):
+    """Bytes sent by a device; every turn each sends a part to the next.
+
+    Args:
+        devices: int. Length of the ring.
+        held: The parts of each device, a list of dicts. Changed in place: a device
+            adds an arriving part to its own part, or keeps it if it has none.
+        part_to_send: Callable `(turn, device) -> key`.
+    """
+    sent = 0
+    for turn in range(devices - 1):
+        keys = [part_to_send(turn, device) for device in range(devices)]
+        parts = [held[device][key] for device, key in enumerate(keys)]
+        sent += parts[0].nbytes
+        for device, (key, part) in enumerate(zip(keys, parts, strict=True)):
+            receiver = held[(device + 1) % devices]
+            receiver[key] = part + receiver.get(key, 0)
+    return sent
+
+
+@pytest.mark.parametrize("devices", (2, 4, 8))
+def test_bytes_that_a_collective_moves_are_those_of_a_ring(devices):
+    """Rings of numpy arrays, which send a part a turn to the next device."""
+    rng = np.random.default_rng(0)
+    arrays = rng.integers(9, size=(devices, devices, 16))  # device, part, number
+    total = arrays.sum(0)
+
+    def moved(kind):
+        return Collective(
+            kind=kind,
+            elements=total.size,
+            size=total.nbytes,
+            group=devices,
+            source="ring",
+        ).moved
+
+    held = [dict(enumerate(parts)) for parts in arrays]
+    scattered = bytes_sent_in_a_ring(
+        devices, held, lambda turn, device: (device - turn) % devices
+    )
+    own = [(device + 1) % devices for device in range(devices)]
+    for device, key in enumerate(own):
+        np.testing.assert_array_equal(held[device][key], total[key])
+    assert moved("reduce-scatter") == scattered
+
+    held = [{key: total[key]} for key in own]
+    gathered = bytes_sent_in_a_ring(
+        devices, held, lambda turn, device: (own[device] - turn) % devices
+    )
+    for parts in held:
+        np.testing.assert_array_equal([parts[i] for i in range(devices)], total)
+    assert moved("all-gather") == gathered
+    assert moved("all-reduce") == scattered + gathered
+
+
+def test_text_that_is_no_program_is_refused():
+    with pytest.raises(ValueError, match="Expected the HLO of a compiled program"):
+        TpuProgram("nothing")

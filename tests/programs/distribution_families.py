@@ -1,0 +1,206 @@
+"""Models of several families, trained and sampled from over several meshes.
+
+Without an outer loop, GPT-J accumulates gradients and has the head's logits in chunks.
+
+Arguments: a JSON dict from families to triples of a mesh, `zero` and whether to train
+in an outer loop; a directory for the runs; and for one of two processes the
+coordinator's address and its number. Prints a line of JSON.
+"""
+
+import star_keras  # noqa: F401  isort: skip  (before keras: selects the backend)
+
+import functools
+import json
+import re
+import sys
+import time
+from pathlib import Path
+from unittest import mock
+
+import jax
+import keras
+import keras_hub
+import numpy as np
+
+from star_keras import distribution, models, testing
+from star_keras.callbacks import StarIterationCallback
+from star_keras.config import SamplingConfig, StarConfig, TrainingConfig
+from star_keras.distribution import model_parallel, processes
+from star_keras.outer_loop.sample_store import SampleStore
+from star_keras.planning import lower_train_step
+from star_keras.sampling import SampleRequest, get_sampler
+from star_keras.training import training_step
+from star_keras.training.dataset import feed_token_ids
+
+# Chunks of 3 of the 16 tokens of half of the 8 rows.
+in_chunks = functools.partial(training_step.head_cross_entropy, max_logits=4 * 3 * 264)
+SIZES = {
+    "vocabulary_size": 264,
+    "num_layers": 1,
+    "hidden_dim": 64,
+    "intermediate_dim": 128,
+}
+CONFIG = StarConfig(
+    # Trains on known answers, and evaluates before and after.
+    sampling=SamplingConfig(
+        few_shot=False, direct=True, max_new_tokens=8, sample_batch_size=8
+    ),
+    training=TrainingConfig(start_steps=3, batch_size=8, sequence_length=48),
+)
+PREFIX = "Q: one?\n\n"
+REQUESTS = [
+    SampleRequest(prompt=PREFIX + "Q" * i, name=str(i), seed=(i,), prefix=PREFIX)
+    for i in range(1, 13)
+]
+
+
+def preprocessor():
+    return models.GPTJCausalLMPreprocessor(testing.byte_tokenizer())
+
+
+def gpt_j():
+    backbone = models.GPTJBackbone(**SIZES, num_heads=8, rotary_dim=4)
+    return models.GPTJCausalLM(backbone, preprocessor(), compile=False)
+
+
+def hub(name, **sizes):
+    backbone = getattr(keras_hub.models, f"{name}Backbone")(**SIZES, **sizes)
+    # Any network takes bytes, the tokens of GPT-J's tokenizer here.
+    return getattr(keras_hub.models, f"{name}CausalLM")(
+        backbone=backbone, preprocessor=preprocessor()
+    )
+
+
+FAMILIES = {
+    "gpt_j": gpt_j,
+    "gpt2": lambda: hub("GPT2", num_heads=4, max_sequence_length=128),
+    "llama": lambda: hub(
+        "Llama", num_query_heads=4, num_key_value_heads=2, tie_word_embeddings=False
+    ),
+    "gemma": lambda: hub(
+        "Gemma", num_query_heads=4, num_key_value_heads=1, head_dim=16
+    ),
+}
+
+
+def make(family, outer_loop):
+    keras.utils.set_random_seed(0)
+    model = FAMILIES[family]()
+    if family == "gpt_j":
+        arguments = {"gradient_accumulation_steps": 1 if outer_loop else 2}
+    else:
+        for variable in model.trainable_variables:
+            if len(variable.shape) > 1:  # fresh models have equal logits
+                variable.assign(4 * variable.value)
+        arguments = {
+            "loss": keras.losses.SparseCategoricalCrossentropy(
+                from_logits=True, reduction="mean_with_sample_weight"
+            )
+        }
+    # With a small `epsilon` Adam makes steps of rounding errors.
+    optimizer = keras.optimizers.Adam(
+        1e-2, epsilon=1e-3, global_clipnorm=1.0, name="adam"
+    )
+    model.compile(optimizer=optimizer, weighted_metrics=[], **arguments)
+    return model
+
+
+def sample(model):
+    sampler = get_sampler(model, max_new_tokens=8, batch_size=8, temperature=1.0)
+    done = {}
+    for batch in sampler.sample(REQUESTS):
+        done.update(batch)
+    return [done[i].text for i in range(len(REQUESTS))]
+
+
+def run_outer_loop(model, directory):
+    star = StarIterationCallback(model, testing.Doubling(), directory, CONFIG)
+    star.fit(epochs=1, verbose=0)
+    files = sorted(Path(directory).glob("samples/*/*.jsonl"))
+    return {
+        "logs": {"loss": star.metrics[-1]["loss"]},
+        "files": {f"{f.parent.name}/{f.name}": f.read_text() for f in files},
+    }
+
+
+def train(model):
+    feed_token_ids(model)
+    rng = np.random.default_rng(0)
+    token_ids, labels = rng.integers(0, 264, (2, 24, 16), "int32")
+    with mock.patch.object(training_step, "head_cross_entropy", in_chunks):
+        history = model.fit(
+            {"token_ids": token_ids, "padding_mask": np.ones_like(token_ids)},
+            labels,
+            sample_weight=(rng.uniform(size=labels.shape) < 0.4).astype("float32"),
+            batch_size=8,
+            shuffle=False,
+            verbose=0,
+        ).history
+    return {"logs": {name: values[-1] for name, values in history.items()}}
+
+
+def results(family, directory, outer_loop):
+    model = make(family, outer_loop)
+    found = {"texts": sample(model)}
+    found |= run_outer_loop(model, directory) if outer_loop else train(model)
+    variables = model.variables + model.optimizer.variables
+    bytes_by_device = dict.fromkeys(jax.local_devices(), 0)
+    for variable in variables:
+        for shard in variable.value.addressable_shards:
+            bytes_by_device[shard.device] += shard.data.nbytes
+    sizes = [sum(v.value.nbytes for v in variables), max(bytes_by_device.values())]
+    gathered = [processes.gather(v.value) for v in variables]
+    found |= {"bytes": sizes, "sums": [float(np.abs(v).sum()) for v in gathered]}
+    whole = wholes.setdefault((family, outer_loop), gathered)
+    pairs = zip(gathered, whole, strict=True)
+    found["difference"] = max(float(np.abs(a - b).max()) for a, b in pairs)
+    if keras.distribution.distribution():
+        found["axes"] = {v.path: list(v.value.sharding.spec) for v in variables}
+    return found
+
+
+def collectives(mesh):
+    """Shapes of the arrays that the devices exchange in a step with `zero`."""
+    keras.distribution.set_distribution(model_parallel(mesh, zero=True))
+    model = models.GPTJCausalLM(
+        models.GPTJBackbone(
+            vocabulary_size=512,
+            num_layers=1,
+            num_heads=8,
+            hidden_dim=64,
+            intermediate_dim=256,
+            rotary_dim=4,
+        ),
+        compile=False,
+    )
+    optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
+    model.compile(optimizer=optimizer, weighted_metrics=[])
+    optimizer.build(model.trainable_variables)
+    found = {"all-gather": [], "all-reduce": [], "reduce-scatter": []}
+    for line in lower_train_step(model, 16, 24).compile().as_text().splitlines():
+        for name, shapes in found.items():
+            if match := re.match(rf".* = (.*?) {name}(-start)?\(", line):
+                shapes += re.findall(r"[a-z]+\d+\[([\d,]*)\]", match[1])
+    return found
+
+
+families, directory, *process = sys.argv[1:]
+if process:
+    distribution.initialize(process[0], 2, int(process[1]))
+    if processes.is_writer():
+        # A slow disk. The other process waits before it reads.
+        append = SampleStore.append
+        SampleStore.append = lambda *args: (time.sleep(1), append(*args))
+
+wholes = {}  # values of the variables after the first run of a kind
+found = {"devices": jax.device_count()}
+if not process:
+    found["collectives"] = collectives("batch:8")
+for family, runs in json.loads(families).items():
+    for number, (mesh, zero, outer_loop) in enumerate(runs):
+        keras.backend.clear_session()
+        keras.distribution.set_distribution(mesh and model_parallel(mesh, zero=zero))
+        found[f"{family} {mesh} {zero} {outer_loop}"] = results(
+            family, f"{directory}/{family}-{number}", outer_loop
+        )
+print("\n" + json.dumps(found))

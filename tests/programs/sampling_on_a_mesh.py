@@ -1,0 +1,83 @@
+"""Samples and scores of one model, whole and then split over eight devices."""
+
+import star_keras  # noqa: F401  isort: skip  (before keras: selects the backend)
+
+import json
+import sys
+
+import jax
+import keras
+import numpy as np
+
+from star_keras import distribution, testing
+from star_keras.sampling import ContinuousSampler, SampleRequest, Scorer, ScoreRequest
+
+PREFIX = "Q: one?\nA: 1.\n\n"
+REQUESTS = [
+    SampleRequest(prompt=PREFIX + "Q" * i, name=str(i), seed=(i,), prefix=PREFIX)
+    for i in range(1, 26)
+]
+SCORE_REQUESTS = [
+    ScoreRequest(context=[9] * i, continuation=[40, 41], name=str(i))
+    for i in range(1, 6)
+]
+
+
+def make_model():
+    return testing.tiny_gpt_j(
+        vocabulary_size=264, num_layers=1, num_heads=4, rotary_dim=4
+    )
+
+
+def results(model):
+    """Greedy texts, sampled texts, log-likelihoods; and the last sampler."""
+    texts = []
+    for temperature in (0.0, 1.0):
+        sampler = ContinuousSampler(
+            model, max_new_tokens=20, batch_size=8, temperature=temperature
+        )
+        done = {}
+        for batch in sampler.sample(REQUESTS):
+            done.update(batch)
+        texts.append([done[i].text for i in range(len(REQUESTS))])
+    scores = {}
+    for batch in Scorer(model, batch_size=4).score(SCORE_REQUESTS):
+        scores.update(batch)
+    log_likelihoods = [scores[i].log_likelihood for i in range(len(SCORE_REQUESTS))]
+    return {"texts": texts, "log_likelihoods": log_likelihoods}, sampler
+
+
+def error(make, *args, **kwargs):
+    try:
+        make(*args, **kwargs)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def main():
+    whole, _ = results(make_model())
+    keras.distribution.set_distribution(distribution.model_parallel("batch:2,model:4"))
+    split, sampler = results(make_model())
+    steps = sampler.steps
+    cache = steps.resize(None, np.int32(0), 32, 8)
+    found = {
+        "devices": jax.device_count(),
+        "whole": whole,
+        "split": split,
+        "shape": cache[0][0].shape,
+        "shard": cache[0][0].sharding.shard_shape(cache[0][0].shape),
+        "compilations": {
+            name: getattr(steps, name)._cache_size()
+            for name in ("prefill", "insert", "decode", "compact")
+        },
+        "sampler_error": error(
+            ContinuousSampler, sampler.model, max_new_tokens=4, batch_size=9
+        ),
+        "scorer_error": error(Scorer, sampler.model, batch_size=3),
+    }
+    json.dump(found, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from star_keras.training.dataset import (
+    feed_token_ids,
+    training_batches,
+    training_dataset,
+)
+from star_keras.training.examples import TrainingExample
+
+
+def example(prompt, response):
+    return TrainingExample(
+        prompt_ids=np.array(prompt, "int32"),
+        response_ids=np.array(response, "int32"),
+    )
+
+
+def batches(examples, count, **kwargs):
+    arguments = {"batch_size": 2, "sequence_length": 8, "pad_id": 0, "seed": (0, 1)}
+    stream = training_batches(examples, **{**arguments, **kwargs})
+    return list(itertools.islice(stream, count))
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_every_example_comes_once_a_pass(packed):
+    examples = [example([i], [100 + i, 1]) for i in range(1, 8)]
+    # Seven rows of one example, or (two tokens each) two rows of four.
+    rows_a_pass = 2 if packed else 7
+    seen = [
+        int(target)
+        for _, y, _ in batches(examples, 7, packed=packed)
+        for row in y
+        for target in row
+        if target > 100
+    ]
+    per_pass = len(examples)
+    passes = 14 // rows_a_pass
+    assert len(seen) == passes * per_pass
+    for start in range(0, len(seen), per_pass):
+        assert sorted(seen[start : start + per_pass]) == list(range(101, 108))
+
+
+def test_unpacked_rows_have_no_segments():
+    ((x, _, _),) = batches([example([1], [2])], 1, packed=False)
+    assert set(x) == {"token_ids", "padding_mask"}
+
+
+def test_without_examples_batches_weigh_nothing():
+    for packed in (True, False):
+        for x, _, sample_weight in batches([], 2, packed=packed):
+            assert x["token_ids"].shape == (2, 8)
+            assert not sample_weight.any()
+
+
+def test_same_seed_same_stream():
+    examples = [example([i], [i + 1]) for i in range(1, 20)]
+
+    def tokens(seed):
+        return np.stack([x["token_ids"] for x, _, _ in batches(examples, 6, seed=seed)])
+
+    assert np.array_equal(tokens((1, 2)), tokens((1, 2)))
+    assert not np.array_equal(tokens((1, 2)), tokens((1, 3)))
+
+
+def test_the_end_of_a_dataset_waits_for_no_autotuning():
+    dataset = training_dataset(lambda: iter(()), batch_size=1, sequence_length=8)
+    assert dataset.options().autotune.enabled is False
+
+
+def test_token_ids_pass_by_the_preprocessor_with_their_weights(make_model):
+    model = make_model()
+    feed_token_ids(model)
+    x = {"token_ids": np.ones((2, 8)), "padding_mask": np.ones((2, 8))}
+    y, sample_weight = np.ones((2, 8)), np.full((2, 8), 0.5)
+    assert model.preprocess_samples(x, y, sample_weight) == (x, y, sample_weight)
+    x, _, _ = model.preprocess_samples(["text is still tokenized"])
+    assert x["token_ids"].shape == (1, 64)
