@@ -13,7 +13,7 @@ from star_keras.sampling import ContinuousSampler
 
 
 def _matrix_parameters(model):
-    """Weights that a token is multiplied with: all but the embedding's."""
+    """Number of parameters in matrix products: all but the embedding's."""
     embedding = model.backbone.token_embedding
     return model.count_params() - embedding.count_params()
 
@@ -30,7 +30,7 @@ def plan_training(model, device, config: TrainingConfig) -> dict:
         See `estimate`.
 
     Raises:
-        ValueError: if nothing is known of the device's kind.
+        ValueError: if the kind of the device is not in `CHIPS`.
     """
     plan = plan_program(
         lower_train_step(model, config.batch_size, config.sequence_length),
@@ -41,7 +41,7 @@ def plan_training(model, device, config: TrainingConfig) -> dict:
     return estimate(
         plan,
         tokens=tokens,
-        # Forward 2 and backward 4; attention, and what is computed again, not.
+        # 2 forward and 4 backward, without attention and recomputation.
         flops=6 * _matrix_parameters(model) * tokens,
         # Weights and moments, read and written once.
         moved=2 * device_bytes(state),
@@ -71,7 +71,7 @@ def plan_sampling(
         `{"prefill": ..., "decode": ...}`, see `estimate`.
 
     Raises:
-        ValueError: if nothing is known of the device's kind, or a size is
+        ValueError: if the kind of the device is not in `CHIPS`, or a size is
             invalid.
     """
     sampler = ContinuousSampler(
@@ -87,7 +87,7 @@ def plan_sampling(
         prompt_length=prompt_length,
         cache_length=prompt_length + config.max_new_tokens,
     )
-    # What training keeps on the device meanwhile.
+    # Training keeps its state on the device while the model samples.
     held = device_bytes(variable_shapes(model.optimizer.variables))
     if model.variable_dtype != model.compute_dtype or zero:
         held += device_bytes(variable_shapes(model.variables))
@@ -129,8 +129,8 @@ def estimate(
         plan: The compiled program.
         tokens: Tokens of a step on all devices.
         flops: FLOPs of a step on all devices.
-        moved: Bytes that a step moves in a device's memory, at least.
-        held: Bytes of a device that other programs hold meanwhile.
+        moved: Least bytes of a step to and from the memory of a device.
+        held: Bytes of a device held by other programs.
         one_pass: Whether a step is one pass of the program's loop.
 
     Returns:
@@ -153,7 +153,7 @@ def estimate(
     if one_pass:
         cost = max(plan.loops.values(), key=lambda cost: cost.cycles)
     sent = sum(c.moved * times for c, times in cost.collectives.items())
-    # Newer kinds load weights beside other work, in no operation's cycles.
+    # Newer kinds load weights beside other operations, outside of their cycles.
     work = max(cost.cycles / plan.chip.clock, found["bandwidth_bound_seconds"])
     exchange = sent / plan.chip.link_bandwidth
     collectives = collections.defaultdict(lambda: {"times": 0, "bytes": 0})

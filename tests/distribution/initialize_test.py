@@ -4,10 +4,13 @@ import re
 import socket
 from types import SimpleNamespace
 
+import h5py
+import numpy as np
 import pytest
 
 from star_keras.distribution import initialize
-from tests.conftest import run_experiment, run_processes
+from star_keras.models import GPTJBackbone, GPTJCausalLM, load_causal_lm
+from tests.conftest import run_processes
 
 
 @pytest.mark.parametrize(
@@ -36,19 +39,41 @@ def test_arguments_come_from_the_environment_too(monkeypatch):
         initialize()
 
 
+CASES = ("exception", "kill", "silence", "not_shared", "one", "batch", "model")
+
+
 @pytest.fixture(scope="module")
-def ends(tmp_path_factory):
-    """Exit code, end, output and errors of two processes, by the way of one's death."""
-    directory = tmp_path_factory.mktemp("ends")
-    ways = ("exception", "kill", "silence", "not_shared")
+def directory(tmp_path_factory):
+    """What `distribution_processes` leaves in its cases."""
+    directory = tmp_path_factory.mktemp("processes")
+    save_padded_preset(directory / "preset")
     with contextlib.ExitStack() as free:
-        sockets = [free.enter_context(socket.socket()) for _ in ways]
+        sockets = [free.enter_context(socket.socket()) for _ in CASES]
         for one in sockets:
             one.bind(("127.0.0.1", 0))
-        ports = [one.getsockname()[1] for one in sockets]
-    cases = [f"{w}=127.0.0.1:{port}" for w, port in zip(ways, ports, strict=True)]
-    for process in run_processes("distribution_death", directory, *cases, timeout=120):
+        addresses = [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
+    cases = [f"{case}={at}" for case, at in zip(CASES, addresses, strict=True)]
+    for process in run_processes("distribution_processes", directory, *cases):
         assert process.returncode == 0, process.stderr[-3000:]
+    return directory
+
+
+def save_padded_preset(path):
+    """The shipped model with a vocabulary that divides by four."""
+    model = load_causal_lm("arithmetic_base")
+    config = {**model.backbone.get_config(), "vocabulary_size": 292}
+    padded = GPTJCausalLM(
+        GPTJBackbone.from_config(config), model.preprocessor, compile=False
+    )
+    for variable, source in zip(padded.weights, model.weights, strict=True):
+        padding = -100 if variable.path == "lm_head/bias" else 0
+        widths = [(0, n - m) for n, m in zip(variable.shape, source.shape, strict=True)]
+        variable.assign(np.pad(source.value, widths, constant_values=padding))
+    padded.save_to_preset(str(path))
+
+
+def ends(directory, case):
+    """Exit code, time, output and errors at the end of both processes."""
 
     def end(path):
         found = json.loads(path.with_suffix(".json").read_text())
@@ -56,20 +81,20 @@ def ends(tmp_path_factory):
         errors = path.with_suffix(".err").read_text(errors="replace")
         return SimpleNamespace(**found, output=output, errors=errors)
 
-    return {way: [end(directory / f"{way}-{i}") for i in range(2)] for way in ways}
+    return [end(directory / f"{case}-{number}") for number in (0, 1)]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("way", "code", "message"),
+    ("death", "code", "message"),
     (
         ("exception", 1, "Process 1 failed: ValueError: no file"),
         ("kill", -9, "Connection"),
         ("silence", -9, "tasks are unhealthy (stopped sending heartbeats):\n1"),
     ),
 )
-def test_process_that_dies_takes_the_other_down(ends, way, code, message):
-    first, second = ends[way]
+def test_process_that_dies_takes_the_other_down(directory, death, code, message):
+    first, second = ends(directory, death)
     assert second.code == code
     assert first.code != 0
     start = float(re.search(r"^start (.*)$", first.output, re.MULTILINE)[1])
@@ -78,47 +103,55 @@ def test_process_that_dies_takes_the_other_down(ends, way, code, message):
 
 
 @pytest.mark.slow
-def test_run_directory_that_is_not_shared_is_an_error_and_no_hang(ends):
-    first, second = ends["not_shared"]
+def test_run_directory_that_is_not_shared_is_an_error_and_no_hang(directory):
+    first, second = ends(directory, "not_shared")
     assert first.code != 0 and second.code != 0
     assert "that all processes of the run share" in second.errors
 
 
 @pytest.mark.slow
-def test_run_of_two_processes_is_that_of_one(tmp_path):
-    flags = (
-        *("--digits=1,2", "--train_problems=6", "--eval_problems=4", "--nofew_shot"),
-        *("--iterations=1", "--start_steps=2", "--learning_rate=1e-3"),
-        *("--batch_size=4", "--sequence_length=128", "--warmup_steps=0", "--verbose=0"),
-        *("--max_new_tokens=48", "--sample_batch_size=8"),
-    )
-    one = run_experiment("star", *flags, f"--run_dir={tmp_path / 'one'}")
-    assert one.returncode == 0, one.stderr[-3000:]
-    for process in run_processes(
-        "star",
-        *flags,
-        *("--mesh=batch:4", "--zero", f"--run_dir={tmp_path / 'two'}"),
-        experiment=True,
-    ):
-        assert process.returncode == 0, process.stderr[-3000:]
+@pytest.mark.parametrize("mesh", ("batch", "model"))
+def test_run_of_two_processes_is_that_of_one(directory, mesh):
+    """`batch` splits rows and, with `zero`, weights; `model` heads and the MLP."""
+    for case in ("one", mesh):
+        for process in ends(directory, case):
+            assert process.code == 0, process.errors[-3000:]
 
-    def files(run):
-        root = tmp_path / run
+    def files(case):
+        root = directory / case
         found = {str(p.relative_to(root)): p for p in root.rglob("*") if p.is_file()}
         # Names of Orbax's files are random.
         return {n: p for n, p in found.items() if not n.startswith("weights/")}
 
-    one, two = files("one"), files("two")
+    one, two = files("one"), files(mesh)
     assert one.keys() == two.keys()
     assert "samples/iteration_0001/evaluation.jsonl" in one
     for name, file in one.items():
         if name.startswith("samples/"):
             assert two[name].read_text() == file.read_text(), name
-    one, two = (
+    one_metrics, two_metrics = (
         json.loads(found["metrics.jsonl"].read_text().splitlines()[-1])
         for found in (one, two)
     )
-    assert one["num_rationales"] > 0
-    for name in one:
+    assert one_metrics["num_rationales"] > 0
+    for name, value in one_metrics.items():
         if not name.endswith(("_second", "_seconds")):
-            assert two[name] == pytest.approx(one[name], abs=1e-5), name
+            assert two_metrics[name] == pytest.approx(value, abs=1e-5), name
+    one_sums, two_sums = (
+        weight_sums(found["preset/model.weights.h5"]) for found in (one, two)
+    )
+    assert len(one_sums) > 10
+    assert two_sums == pytest.approx(one_sums, rel=1e-3, abs=1e-4)
+
+
+def weight_sums(path):
+    """Sum of the absolute values of each array in an HDF5 file, by its name."""
+    sums = {}
+
+    def add(name, item):
+        if isinstance(item, h5py.Dataset):
+            sums[name] = float(np.abs(item[...]).sum())
+
+    with h5py.File(path) as file:
+        file.visititems(add)
+    return sums

@@ -1,0 +1,115 @@
+"""One of two processes that run together, or of which one dies.
+
+Arguments: a directory with a `preset`; cases `<name>=<address of the coordinator>`; an
+address that is not used; the number of the process. Every case is a fork of its own,
+since imports take longer than most of them. It leaves `<name>-<number>.json`, `.out`
+and `.err` in the directory.
+"""
+
+import experiments  # noqa: F401  isort: skip  (before keras: selects the backend)
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import keras_hub  # noqa: F401  (before the forks)
+import numpy as np
+from absl import app
+from jax.experimental import multihost_utils
+
+from experiments import star
+from star_keras import callbacks, distribution  # noqa: F401  (before the forks)
+from star_keras.distribution import processes
+from star_keras.outer_loop.run_directory import RunDirectory
+from star_keras.outer_loop.sample_store import SampleStore
+
+FLAGS = (
+    *("--digits=1,2", "--train_problems=6", "--eval_problems=4", "--nofew_shot"),
+    *("--iterations=1", "--start_steps=2", "--learning_rate=1e-3"),
+    *("--batch_size=4", "--sequence_length=128", "--warmup_steps=0", "--verbose=0"),
+    *("--max_new_tokens=48", "--sample_batch_size=8", "--temperature=0.3"),
+)
+MESHES = {"batch": ("--mesh=batch:4", "--zero"), "model": ("--mesh=model:4",)}
+
+
+def raise_an_error(other):
+    raise ValueError("no file")
+
+
+def be_killed(other):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fall_silent(other):
+    # A stopped process sends no heartbeats. The shell kills it after the other.
+    wait = f"for i in $(seq 80); do kill -0 {other} || break; sleep 0.2; done"
+    subprocess.Popen(["sh", "-c", f"{wait} 2>/dev/null; kill -9 {os.getpid()}"])
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+DEATHS = {"exception": raise_an_error, "kill": be_killed, "silence": fall_silent}
+
+
+def die(way, address):
+    distribution.initialize(address, 2, number, timeout_seconds=5)
+    pid = multihost_utils.broadcast_one_to_all(np.array(os.getpid()))
+    print("start", time.time(), flush=True)
+    if number == 1:
+        time.sleep(1)
+        DEATHS[way](int(pid))
+    processes.sync("end")
+
+
+def open_directories_of_their_own(address):
+    distribution.initialize(address, 2, number)
+    RunDirectory(directory / f"run-{number}").open({})
+
+
+def run_star(name, *flags):
+    paths = (f"--preset={directory / 'preset'}", f"--run_dir={directory / name}")
+    app.run(star.main, ["star", *FLAGS, *paths, *flags])
+
+
+def run_star_in_two_processes(name, address):
+    append = SampleStore.append
+
+    def append_slowly(*arguments):
+        # The other process waits for the samples before it reads them.
+        if processes.is_writer():
+            time.sleep(1)
+        append(*arguments)
+
+    SampleStore.append = append_slowly
+    numbers = ("--num_processes=2", f"--process_id={number}")
+    run_star(name, *MESHES[name], f"--coordinator={address}", *numbers)
+
+
+def run(name, address):
+    if name in DEATHS:
+        die(name, address)
+    elif name == "not_shared":
+        open_directories_of_their_own(address)
+    elif name in MESHES:
+        run_star_in_two_processes(name, address)
+    elif number == 0:
+        run_star(name)
+
+
+directory, *cases, _, number = sys.argv[1:]
+directory, number = pathlib.Path(directory), int(number)
+for name, address in (case.split("=") for case in cases):
+    path = directory / f"{name}-{number}"
+    child = os.fork()
+    if child == 0:
+        for suffix, descriptor in ((".out", 1), (".err", 2)):
+            file = path.with_suffix(suffix).open("wb")
+            os.dup2(file.fileno(), descriptor)
+        run(name, address)
+        sys.exit()
+    status = os.waitpid(child, 0)[1]
+    found = {"code": os.waitstatus_to_exitcode(status), "ended": time.time()}
+    path.with_suffix(".json").write_text(json.dumps(found))
