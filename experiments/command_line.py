@@ -75,7 +75,7 @@ def from_flags(
     """An object of each class with the values of the parsed flags.
 
     Args:
-        argv: What `app.run` passes: the program, and what is no flag.
+        argv: What `app.run` passes: the program, and the arguments that are not flags.
         *classes: The classes. Settings without a flag have their defaults.
         values: Where the flags are.
 

@@ -14,12 +14,18 @@ from absl import app, flags
 from experiments import star
 
 FLAGS = flags.FLAGS
+BASELINE = {"direct": True, "few_shot": False, "iterations": 1}
+for _name, _value in BASELINE.items():
+    FLAGS.set_default(_name, _value)
 
 
 def main(argv):
-    FLAGS.direct = True
-    FLAGS.few_shot = False
-    FLAGS.iterations = 1
+    for name, value in BASELINE.items():
+        if FLAGS[name].value != value:
+            raise app.UsageError(
+                f"--{name} is {value} for this baseline. For other values use "
+                "experiments.star."
+            )
     star.main(argv)
 
 

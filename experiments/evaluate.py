@@ -37,7 +37,7 @@ class EvaluateSettings(Settings):
     )
 
     def check(self):
-        if self.output is None:
+        if not self.output:
             raise ValueError("--output is needed: a directory for the results.")
 
 
@@ -100,8 +100,9 @@ def write_evaluation(script, prompts, sampler, output):
     """
     from star_keras.distribution import processes
     from star_keras.outer_loop.evaluation import evaluate, save_evaluation
+    from star_keras.outer_loop.problems import checked_problems
 
-    problems = prompts.task.problems(script.split)[: script.num_problems]
+    problems = checked_problems(prompts.task, script.split)[: script.num_problems]
     metrics, samples = evaluate(
         prompts, problems, sampler, num_samples=script.num_samples
     )

@@ -25,11 +25,13 @@ def main(argv):
         )
     say_hello(f"few-shot baselines of {model.preset} on {task.name}")
     load_libraries()
+    from star_keras.distribution import processes
     from star_keras.outer_loop.prompts import PromptBuilder
 
     sampler = load_sampler(model, process, sampling, run.seed)
     for name, direct in (("direct", True), ("chain_of_thought", False)):
-        print(f"=== {name} ===")
+        if processes.is_writer():
+            print(f"=== {name} ===")
         prompts = PromptBuilder(task, direct=direct)
         write_evaluation(script, prompts, sampler, epath.Path(script.output) / name)
 

@@ -45,7 +45,7 @@ class StarSettings(Settings):
     )
 
     def check(self):
-        if self.run_dir is None and not self.dry_run:
+        if not self.run_dir and not self.dry_run:
             raise ValueError("--run_dir is needed unless --dry_run is given.")
 
 
@@ -82,6 +82,7 @@ def run(script, task, model_settings, process_settings, config, optimizer):
     from experiments.dry_run import print_dry_run
     from star_keras.callbacks import StarIterationCallback
     from star_keras.distribution import processes
+    from star_keras.outer_loop.problems import checked_problems
     from star_keras.training import compile_model
 
     process_settings.join()
@@ -91,13 +92,14 @@ def run(script, task, model_settings, process_settings, config, optimizer):
     if script.dry_run:
         print_dry_run(model, task, config, script.iterations)
         return
+    extra = {split: checked_problems(task, split) for split in script.extra_eval_splits}
     star = StarIterationCallback(model, task, script.run_dir, config)
     if script.start_iter is not None:
         star.rewind(script.start_iter)
     star.fit(script.iterations, verbose=script.verbose)
 
-    for split in script.extra_eval_splits:
-        evaluate_split(star, split)
+    for split, problems in extra.items():
+        evaluate_split(star, split, problems)
     with processes.whole(model.variables):
         if processes.is_writer():
             save_preset(model, star.run_dir / "preset")
@@ -105,7 +107,7 @@ def run(script, task, model_settings, process_settings, config, optimizer):
         print(f"Samples, metrics, plots and the final preset are in {star.run_dir}.")
 
 
-def evaluate_split(star, split):
+def evaluate_split(star, split, problems):
     """Evaluate the final model on a split, into `run_dir/<split>/`."""
     from star_keras.distribution import processes
     from star_keras.outer_loop.evaluation import evaluate, save_evaluation
@@ -113,7 +115,7 @@ def evaluate_split(star, split):
     loop = star.loop
     metrics, samples = evaluate(
         loop.prompts,
-        loop.task.problems(split),
+        problems,
         loop.eval_sampler,
         iteration=star.initial_epoch,
     )

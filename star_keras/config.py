@@ -11,6 +11,9 @@ import dataclasses
 from star_keras.utils.errors import invalid
 from star_keras.utils.settings import Settings, group, reference_table, setting
 
+# Courses of the learning rate after the warm-up.
+LR_SCHEDULES = ("constant", "linear", "cosine")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SamplingConfig(Settings):
@@ -52,9 +55,8 @@ class SamplingConfig(Settings):
     mastered_after: int = setting(
         0,
         "A problem is mastered when the last `mastered_after` iterations that sampled "
-        "it produced only correct unhinted rationales. 0: never. A mastered problem "
-        "that is not sampled is trained on with its rationales of the last iteration "
-        "that sampled it.",
+        "it produced only correct unhinted rationales. 0: never. Mastered problems are "
+        "sampled less; training then uses their latest rationales.",
         at_least=0,
         on_resume="fixed",
     )
@@ -99,6 +101,14 @@ class SamplingConfig(Settings):
     )
 
     def check(self):
+        if self.sampler not in ("auto", "continuous", "batch") and (
+            ":" not in self.sampler
+        ):
+            raise invalid(
+                "sampler",
+                '"auto", "continuous", "batch", or "package.module:name"',
+                self.sampler,
+            )
         if self.temperature == 0:
             for name in ("top_k", "top_p"):
                 if getattr(self, name) is not None:
@@ -283,7 +293,7 @@ class OptimizerConfig(Settings):
     lr_schedule: str = setting(
         "constant",
         "Course of the learning rate after the warm-up.",
-        choices=("constant", "linear", "cosine"),
+        choices=LR_SCHEDULES,
         on_resume="fixed",
     )
     hold_steps: int = setting(
@@ -302,7 +312,7 @@ class OptimizerConfig(Settings):
         0.999,
         "Decay of Adam's second moment.",
         above=0,
-        at_most=1,
+        below=1,
         on_resume="fixed",
     )
     clipnorm: float = setting(

@@ -108,6 +108,8 @@ def test_a_resumed_run_refuses_other_values_of_fixed_settings_alone(
         (RunConfig, {"keep_weights": 0}),
         (RunConfig, {"on_empty": "sulk"}),
         (OptimizerConfig, {"learning_rate": 0}),
+        (OptimizerConfig, {"beta_2": 1.0}),
+        (SamplingConfig, {"sampler": "contiuous"}),
     ],
 )
 def test_bad_values_are_named(part, arguments):

@@ -4,6 +4,7 @@ import atexit
 import concurrent.futures
 import functools
 import gc
+import importlib.metadata
 import json
 import os
 import pathlib
@@ -18,6 +19,13 @@ import time
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Compiling takes longer than running models this small.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# Halves the time of a compilation. (XLA aborts on a flag that it does not know.)
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_cpu_use_fusion_emitters=false"
+    if importlib.metadata.version("jaxlib").startswith("0.10.")
+    else "",
+)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Many tests compile the same, and so do the processes that they start. (Not in
 # the user's home.)
@@ -56,6 +64,12 @@ def free_compiled_programs():
 PROGRAMS = ROOT / "tests" / "programs"
 
 
+def xla_flags(num_devices):
+    """The flags of this process, and virtual devices on its CPU."""
+    devices = f"--xla_force_host_platform_device_count={num_devices}"
+    return f"{os.environ['XLA_FLAGS']} {devices}"
+
+
 def run_on_eight_devices(program, *arguments):
     """The JSON that a program of `tests/programs` prints; has `"devices": 8`.
 
@@ -68,7 +82,7 @@ def run_on_eight_devices(program, *arguments):
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "XLA_FLAGS": xla_flags(8),
         "PYTHONPATH": str(ROOT),
     }
     done = subprocess.run(
@@ -95,11 +109,10 @@ def run_experiment(script, *arguments):
     )
 
 
-def run_processes(program, *arguments, timeout=300, experiment=False):
+def run_processes(program, *arguments, timeout=300):
     """Run a program of `tests/programs` as two processes of two devices each.
 
-    It gets the arguments, the coordinator's address and its number, 0 or 1;
-    an experiment gets them as flags.
+    It gets the arguments, the coordinator's address and its number, 0 or 1.
 
     Returns:
         Two `subprocess.CompletedProcess`, with the time each `ended`.
@@ -110,19 +123,14 @@ def run_processes(program, *arguments, timeout=300, experiment=False):
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "XLA_FLAGS": xla_flags(2),
         "PYTHONPATH": str(ROOT),
     }
 
     def run(number):
         last = [coordinator, str(number)]
-        start = [PROGRAMS / f"{program}.py"]
-        if experiment:
-            start = ["-m", f"experiments.{program}"]
-            last = [f"--coordinator={coordinator}", f"--process_id={number}"]
-            last.append("--num_processes=2")
         done = subprocess.run(
-            [sys.executable, *start, *map(str, arguments), *last],
+            [sys.executable, PROGRAMS / f"{program}.py", *map(str, arguments), *last],
             cwd=ROOT,
             env=environment,
             capture_output=True,

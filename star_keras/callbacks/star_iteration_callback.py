@@ -23,11 +23,11 @@ class StarIterationCallback(keras.callbacks.Callback):
     """Teaches a model to reason from questions and answers alone.
 
     One epoch is one iteration, see `star_keras.outer_loop.iteration.OuterLoop`.
-    The model samples a rationale for every training problem, and those that
-    reach the right answer are kept. Failed problems are sampled again with the
-    answer as a hint, and what now succeeds is kept without the hint
-    (rationalization). The epoch trains the *base* model on what was kept, with a
-    fresh optimizer, and ends with an evaluation on held-out problems.
+    The model samples a rationale for every training problem, and rationales with
+    the right answer are kept. Failed problems are sampled again with the answer
+    as a hint, and rationales that now succeed are kept without the hint
+    (rationalization). The epoch trains the *base* model on the kept rationales,
+    with a fresh optimizer, and ends with an evaluation on held-out problems.
 
     `run_dir` holds samples, metrics, weights and plots, see `RunDirectory`. The
     same call resumes a killed run in the middle of any phase, with the result of
@@ -135,9 +135,9 @@ class StarIterationCallback(keras.callbacks.Callback):
             verbose: `0` prints nothing.
 
         Returns:
-            The `keras.callbacks.History`. Raises what the class names.
+            The `keras.callbacks.History`. For errors see the class.
         """
-        if any(callback is self for callback in callbacks):
+        if any(callback is self for callback in callbacks or ()):
             raise invalid("callbacks", "callbacks besides this one", callbacks)
         training = self.config.training
         throughput = Throughput(training.batch_size * training.sequence_length)
@@ -147,7 +147,7 @@ class StarIterationCallback(keras.callbacks.Callback):
                 self.dataset,
                 epochs=epochs,
                 initial_epoch=self.initial_epoch,
-                callbacks=[throughput, self, *callbacks],
+                callbacks=[throughput, self, *(callbacks or ())],
                 shuffle=False,  # the dataset is shuffled already
                 verbose=0,
             )
@@ -157,10 +157,10 @@ class StarIterationCallback(keras.callbacks.Callback):
 
     @property
     def dataset(self):
-        """An endless `tf.data.Dataset` of what the current iteration kept.
+        """An endless `tf.data.Dataset` of the current training set.
 
         Its elements are `(x, y, sample_weight)` of shape `(batch_size,
-        sequence_length)`, see `star_keras.training.packing.make_row`.
+        sequence_length)`, int32, int32 and float32, see `make_row`.
         """
         return self.training.dataset
 
@@ -205,13 +205,11 @@ class StarIterationCallback(keras.callbacks.Callback):
             done = self.initial_epoch
             # The base model, or an iteration whose evaluation was cut short.
             self.loop.evaluate(done)
-            if self.loop.is_over(done):
-                raise ValueError(
-                    f"Iteration {done} of {self.run_dir} kept no rationale, and "
-                    "on_empty='stop'. Use on_empty='continue' to go on."
-                )
+            if self.loop.is_over(done) and params.get("epochs", 0) > done:
+                rule = f"'continue' after iteration {done}, which kept no rationale"
+                raise invalid("on_empty", rule, "stop")
             if not done:
-                report.show_example(self._progress, self.run, self.loop.task, 0)
+                report.show_example(self._progress, self.run, self.loop, 0)
 
     def on_epoch_begin(self, epoch, logs=None):
         with self._session.closed_on_error():
@@ -219,8 +217,8 @@ class StarIterationCallback(keras.callbacks.Callback):
             if epoch != done:
                 rule = f"`star.initial_epoch`, the {done} iterations of {self.run_dir}"
                 raise invalid("initial_epoch", rule, epoch)
-            learning_rate = self.training.learning_rate()
-            training_set = self.loop.prepare(iteration, **learning_rate)
+            self.run.finish(iteration, "begin", self.training.learning_rate())
+            training_set = self.loop.prepare(iteration)
             # In `model.fit`, Keras shows a bar of its own.
             self.training.begin(iteration, training_set, self._verbose is not None)
 
@@ -246,5 +244,5 @@ class StarIterationCallback(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         if self.training.iteration:
             done = self.initial_epoch
-            report.show_example(self._progress, self.run, self.loop.task, done)
+            report.show_example(self._progress, self.run, self.loop, done)
         self._session.close()

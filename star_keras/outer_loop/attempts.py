@@ -48,8 +48,8 @@ def attempt(
         samples in order.
 
     Raises:
-        ValueError: if a prompt leaves no room for a completion, or if stored
-            samples are not those of these problems.
+        ValueError: if a prompt leaves no room for a completion, stored samples
+            are not those of these problems, or the sampler leaves out a request.
         OSError: if the store cannot be written.
     """
     wanted = list(itertools.product(problems, range(num_samples)))
@@ -67,12 +67,18 @@ def attempt(
     batches = _sample_and_grade(
         prompts, missing, sampler, kind, iteration, check_working
     )
-    for batch in batches:
+    for batch in batches if missing else ():
         if store is not None:
             store.append(iteration, kind, batch)
         done |= {sample.key: sample for sample in batch}
         if on_batch is not None:
             on_batch(batch, len(done), len(keys))
+    lost = [key for key in keys if key not in done]
+    if lost:
+        raise ValueError(
+            f"The sampler {sampler!r} left out {len(lost)} of {len(missing)} requests, "
+            f"the first of problem {lost[0][2]!r}. It must complete each of them."
+        )
     samples = [done[key] for key in keys]
     if store is not None:
         store.finish(iteration, kind, samples)

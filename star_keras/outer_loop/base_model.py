@@ -39,10 +39,14 @@ class BaseModel:
         optimizer = self._model.optimizer
         if self._optimizer_of is optimizer:
             return
+        if not optimizer.built:  # its slots are part of its first state
+            optimizer.build(self._model.trainable_variables)
         self._optimizer_state = _fresh_values(optimizer)
         self._optimizer_config = keras.optimizers.serialize(optimizer)
         # Keras numbers its names by what else the program has made.
         self._optimizer_config["config"].pop("name", None)
+        rate = self._find_learning_rate(optimizer)
+        self._first_rate = None if rate is None else float(rate.value)
         self._optimizer_of = optimizer
 
     def describe(self) -> dict:
@@ -61,13 +65,21 @@ class BaseModel:
     @property
     def learning_rate(self) -> keras.Variable | None:
         """The variable of a constant learning rate; `None` for a schedule."""
-        variables = self._model.optimizer.variables
-        return next((v for v in variables if v.name == "learning_rate"), None)
+        return self._find_learning_rate(self._model.optimizer)
+
+    @staticmethod
+    def _find_learning_rate(optimizer):
+        return next((v for v in optimizer.variables if v.name == "learning_rate"), None)
 
     def restore(self):
         """Assign the base weights to the model."""
         for variable, value in zip(self._model.variables, self._weights, strict=True):
             variable.assign(value.to_devices())
+
+    def restore_learning_rate(self):
+        """Assign the constant learning rate of the optimizer's first state."""
+        if self._first_rate is not None:
+            self.learning_rate.assign(self._first_rate)
 
     def restart(self):
         """Assign the base weights and the optimizer's first state.

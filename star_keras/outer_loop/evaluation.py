@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from etils import epath
 
@@ -30,7 +30,9 @@ def evaluate(
     sampler: Sampler,
     *,
     num_samples: int = 1,
-    **kwargs,
+    iteration: int = 0,
+    store: SampleStore | None = None,
+    on_batch: Callable[[Sequence[GradedSample], int, int], None] | None = None,
 ) -> tuple[dict[str, float], list[GradedSample]]:
     """Sample completions of held-out problems and grade them by their answers.
 
@@ -39,8 +41,9 @@ def evaluate(
         problems: The held-out problems.
         sampler: Samples the completions; greedy unless `num_samples` is above 1.
         num_samples: Completions a problem.
-        **kwargs: `iteration`, `store` and `on_batch` of
-            `star_keras.outer_loop.attempts.attempt`.
+        iteration: Iteration of the model, for records and seeds.
+        store: See `star_keras.outer_loop.attempts.attempt`.
+        on_batch: See `attempt`.
 
     Returns:
         The metrics of `summarize`, and all samples in canonical order.
@@ -61,7 +64,9 @@ def evaluate(
         sampler,
         kind="evaluation",
         num_samples=num_samples,
-        **kwargs,
+        iteration=iteration,
+        store=store,
+        on_batch=on_batch,
     )
     return summarize(prompts.task, problems, samples), samples
 
@@ -187,6 +192,8 @@ def example_sample(store: SampleStore, iteration: int) -> GradedSample | None:
         The sample; `None` if base model or iteration were not evaluated.
     """
     base = store.load(0, "evaluation") or []
+    if not base:
+        return None
     failed = [sample for sample in base if sample.verdict != "correct"]
     for sample in store.load(iteration, "evaluation") or []:
         if sample.problem == (failed or base)[0].problem:

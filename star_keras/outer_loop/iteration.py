@@ -29,8 +29,9 @@ from star_keras.outer_loop.progress import Progress
 from star_keras.outer_loop.prompts import PromptBuilder
 from star_keras.outer_loop.run_directory import RunDirectory
 from star_keras.outer_loop.selection import load_copies, select, selection_metrics
-from star_keras.outer_loop.sources import rationale_source
+from star_keras.outer_loop.sources import check_known_answers, rationale_source
 from star_keras.outer_loop.training_set import TrainingSet, make_training_set
+from star_keras.utils.errors import invalid
 
 
 class OuterLoop:
@@ -52,8 +53,8 @@ class OuterLoop:
         interrupt: Called between batches; raises to end the run there.
 
     Raises:
-        ValueError: if a split has no problems, a problem has no answer, or an
-            id is not unique.
+        ValueError: if `steps` is not callable, a split has no problems, a problem
+            has no answer, or an id is not unique.
     """
 
     def __init__(
@@ -79,6 +80,8 @@ class OuterLoop:
         self._steps = steps
         self._progress = progress
         self._interrupt = interrupt
+        if steps is not None and not callable(steps):
+            raise invalid("steps", "`None` or a callable", steps)
         splits = ("train",) if config.run.skip_eval else ("train", "eval")
         self.problems = {split: checked_problems(task, split) for split in splits}
         self._by_id = {problem.id: problem for problem in self.problems["train"]}
@@ -110,12 +113,11 @@ class OuterLoop:
 
     # === Before the training ===
 
-    def prepare(self, iteration: int, **metrics) -> TrainingSet:
+    def prepare(self, iteration: int) -> TrainingSet:
         """Sample, rationalize, select and pack.
 
         Args:
             iteration: The iteration, from 1.
-            **metrics: Further numbers to record with the packing.
 
         Raises:
             ValueError: if a prompt or a training example is too long, or
@@ -136,24 +138,25 @@ class OuterLoop:
             self._draw(iteration, "mastered"),
         )
         sampled = [p for p in problems if p.id not in mastered]
-        samples = self.sample(iteration, sampled)
-        hinted = self.rationalize(iteration, sampled, samples)
-        kept = self.select(iteration, problems, samples, hinted, mastered)
-        return self.pack(iteration, kept, start=start, **metrics)
+        samples = self._sample(iteration, sampled)
+        hinted = self._rationalize(iteration, sampled, samples)
+        kept = self._select(iteration, problems, samples, hinted, mastered)
+        return self._pack(iteration, kept, start)
 
-    def sample(self, iteration, problems):
+    def _sample(self, iteration, problems):
         """Sample rationales without a hint, or take the known answers."""
         samples = self._attempt(iteration, "sample", self._source.kind, problems)
-        rationales = [s for s in samples if s.kind == "rationale"]
-        metrics = accuracy_metrics(
-            self.task, self.problems["train"], rationales, "train_"
-        )
+        if self._source.kind == "direct":
+            metrics = {}
+            check_known_answers(samples)
+        else:
+            metrics = self._accuracy(samples, "train_")
         self._run.finish(iteration, "sample", metrics)
         return samples
 
-    def rationalize(self, iteration, problems, samples):
+    def _rationalize(self, iteration, problems, samples):
         """Sample rationales of failed problems again, with the answer as a hint."""
-        if not self.config.sampling.rationalize:
+        if not self.config.sampling.rationalize or self._source.kind == "direct":
             return []
         failed = draw_failed(
             problems,
@@ -162,23 +165,19 @@ class OuterLoop:
             self._draw(iteration, "failed"),
         )
         hinted = self._attempt(iteration, "rationalize", "rationalization", failed)
-        metrics = accuracy_metrics(
-            self.task, self.problems["train"], hinted, "rationalization_"
-        )
+        metrics = self._accuracy(hinted, "rationalization_")
         self._run.finish(iteration, "rationalize", metrics)
         return hinted
 
-    def select(self, iteration, problems, samples, hinted, mastered):
-        """Decide which samples are trained on, earlier ones included.
-
-        Returns:
-            Pairs of a `GradedSample` and its `Selection`.
-        """
+    def _select(self, iteration, problems, samples, hinted, mastered):
+        """Pairs of a sample that is trained on and its selection."""
         own = samples + hinted
         selections = select(self.task, own, self.config.selection, self.config.run.seed)
         kept = [pair for pair in zip(own, selections, strict=True) if pair[1].weight]
         kept += load_mastered(self._samples, mastered)
-        copied = load_copies(self._samples, iteration, self.config.selection.copy_n)
+        keys = {sample.key for sample, _ in kept}
+        copies = load_copies(self._samples, iteration, self.config.selection.copy_n)
+        copied = [pair for pair in copies if pair[0].key not in keys]
         again = [
             selection
             for sample, selection in kept + copied
@@ -196,8 +195,8 @@ class OuterLoop:
         self._run.finish(iteration, "select", metrics)
         return kept + copied
 
-    def pack(self, iteration, kept, *, start, **metrics):
-        """Tokenize what was kept, and count its rows and training steps."""
+    def _pack(self, iteration, kept, start):
+        """Tokenize the kept samples, and count their rows and training steps."""
         training_set = make_training_set(
             iteration,
             kept,
@@ -208,7 +207,7 @@ class OuterLoop:
             packed=self._packed,
             steps=self._steps,
         )
-        metrics |= {
+        metrics = {
             "num_examples": len(training_set.examples),
             "steps": training_set.steps,
             "sampling_seconds": time.monotonic() - start,
@@ -258,7 +257,7 @@ class OuterLoop:
         self._run.finish(iteration, "evaluate", metrics)
         if processes.is_writer():
             plots.save_plots(self._run.history, self._run.path)
-        # From here on every process reads the iteration whole.
+        # No process reads files of this iteration before they are complete.
         processes.sync(f"iteration {iteration} is written")
 
     def is_over(self, iteration: int) -> bool:
@@ -267,6 +266,9 @@ class OuterLoop:
         return stops and self._run.metrics(iteration).get("num_examples") == 0
 
     # === Parts of the phases ===
+
+    def _accuracy(self, samples, prefix):
+        return accuracy_metrics(self.task, self.problems["train"], samples, prefix)
 
     def _draw(self, iteration, purpose):
         return draw_stream(self.config.run.seed, iteration, purpose)

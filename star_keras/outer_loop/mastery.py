@@ -55,6 +55,9 @@ def draw_mastered(
 
     Returns:
         The last iteration that sampled each of them, by the id of the problem.
+
+    Raises:
+        ValueError: if the file of the mastery is missing.
     """
     if not config.mastered_after:
         return {}

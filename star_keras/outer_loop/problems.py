@@ -60,7 +60,13 @@ def describe_problems(
             split: [dataclasses.asdict(problem) for problem in group]
             for split, group in problems.items()
         },
-        [[p.prefix(hint) for hint in (False, True)] for p in prompts],
+        # The first problem of each split stands for the format of all.
+        [
+            [p.prefix(hint), *(p.build(group[0], hint) for group in problems.values())]
+            for p in prompts
+            for hint in (False, True)
+        ],
+        [task.format_response("", group[0]) for group in problems.values()],
         list(task.stop),
     ]
     checksum = zlib.crc32(json.dumps(texts).encode())

@@ -1,4 +1,4 @@
-"""How far a run is: bars in a terminal, else a line a phase."""
+"""Progress output: bars in a terminal, otherwise one line a phase."""
 
 import contextlib
 import time

@@ -5,10 +5,10 @@ from rich.table import Table
 from rich.text import Text
 
 from star_keras.outer_loop.evaluation import example_sample
+from star_keras.outer_loop.iteration import OuterLoop
 from star_keras.outer_loop.progress import Progress, format_seconds
 from star_keras.outer_loop.run_directory import RunDirectory
 from star_keras.outer_loop.statistics import natural_order
-from star_keras.tasks.task import Task
 
 
 def show_iteration(progress: Progress, run: RunDirectory, iteration: int):
@@ -29,7 +29,9 @@ def show_iteration(progress: Progress, run: RunDirectory, iteration: int):
     progress.print()
 
 
-def show_example(progress: Progress, run: RunDirectory, task: Task, iteration: int):
+def show_example(
+    progress: Progress, run: RunDirectory, loop: OuterLoop, iteration: int
+):
     """Print one held-out problem as an iteration's model has solved it.
 
     It is the same problem for all iterations, see `example_sample`. No-op
@@ -38,18 +40,18 @@ def show_example(progress: Progress, run: RunDirectory, task: Task, iteration: i
     Args:
         progress: Where it is printed.
         run: Holds the samples.
-        task: Formats the problem.
+        loop: Has the problem, and formats it.
         iteration: The iteration; 0 is the base model.
     """
     sample = example_sample(run.samples, iteration) if progress.shown else None
     if sample is None:
         return
-    (problem,) = [p for p in task.problems("eval") if p.id == sample.problem]
+    (problem,) = [p for p in loop.problems["eval"] if p.id == sample.problem]
     name = f"the model of iteration {iteration}" if iteration else "the base model"
     title = Text(f"problem {problem.id} by {name}: {sample.verdict}")
     console = progress.console
     console.rule(title, characters="-", align="left")
-    prompt = Text(task.format_question(problem), style="dim")
+    prompt = Text(loop.task.format_question(problem), style="dim")
     console.print(prompt + Text(sample.completion, style="bold"), soft_wrap=True)
     console.rule(characters="-")
 

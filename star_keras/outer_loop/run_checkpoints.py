@@ -21,7 +21,11 @@ class RunCheckpoints:
         self.training = Checkpoints(path / "training")
 
     def save_weights(self, iteration: int, variables):
-        """Save the weights after an iteration, and wait until they are on disk."""
+        """Save the weights after an iteration, and wait until they are on disk.
+
+        Raises:
+            OSError: if they cannot be written.
+        """
         self.weights.save(iteration_name(iteration), variables)
         self.weights.wait()
 
@@ -39,10 +43,20 @@ class RunCheckpoints:
         Raises:
             ValueError: if they are missing, damaged or of another model.
         """
+        if iteration_name(iteration) not in self.weights.names():
+            raise ValueError(
+                f"The weights {self.weights.directory / iteration_name(iteration)} are "
+                f"missing. There are {self.weights.names()}. Put them back, or run "
+                "iterations again with `rewind` (--start_iter)."
+            )
         self.weights.restore(iteration_name(iteration), variables)
 
     def save_training(self, iteration: int, step: int, variables):
-        """Save the state of a training after a step, asynchronously."""
+        """Save the state of a training after a step, asynchronously.
+
+        Raises:
+            OSError: if this state or the one before it cannot be written.
+        """
         for name in self.training.names()[:-1]:
             self.training.delete(name)
         self.training.save(f"{iteration_name(iteration)}_step_{step:08d}", variables)

@@ -1,4 +1,4 @@
-"""The directory of a run: what the run is, and how far it is."""
+"""The directory of a run: its configuration and its progress."""
 
 import json
 import math
@@ -19,7 +19,7 @@ from star_keras.utils.json_lines import (
 )
 
 # The phases of an iteration, in their order.
-PHASES = ("sample", "rationalize", "select", "pack", "train", "evaluate")
+PHASES = ("begin", "sample", "rationalize", "select", "pack", "train", "evaluate")
 # The layout of the files below; another layout is refused.
 LAYOUT = 2
 
@@ -62,8 +62,8 @@ class RunDirectory:
         """Make the directory this process's own; no-op if it is.
 
         Args:
-            config: What the run is, as JSON: groups of named values.
-            free: Names that may differ from the ones of an earlier process.
+            config: Configuration of the run, as JSON: groups of named values.
+            free: Names whose values may differ from those of an earlier process.
 
         Raises:
             ValueError: if the directory is of another configuration or layout,
@@ -85,6 +85,7 @@ class RunDirectory:
 
     def close(self):
         """Let other processes in. No-op if it is not open."""
+        self._phases = None  # another process may go on from here
         self._lock.release()
 
     # === What the run is ===
@@ -104,7 +105,7 @@ class RunDirectory:
             )
 
     def _check_shared(self):
-        """All processes must see what the writer writes, or they would hang."""
+        """All processes must see the files of the writer, or they wait forever."""
         if jax.process_count() == 1:
             return
         token = processes.token()
@@ -202,19 +203,16 @@ class RunDirectory:
 
     def metrics(self, iteration: int) -> dict:
         """Metrics of the finished phases of an iteration, NaN included."""
-        return {
-            name: value
-            for phase in PHASES
-            for name, value in self._finished.get((iteration, phase), {}).items()
-        }
+        return _metrics(self._finished, iteration)
 
     @property
     def history(self) -> list[dict]:
         """Metrics of each finished iteration and its number, without NaN."""
+        finished = self._finished
         return [
             {"iteration": iteration}
-            | {k: v for k, v in self.metrics(iteration).items() if v == v}
-            for iteration, phase in sorted(self._finished)
+            | {k: v for k, v in _metrics(finished, iteration).items() if v == v}
+            for iteration, phase in sorted(finished)
             if phase == PHASES[-1]
         ]
 
@@ -226,20 +224,27 @@ class RunDirectory:
     # === Starting over ===
 
     def rewind(self, iteration: int):
-        """Discard iterations from this one on; see the callback's `rewind`.
+        """Move iterations from this one on to `discarded-<n>/`, to run them again.
 
         The directory must be open.
+
+        Args:
+            iteration: The first iteration to run again. The weights of the one
+                before it must still be there.
+
+        Raises:
+            ValueError: if the iteration was not reached, or those weights are
+                gone.
+            OSError: if a file cannot be moved or written.
         """
         if not 1 <= iteration <= self.trained + 1:
             raise invalid("iteration", f"1 to {self.trained + 1}", iteration)
-        if (
-            iteration > 1
-            and iteration_name(iteration - 1) not in self.checkpoints.weights.names()
-        ):
+        names = self.checkpoints.weights.names()
+        if iteration > 1 and iteration_name(iteration - 1) not in names:
             raise ValueError(
                 f"Iteration {iteration} starts with the weights of iteration "
                 f"{iteration - 1}, which are gone. Rewind to 1, or to one after "
-                f"those that are there: {self.checkpoints.weights.names()}."
+                f"those that are there: {names}."
             )
         self.checkpoints.prune_training()
         last = self.trained + 1
@@ -250,18 +255,19 @@ class RunDirectory:
         processes.sync("iterations are discarded")
 
     def _discard(self, iterations):
-        number = sum(1 for _ in self.path.glob("discarded-*")) + 1
+        earlier = [path.name.split("-")[1] for path in self.path.glob("discarded-*")]
+        number = max(map(int, earlier), default=0) + 1
         discarded = self.path / f"discarded-{number}"
         discarded.mkdir()
         for name in ("manifest.jsonl", "metrics.jsonl"):
             if (self.path / name).exists():
                 (self.path / name).copy(discarded / name)
-        # The manifest last: after a kill before it, files that it names are
-        # missing, and that is an error.
-        for iteration in iterations:
+        # The last weights first, the manifest last: a resume after a kill in
+        # between misses those weights, and that is an error.
+        for iteration in reversed(iterations):
             for path in (
-                self.samples.iteration_directory(iteration),
                 self.checkpoints.weights.directory / iteration_name(iteration),
+                self.samples.iteration_directory(iteration),
             ):
                 if path.exists():
                     target = discarded / path.parent.name / path.name
@@ -269,6 +275,14 @@ class RunDirectory:
                     path.rename(target)
         lines = [_line(i, phase, m) for (i, phase), m in self._phases.items()]
         write_json_lines(self._manifest, lines)
+
+
+def _metrics(finished, iteration):
+    return {
+        name: value
+        for phase in PHASES
+        for name, value in finished.get((iteration, phase), {}).items()
+    }
 
 
 def _flat(config):

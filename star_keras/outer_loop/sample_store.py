@@ -63,13 +63,17 @@ class SampleStore:
         """The samples so far of a phase under way.
 
         Raises:
-            ValueError: if a line is malformed, but for a last one that a kill
-                has cut short; names the file and the line.
+            ValueError: if a line is malformed; names the file and the line. A
+                truncated last line is ignored.
         """
         return _read(self.journal_path(iteration, kind), GradedSample)
 
     def append(self, iteration: int, kind: SampleKind, samples: Iterable[GradedSample]):
-        """Add samples to the journal; they survive a kill from then on."""
+        """Add samples to the journal; they survive a kill from then on.
+
+        Raises:
+            OSError: if the file cannot be written; names it.
+        """
         if self.writes:
             path = self.journal_path(iteration, kind)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +82,7 @@ class SampleStore:
     def finish(self, iteration: int, kind: SampleKind, samples: Iterable[GradedSample]):
         """Write the file of a finished phase, and remove its journal.
 
-        No-op for a file that exists, but for the journal of a kill in between.
+        An existing file stays. A journal left by a kill is removed.
 
         Args:
             iteration: Their iteration.
@@ -110,10 +114,7 @@ class SampleStore:
         """
         path = self.iteration_directory(iteration) / "selection.jsonl"
         if not path.exists():
-            raise ValueError(
-                f"The file {path} is missing. Put it back, or run the iteration again "
-                f"with --start_iter={iteration}."
-            )
+            raise _missing(path, iteration)
         selections = [
             selection
             for selection in _read(path, Selection)
@@ -150,11 +151,13 @@ class SampleStore:
         """What `finish_mastery` has written; empty before the first iteration.
 
         Raises:
-            FileNotFoundError: if the file is missing.
+            ValueError: if the file is missing.
         """
         if iteration < 1:
             return {}
         path = self.iteration_directory(iteration) / "mastery.json"
+        if not path.exists():
+            raise _missing(path, iteration)
         return json.loads(path.read_text())
 
     def _write_once(self, path, content):
@@ -168,6 +171,13 @@ class SampleStore:
                 f"The file {path} was changed: this run would write something else. "
                 "Put it back, or remove it to have it written again."
             )
+
+
+def _missing(path, iteration):
+    return ValueError(
+        f"The file {path} is missing. Put it back, or run the iteration again with "
+        f"--start_iter={iteration}."
+    )
 
 
 def _read(path, cls):

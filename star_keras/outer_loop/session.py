@@ -25,8 +25,6 @@ class Session:
 
     Attributes:
         base: The `BaseModel`, `None` before the first `open()`.
-        model_iteration: The iteration whose weights the model has; `None` if
-            another program may have changed them.
     """
 
     def __init__(self, model, run: RunDirectory, loop: OuterLoop, progress: Progress):
@@ -34,7 +32,6 @@ class Session:
         self._run, self._loop, self._progress = run, loop, progress
         self._preemption = PreemptionNotice()
         self.base: BaseModel | None = None
-        self.model_iteration: int | None = None
 
     def open(self):
         """Copy the base model at the first call, and lock the run directory.
@@ -58,13 +55,15 @@ class Session:
         Raises:
             ValueError, RuntimeError: see `open`; if the weights are missing.
         """
+        is_base = self.base is None  # nobody else has changed the model yet
         self.open()
         self._preemption.start()
         done = self._run.trained
-        if done and self.model_iteration != done:
+        if done:
             self._run.checkpoints.restore_weights(done, self._model.variables)
             self.set_learning_rate(done)
-        self.model_iteration = done
+        elif not is_base:
+            self.base.restore()
 
     def close(self):
         """Let other processes in, and SIGTERM end the program again."""
@@ -91,8 +90,8 @@ class Session:
         try:
             self.open()
             self._run.rewind(iteration)
-            self.base.restore()
-            self.model_iteration = None
+            if iteration == 1:
+                self.base.restore_learning_rate()
         finally:
             self.close()
 
@@ -124,7 +123,8 @@ class Session:
         self._run.checkpoints.training.wait()
         self.close()
         print(
-            f"SIGTERM: {self._run.path} holds what is done; the same command goes on.",
+            f"SIGTERM: progress is saved in {self._run.path}. Repeat the command, "
+            "without --start_iter, to resume.",
             file=sys.stderr,
         )
         raise Preempted

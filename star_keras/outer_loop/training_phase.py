@@ -48,7 +48,11 @@ class TrainingPhase:
 
     @property
     def dataset(self):
-        """An endless `tf.data.Dataset` of the training set, see `make_row`."""
+        """An endless `tf.data.Dataset` of the training set.
+
+        Its elements are `(x, y, sample_weight)` of shape `(batch_size,
+        sequence_length)`, int32, int32 and float32, see `make_row`.
+        """
         config = self._config.training
         arguments = {
             "batch_size": config.batch_size,
@@ -84,13 +88,13 @@ class TrainingPhase:
             ValueError: if the saved state is damaged or of another model.
         """
         self.iteration, self.training_set = iteration, training_set
-        self._session.model_iteration = None
         self._session.base.restart()
         self._session.set_learning_rate(iteration)
         self._first_step = self._saved_step = self._run.checkpoints.restore_training(
             iteration, self._session.base.training_state()
         )
         self._reached_end = False
+        self._bar = None
         self._start = time.monotonic()
         if show_bar:
             name = f"iteration {iteration}, train"
@@ -98,7 +102,7 @@ class TrainingPhase:
             self._shown_step = self._first_step
 
     def begin_step(self, batch: int) -> bool:
-        """Save what is due before a step.
+        """Save a checkpoint if one is due.
 
         Args:
             batch: Number of the step within this `fit`, from 0.
@@ -139,6 +143,7 @@ class TrainingPhase:
             return False
         iteration, loss = self.iteration, logs.get("loss")
         if loss is not None and not math.isfinite(loss):
+            self._run.checkpoints.prune_training()
             raise FloatingPointError(
                 f"The loss of iteration {iteration} is {loss}. Nothing of this "
                 "iteration's training was saved. Use a lower learning rate, a "
@@ -151,10 +156,10 @@ class TrainingPhase:
         seconds = time.monotonic() - self._start
         checkpoints = self._run.checkpoints
         checkpoints.save_weights(iteration, self._model.variables)
-        self._run.finish(iteration, "train", {**logs, "training_seconds": seconds})
+        metrics = {**logs, **self.learning_rate(), "training_seconds": seconds}
+        self._run.finish(iteration, "train", metrics)
         checkpoints.prune_weights(self._config.run.keep_weights)
         checkpoints.prune_training()
-        self._session.model_iteration = iteration
         return True
 
     def _save(self, step):

@@ -5,9 +5,8 @@ import math
 import keras
 from keras import ops
 
+from star_keras.config import LR_SCHEDULES
 from star_keras.utils.errors import invalid
-
-DECAYS = ("constant", "linear", "cosine")
 
 
 @keras.saving.register_keras_serializable(package="star_keras")
@@ -52,8 +51,8 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
         final_share=0.1,
     ):
         super().__init__()
-        if decay not in DECAYS:
-            raise invalid("decay", f"one of {DECAYS}", decay)
+        if decay not in LR_SCHEDULES:
+            raise invalid("decay", f"one of {LR_SCHEDULES}", decay)
         if (decay == "constant") != (decay_steps == 0) or decay_steps < 0:
             rule = "0" if decay == "constant" else "at least 1"
             raise invalid("decay_steps", f"{rule} with decay={decay!r}", decay_steps)

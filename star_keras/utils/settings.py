@@ -29,6 +29,7 @@ class Rule:
         at_least: Lowest value of a number.
         at_most: Highest value of a number.
         above: Value that a number must exceed.
+        below: Value that a number must not reach.
         choices: All values of a string.
     """
 
@@ -37,6 +38,7 @@ class Rule:
     at_least: float | None = None
     at_most: float | None = None
     above: float | None = None
+    below: float | None = None
     choices: Sequence[str] | None = None
 
     def describe(self, kind: type) -> str:
@@ -57,6 +59,8 @@ class Rule:
         bounds = []
         if self.above is not None:
             bounds.append(f"above {self.above:g}")
+        if self.below is not None:
+            bounds.append(f"below {self.below:g}")
         if self.at_least is not None:
             bounds.append(f"of at least {self.at_least:g}")
         if self.at_most is not None:
@@ -71,6 +75,7 @@ class Rule:
             (self.at_least is None or value >= self.at_least)
             and (self.at_most is None or value <= self.at_most)
             and (self.above is None or value > self.above)
+            and (self.below is None or value < self.below)
         )
 
 

@@ -27,6 +27,7 @@ class Runner:
             **os.environ,
             # As good as the real thing, unlike the other tests' environment.
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "0",
+            "XLA_FLAGS": "",
             "PYTHONPATH": str(ROOT),
         }
         self._programs = [

@@ -62,14 +62,19 @@ def test_the_description_changes_with_problems_and_prompts():
     class OtherStop(Doubling):
         stop = ("\n",)
 
+    class OtherFormat(Doubling):
+        def format_question(self, problem, hint=False):
+            return super().format_question(problem, hint=hint) + " "
+
     sums = [
         describe(Doubling()),
         describe(Doubling(train=23)),
         describe(Doubling(), few_shot=False),
         describe(Doubling(), direct=True),
         describe(OtherStop()),
+        describe(OtherFormat(), few_shot=False),
     ]
-    assert len(set(sums)) == 5
+    assert len(set(sums)) == 6
     assert describe(Doubling()) == sums[0]
 
 

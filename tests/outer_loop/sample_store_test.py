@@ -120,5 +120,5 @@ def test_mastery_is_kept_from_iteration_to_iteration(store):
     assert store.load_mastery(0) == {}
     store.finish_mastery(1, {"a": (1, 1)})
     assert store.load_mastery(1) == {"a": [1, 1]}
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(ValueError, match="mastery.json is missing.*start_iter=2"):
         store.load_mastery(2)

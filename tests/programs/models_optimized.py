@@ -4,6 +4,7 @@ import os
 import sys
 
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "0"
+os.environ["XLA_FLAGS"] = ""
 
 import jax
 import pytest
