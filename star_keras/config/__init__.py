@@ -1,0 +1,23 @@
+"""All settings of a run, each said once.
+
+Imports no Keras, so that scripts check their flags at once.
+"""
+
+from star_keras.config.reference import reference
+from star_keras.config.run import RunConfig
+from star_keras.config.sampling import SAMPLER_SETTINGS, SamplingConfig
+from star_keras.config.selection import SelectionConfig
+from star_keras.config.star import StarConfig
+from star_keras.config.training import LR_SCHEDULES, OptimizerConfig, TrainingConfig
+
+__all__ = [
+    "LR_SCHEDULES",
+    "OptimizerConfig",
+    "RunConfig",
+    "SAMPLER_SETTINGS",
+    "SamplingConfig",
+    "SelectionConfig",
+    "StarConfig",
+    "TrainingConfig",
+    "reference",
+]

@@ -1,0 +1,50 @@
+"""Settings of what is trained on."""
+
+import dataclasses
+
+from star_keras.utils.settings import Settings, setting
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SelectionConfig(Settings):
+    """Which of the samples are trained on, and how."""
+
+    check_working: bool = setting(
+        False,
+        "Keep only rationales whose steps are right, for tasks that can tell. The "
+        "paper checks the answer alone.",
+        on_resume="fixed",
+    )
+    drop_duplicates: bool = setting(
+        False,
+        "Train on only the first of a problem's equal rationales "
+        "(`Task.rationale_key`).",
+        on_resume="fixed",
+    )
+    max_rationales_per_problem: int | None = setting(
+        None,
+        "Train on at most this many rationales a problem. Default: all.",
+        at_least=1,
+        on_resume="fixed",
+    )
+    weigh_by_problem: bool = setting(
+        False,
+        "Let the rationales of a problem weigh 1 together instead of 1 each.",
+        on_resume="fixed",
+    )
+    copy_n: int = setting(
+        0,
+        "Train again on the rationales kept by this many earlier iterations.",
+        at_least=0,
+        on_resume="fixed",
+    )
+    p_show_hint_save: float = setting(
+        0.0,
+        "Share of the rationalizations that are trained on with their hint.",
+        at_least=0,
+        at_most=1,
+        on_resume="fixed",
+    )
+    few_shot_train: bool = setting(
+        False, "Begin training prompts with the worked examples too.", on_resume="fixed"
+    )

@@ -1,0 +1,28 @@
+"""All settings of the outer loop."""
+
+import dataclasses
+
+from star_keras.config.run import RunConfig
+from star_keras.config.sampling import SamplingConfig
+from star_keras.config.selection import SelectionConfig
+from star_keras.config.training import TrainingConfig
+from star_keras.utils.settings import Settings, group
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StarConfig(Settings):
+    """Everything that `StarIterationCallback` can be told.
+
+    Example:
+    ```python
+    config = StarConfig(
+        sampling=SamplingConfig(few_shot=False, max_new_tokens=112),
+        training=TrainingConfig(batch_size=16, sequence_length=128),
+    )
+    ```
+    """
+
+    sampling: SamplingConfig = group(SamplingConfig)
+    selection: SelectionConfig = group(SelectionConfig)
+    training: TrainingConfig = group(TrainingConfig)
+    run: RunConfig = group(RunConfig)
