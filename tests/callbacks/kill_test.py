@@ -18,7 +18,7 @@ from tests.conftest import PROGRAMS, ROOT
 
 
 class Runner:
-    """Runs of `outer_loop_kill.py`, one after the other, in `num_processes`."""
+    """Runs of `callbacks_kill.py`, one after the other, in `num_processes`."""
 
     def __init__(self, num_processes, log):
         self._logs = [log.with_suffix(f".{n}") for n in range(num_processes)]
@@ -32,7 +32,7 @@ class Runner:
         }
         self._programs = [
             subprocess.Popen(
-                [sys.executable, PROGRAMS / "outer_loop_kill.py"],
+                [sys.executable, PROGRAMS / "callbacks_kill.py"],
                 cwd=ROOT,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
