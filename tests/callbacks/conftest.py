@@ -13,7 +13,7 @@ from star_keras.config import (
     StarConfig,
     TrainingConfig,
 )
-from star_keras.testing import ScriptedSampler
+from star_keras.testing import Doubling, ScriptedSampler, tiny_gpt_j
 from star_keras.utils.json_lines import read_json_lines
 from star_keras.utils.settings import settings_of
 
@@ -79,6 +79,26 @@ def make_star(make_model, doubling, tmp_path):
         )
 
     return make
+
+
+@pytest.fixture(scope="module")
+def uncut(tmp_path_factory):
+    """Runs that were never cut, each made once: `(star, model)`."""
+
+    @functools.cache
+    def run(epochs, **settings):
+        model = tiny_gpt_j(num_layers=1, hidden_dim=16)
+        star = StarIterationCallback(
+            model,
+            Doubling(),
+            tmp_path_factory.mktemp("uncut") / "run",
+            make_config(**settings),
+            sampler=scripted(),
+        )
+        fit(star, epochs)
+        return star, model
+
+    return run
 
 
 def fit(star, epochs, callbacks=()):

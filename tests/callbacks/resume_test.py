@@ -21,7 +21,7 @@ from tests.callbacks.conftest import (
 )
 
 
-def test_killed_run_goes_on_and_ends_the_same(make_star, make_model):
+def test_killed_run_goes_on_and_ends_the_same(uncut, make_star, make_model):
     class KillError(Exception):
         pass
 
@@ -32,9 +32,7 @@ def test_killed_run_goes_on_and_ends_the_same(make_star, make_model):
                     raise KillError
                 yield batch
 
-    whole_model = make_model()
-    whole = make_star("whole", whole_model)
-    fit(whole, 3)
+    whole, whole_model = uncut(3)
     with pytest.raises(KillError):
         fit(make_star("cut", sampler=KilledSampler(half_right)), 3)
 
@@ -50,14 +48,12 @@ def test_killed_run_goes_on_and_ends_the_same(make_star, make_model):
 
 @pytest.mark.parametrize("iteration", [1, 2])
 def test_kill_between_the_weights_and_their_note_loses_neither(
-    make_star, make_model, monkeypatch, iteration
+    uncut, make_star, make_model, monkeypatch, iteration
 ):
     class KillError(Exception):
         pass
 
-    whole_model = make_model()
-    whole = make_star("whole", whole_model)
-    fit(whole, 3)
+    whole, whole_model = uncut(3)
     cut = make_star("cut")
     finish = cut.run.finish
 
@@ -115,11 +111,10 @@ class TerminateAtStep(keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize("prompts", [4, 20, 40, 47, 71])
-def test_sigterm_while_sampling_loses_no_batch(make_star, make_model, prompts):
+def test_sigterm_while_sampling_loses_no_batch(uncut, make_star, make_model, prompts):
     """In the first evaluation, the rationales, the rationalizations, ..."""
-    whole_model, model = make_model(), make_model()
-    whole = make_star("whole", whole_model)
-    fit(whole, 2)
+    whole, whole_model = uncut(2)
+    model = make_model()
     handler = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as error:
         fit(make_star("cut", sampler=Terminated(prompts)), 2)
@@ -137,11 +132,10 @@ def test_sigterm_while_sampling_loses_no_batch(make_star, make_model, prompts):
 
 
 @pytest.mark.parametrize("step", [1, 3, 7, 9])
-def test_sigterm_in_a_training_goes_on_at_its_step(make_star, make_model, step):
+def test_sigterm_in_a_training_goes_on_at_its_step(uncut, make_star, make_model, step):
     steps = {"start_steps": 4, "add_steps": 2, "checkpoint_steps": 2}
-    whole_model, model = make_model(), make_model()
-    whole = make_star("whole", whole_model, **steps)
-    fit(whole, 2)
+    whole, whole_model = uncut(2, **steps)
+    model = make_model()
     with pytest.raises(SystemExit, match="75"):
         fit(make_star("cut", **steps), 2, [TerminateAtStep(step)])
     star = make_star("cut", model, **steps)
