@@ -56,7 +56,7 @@ class StarIterationCallback(keras.callbacks.Callback):
         config: The `StarConfig`.
         run: The `RunDirectory`.
         loop: The `OuterLoop`.
-        training: The `TrainingPhase`, with what an iteration trains on.
+        training: The `TrainingPhase`, with the training set.
 
     Raises:
         ValueError: if an argument is invalid, the task has no problems, or a

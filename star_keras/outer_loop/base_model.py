@@ -15,7 +15,7 @@ class BaseModel:
         model: A compiled `keras_hub.models.CausalLM`, not trained yet.
 
     Raises:
-        ValueError: if the loss is no weighted mean, or the optimizer has made
+        ValueError: if the loss is not a weighted mean, or the optimizer has made
             steps.
     """
 
@@ -43,17 +43,17 @@ class BaseModel:
             optimizer.build(self._model.trainable_variables)
         self._optimizer_state = _fresh_values(optimizer)
         self._optimizer_config = keras.optimizers.serialize(optimizer)
-        # Keras numbers its names by what else the program has made.
+        # The name holds a number that depends on other optimizers of the program.
         self._optimizer_config["config"].pop("name", None)
         rate = self._find_learning_rate(optimizer)
         self._first_rate = None if rate is None else float(rate.value)
         self._optimizer_of = optimizer
 
     def describe(self) -> dict:
-        """What identifies the model in a run's configuration, as JSON.
+        """The identity of the model in a run's configuration, as JSON.
 
-        The optimizer is described as it was when it was copied: other
-        callbacks may set its learning rate later.
+        The optimizer has its first learning rate here. Other callbacks may have
+        set another one since.
         """
         return {
             "base_weights_crc32": self._checksum,
@@ -116,8 +116,8 @@ def _fresh_values(optimizer):
     """The optimizer's state before its first step, without its learning rate.
 
     Returns:
-        Pairs of a variable and its value; a scalar where the variable is
-        filled with one number, as new slots are.
+        Pairs of a variable and its value. The value is a scalar if all elements
+        of the variable are equal, as in new slots.
     """
     if int(optimizer.iterations) != 0:
         raise ValueError(

@@ -37,7 +37,7 @@ from star_keras.utils.errors import invalid
 class OuterLoop:
     """The phases of an iteration, each recorded in the run directory.
 
-    A finished phase is read from its files, and an interrupted one continues.
+    A finished phase is read from its file. An interrupted phase continues.
 
     Args:
         task: The task.
@@ -49,8 +49,8 @@ class OuterLoop:
         packed: Whether a row holds several examples.
         steps: Callable `(iteration, steps_per_pass) -> steps` in place of the
             configured schedule, or `None`.
-        progress: Shows how far the phases are.
-        interrupt: Called between batches; raises to end the run there.
+        progress: Shows the phases.
+        interrupt: Called between batches; ends the run by an exception.
 
     Raises:
         ValueError: if `steps` is not callable, a split has no problems, a problem
@@ -95,10 +95,7 @@ class OuterLoop:
         self._source = rationale_source(task, self.problems["train"], sampler, config)
 
     def describe(self) -> dict:
-        """What the samples and what is trained on depend on, as JSON.
-
-        Groups of named values: the settings, the task, and the arguments.
-        """
+        """Groups of named values that decide the samples and the training sets."""
         return {
             **dataclasses.asdict(self.config),
             "task": describe_problems(
@@ -120,8 +117,9 @@ class OuterLoop:
             iteration: The iteration, from 1.
 
         Raises:
-            ValueError: if a prompt or a training example is too long, or
-                stored samples do not fit the run.
+            ValueError: if a prompt or a training example is too long, stored
+                samples do not fit the run, or a known answer is not graded as
+                correct.
             OSError: if a file cannot be written.
         """
         start = time.monotonic()
@@ -225,7 +223,7 @@ class OuterLoop:
     def evaluate(self, iteration: int):
         """Evaluate on held-out problems; iteration 0 is the base model.
 
-        No-op if it is recorded already.
+        No-op if the evaluation is recorded already.
 
         Raises:
             ValueError: if a prompt leaves no room for a completion, or stored
@@ -261,7 +259,7 @@ class OuterLoop:
         processes.sync(f"iteration {iteration} is written")
 
     def is_over(self, iteration: int) -> bool:
-        """Whether the run ends after an iteration that kept nothing."""
+        """Whether the run ends here, since the iteration kept nothing."""
         stops = self.config.run.on_empty == "stop"
         return stops and self._run.metrics(iteration).get("num_examples") == 0
 

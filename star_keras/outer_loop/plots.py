@@ -18,7 +18,10 @@ def save_plots(metrics: list[dict], directory):
 
     Args:
         metrics: The lines of `metrics.jsonl`.
-        directory: Where the plots go.
+        directory: Where the plots go, local or `gs://`.
+
+    Raises:
+        OSError: if a file cannot be written.
     """
     if any(_EVAL in line for line in metrics):
         plot_accuracy(metrics, epath.Path(directory) / "accuracy.png")
@@ -26,9 +29,9 @@ def save_plots(metrics: list[dict], directory):
         plot_kept(metrics, epath.Path(directory) / "kept.png")
 
 
-def plot_accuracy(metrics: list[dict], path, title: str = ""):
+def plot_accuracy(metrics: list[dict], path):
     """Held-out accuracy by iteration, one line a problem class."""
-    axes, save = _axes(path, title, "held-out accuracy")
+    axes, save = _axes(path, "held-out accuracy")
     classes = {
         key.removeprefix(f"{_EVAL}/")
         for line in metrics
@@ -41,20 +44,20 @@ def plot_accuracy(metrics: list[dict], path, title: str = ""):
     save()
 
 
-def plot_kept(metrics: list[dict], path, title: str = ""):
+def plot_kept(metrics: list[dict], path):
     """Share of the training problems kept, unaided and rationalized."""
-    axes, save = _axes(path, title, "share of the training problems")
+    axes, save = _axes(path, "share of the training problems")
     _line(axes, metrics, "share_kept", "solved without a hint", marker="o")
     _line(axes, metrics, "share_rationalized", "rationalized", marker="o")
     save()
 
 
-def _axes(path, title, label):
+def _axes(path, label):
     # Not through pyplot, whose figures and backend belong to the user.
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    axes.set(xlabel="iteration", ylabel=label, ylim=(-0.02, 1.02), title=title)
+    axes.set(xlabel="iteration", ylabel=label, ylim=(-0.02, 1.02))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.grid(alpha=0.3)

@@ -45,11 +45,11 @@ def checked_problems(task: Task, split: str) -> list[Problem]:
 def describe_problems(
     problems: Mapping[str, Sequence[Problem]], *prompts: PromptBuilder
 ) -> dict:
-    """What identifies the task, its problems and prompts in a configuration.
+    """The identity of the task, its problems and prompts in a configuration.
 
     Args:
         problems: The problems of each split.
-        *prompts: Everything that makes prompts of them.
+        *prompts: The prompt builders of the run.
 
     Returns:
         `task`, its name, and `problems_crc32`, a check sum.

@@ -21,13 +21,13 @@ class Progress:
     In a terminal (or a notebook) a phase shows a bar with its speed and the
     time left. When it ends, and in a file from the start, it is one line.
 
-    Args:
-        console: A `rich.console.Console`. Defaults to standard output.
+    Attributes:
+        shown: Whether anything is printed.
     """
 
-    def __init__(self, console=None):
+    def __init__(self):
         self.shown = True
-        self._console = console
+        self._console = None
         self._bar = None
 
     @property

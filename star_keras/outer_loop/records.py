@@ -1,4 +1,4 @@
-"""Records of samples: what was sampled, and what became of it."""
+"""Records of samples: the graded sample, and the decision on it."""
 
 import dataclasses
 from typing import Literal
@@ -48,7 +48,7 @@ class GradedSample:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Selection:
-    """What became of a sample; a line of a selection file.
+    """The decision on a sample; a line of a selection file.
 
     Attributes:
         iteration: Iteration that sampled it, an earlier one where a rationale

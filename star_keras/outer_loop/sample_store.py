@@ -17,7 +17,7 @@ from star_keras.utils.json_lines import (
 
 
 class SampleStore:
-    """The samples of a run and what became of them, a directory an iteration.
+    """The samples of a run and the decisions on them, a directory an iteration.
 
     - `iteration_0001/<kind>.jsonl`: the graded samples of a finished phase in
       canonical order, problem by problem. Appears whole and never changes.
@@ -95,10 +95,10 @@ class SampleStore:
         if self.writes:
             self.journal_path(iteration, kind).unlink(missing_ok=True)
 
-    # === What became of them ===
+    # === Decisions ===
 
     def finish_selection(self, iteration: int, selections: Sequence[Selection]):
-        """Write what became of the samples of an iteration.
+        """Write the decisions on the samples of an iteration.
 
         Raises:
             ValueError: if the file exists and holds something else.

@@ -13,7 +13,7 @@ from star_keras.tasks.task import Task
 def select(
     task: Task, samples: Sequence[GradedSample], config: SelectionConfig, seed: int
 ) -> list[Selection]:
-    """Decide what becomes of each sample of an iteration.
+    """Decide whether each sample of an iteration is trained on.
 
     Args:
         task: Tells equal rationales apart (`Task.rationale_key`).
@@ -73,7 +73,7 @@ def selection_metrics(
 
     Args:
         kept: What is trained on, without copies.
-        selections: What became of the iteration's own samples.
+        selections: The decisions on the iteration's own samples.
         num_problems: Number of problems drawn for the iteration.
 
     Returns:

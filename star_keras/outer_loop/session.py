@@ -1,4 +1,4 @@
-"""A process at work in a run directory: lock, base model and SIGTERM."""
+"""The work of a process in a run directory: lock, base model and SIGTERM."""
 
 import contextlib
 import sys
@@ -20,8 +20,8 @@ class Session:
     Args:
         model: A compiled `keras_hub.models.CausalLM`.
         run: The run directory.
-        loop: Tells what the run is.
-        progress: Is closed together with the session.
+        loop: Describes the run.
+        progress: Closed at the end of the session.
 
     Attributes:
         base: The `BaseModel`, `None` before the first `open()`.
@@ -50,12 +50,13 @@ class Session:
         )
 
     def start(self):
-        """Open the directory, heed SIGTERM, and give the model its last weights.
+        """Open the directory, catch SIGTERM, and restore the latest weights.
 
         Raises:
-            ValueError, RuntimeError: see `open`; if the weights are missing.
+            ValueError: see `open`; if the weights are missing or damaged.
+            RuntimeError: see `open`.
         """
-        is_base = self.base is None  # nobody else has changed the model yet
+        is_base = self.base is None  # the model is untouched before the first copy
         self.open()
         self._preemption.start()
         done = self._run.trained
@@ -73,7 +74,7 @@ class Session:
 
     @contextlib.contextmanager
     def closed_on_error(self):
-        """A context that closes the session if it is left by an exception."""
+        """A context that closes the session after an exception."""
         try:
             yield
         except BaseException:
@@ -96,7 +97,7 @@ class Session:
             self.close()
 
     def set_learning_rate(self, iteration: int):
-        """Assign the learning rate that an iteration began with, if recorded."""
+        """Assign the recorded learning rate of an iteration, if there is one."""
         variable, metrics = self.base.learning_rate, self._run.metrics(iteration)
         if variable is not None and "learning_rate" in metrics:
             variable.assign(metrics["learning_rate"])
@@ -106,7 +107,7 @@ class Session:
         return self._preemption.received()
 
     def end_if_preempted(self):
-        """End the program if SIGTERM was received: what is done is on disk.
+        """End the program if SIGTERM was received. All samples are on disk.
 
         Raises:
             Preempted: a `SystemExit` of code 75.

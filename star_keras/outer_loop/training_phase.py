@@ -13,19 +13,19 @@ from star_keras.training.dataset import training_batches, training_dataset
 
 
 class TrainingPhase:
-    """Trains the base model on a training set. The steps themselves are Keras's.
+    """The training of the base model on a training set. Keras runs the steps.
 
     Args:
         model: A compiled `keras_hub.models.CausalLM`.
         run: The run directory; must be open when the phase runs.
         config: All settings.
-        session: Holds the base model, and knows of SIGTERM.
+        session: Holds the base model and the notice of SIGTERM.
         progress: Shows the steps.
         packed: Whether a row holds several examples.
 
     Attributes:
         iteration: The iteration, 0 before the first.
-        training_set: What it trains on.
+        training_set: Its training set.
     """
 
     def __init__(
@@ -77,11 +77,11 @@ class TrainingPhase:
         return {} if variable is None else {"learning_rate": float(variable.value)}
 
     def begin(self, iteration: int, training_set: TrainingSet, show_bar: bool):
-        """Put back the base model, or the last state of an interrupted training.
+        """Restore the base model, or the last state of an interrupted training.
 
         Args:
             iteration: The iteration, from 1.
-            training_set: What it trains on.
+            training_set: Its training set.
             show_bar: Whether to show the steps.
 
         Raises:
@@ -132,8 +132,8 @@ class TrainingPhase:
             logs: Metrics of the training.
 
         Returns:
-            Whether the training is finished; otherwise nothing is saved, and
-            the next `fit` continues it.
+            Whether the training is finished. An unfinished training is not saved
+            here; the next `fit` continues it from its last checkpoint.
 
         Raises:
             FloatingPointError: if the loss is not finite.
