@@ -79,8 +79,7 @@ def fit_steps(model, batches, length):
 
 def train_on_full_rows(checkpointing):
     model = make_gpt_j(SIZES[FLAGS.size])
-    model.backbone.gradient_checkpointing = checkpointing
-    model.compile(adam())
+    model.compile(adam(), gradient_checkpointing=checkpointing)
     tokens = full_rows()
     batch = training_rows.full_batch(tokens)
     step = fit_steps(model, lambda: itertools.repeat(batch), tokens.shape[1])

@@ -4,6 +4,7 @@ import dataclasses
 import tempfile
 
 from star_keras.callbacks import StarIterationCallback
+from star_keras.models import PackedCausalLM
 from star_keras.outer_loop.step_schedules import scheduled_steps
 from star_keras.training.packing import make_row, pack
 
@@ -36,7 +37,7 @@ def print_dry_run(model, task, config, iterations):
         training_set,
         model.preprocessor.tokenizer,
         config.training.sequence_length,
-        packed="segment_ids" in model.input,
+        packed=isinstance(model, PackedCausalLM),
     )
     print("\n=== Plan ===")
     drawn = min(wanted, len(task.problems("train")))

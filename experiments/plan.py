@@ -50,6 +50,7 @@ def make_model(settings, optimizer):
         GPTJBackbone,
         GPTJCausalLM,
         GPTJCausalLMPreprocessor,
+        PackedCausalLM,
         load_causal_lm,
     )
     from star_keras.models.presets import preset_path
@@ -63,9 +64,10 @@ def make_model(settings, optimizer):
             model = load_causal_lm(
                 settings.preset, dtype=settings.dtype, load_weights=False
             )
-        if not isinstance(model, GPTJCausalLM):
+        if not isinstance(model, PackedCausalLM):
             raise app.UsageError(
-                f"Plans are for GPT-J. {settings.preset!r} is a {type(model).__name__}."
+                "Plans are for models that train and sample the fast way, see "
+                f"docs/models.md. {settings.preset!r} is a {type(model).__name__}."
             )
         if model.preprocessor is None:
             # The sampler wants one, but nothing is tokenized here.

@@ -5,6 +5,7 @@ import keras
 from star_keras.callbacks.throughput import Throughput
 from star_keras.config import StarConfig
 from star_keras.distribution import processes
+from star_keras.models import PackedCausalLM
 from star_keras.outer_loop import report
 from star_keras.outer_loop.iteration import OuterLoop
 from star_keras.outer_loop.progress import Progress
@@ -99,7 +100,7 @@ class StarIterationCallback(keras.callbacks.Callback):
             raise invalid("model", "a causal LM with a preprocessor", model)
         self._fitted_model = model
         self._verbose = None  # that of `star.fit`
-        packed = "segment_ids" in model.input
+        packed = isinstance(model, PackedCausalLM)
         self._progress = progress = Progress()
         self.run = RunDirectory(run_dir)
         self.run_dir = self.run.path

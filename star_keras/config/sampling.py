@@ -60,7 +60,7 @@ class SamplingConfig(Settings):
     )
     sampler: str = setting(
         "auto",
-        '"auto", "continuous" (GPT-J), "batch", or "package.module:name" of a sampler '
+        '"auto", "continuous", "batch", or "package.module:name" of a sampler '
         "of your own.",
         on_resume="free",
     )

@@ -102,16 +102,16 @@ class OptimizerConfig(Settings):
     )
     gradient_accumulation_steps: int = setting(
         1,
-        "Parts in which the rows of a batch are computed, one after the other (GPT-J).",
+        "Parts in which the rows of a batch are computed, one after the other.",
         at_least=1,
         on_resume="free",
     )
     z_loss: float = setting(
-        0.0, "Weight of PaLM's z-loss (GPT-J).", at_least=0, on_resume="fixed"
+        0.0, "Weight of PaLM's z-loss.", at_least=0, on_resume="fixed"
     )
     gradient_checkpointing: bool = setting(
         False,
-        "Compute activations again in the backward pass to save memory (GPT-J).",
+        "Compute activations again in the backward pass to save memory.",
         on_resume="free",
     )
     lora_rank: int | None = setting(

@@ -1,10 +1,10 @@
 """Attention as pure functions: softmax in float32, causal blocks, shared prefixes.
 
-Shapes: batch B, heads H, queries Q, keys K, head size D.
+Shapes: batch B, key-value heads H, query heads of each of them G, queries Q, keys K,
+head size D. Grouped queries share their keys; no key is repeated.
 """
 
 import itertools
-import math
 import typing
 
 import jax
@@ -20,10 +20,10 @@ class AttentionParts(typing.NamedTuple):
     before the division, see `merge_attention`.
 
     Attributes:
-        weighted: float array `(B, H, Q, D)`. Sum of the values, each times
+        weighted: float array `(B, H, G, Q, D)`. Sum of the values, each times
             `exp(score - highest)`, in the dtype of the values.
-        highest: float32 array `(B, H, Q, 1)`. Highest score of each query.
-        total: float32 array `(B, H, Q, 1)`. Sum of `exp(score - highest)`.
+        highest: float32 array `(B, H, G, Q, 1)`. Highest score of each query.
+        total: float32 array `(B, H, G, Q, 1)`. Sum of `exp(score - highest)`.
     """
 
     weighted: jax.Array
@@ -31,98 +31,112 @@ class AttentionParts(typing.NamedTuple):
     total: jax.Array
 
     def outputs(self):
-        """The attention outputs, `(B, H, Q, D)` in the dtype of the values."""
+        """The attention outputs, `(B, H, G, Q, D)` in the dtype of the values."""
         return self.weighted / ops.cast(self.total, self.weighted.dtype)
 
 
-def attend(query, key, value, mask):
+def attend(query, key, value, mask, *, scale, soft_cap=None):
     """Attention of each row to its own keys and values.
 
     Scores and softmax are float32 in any dtype, as in the training of GPT-J.
 
     Args:
-        query: float array `(B, H, Q, D)`.
+        query: float array `(B, H, G, Q, D)`.
         key: float array `(B, H, K, D)`.
         value: float array `(B, H, K, D)`.
         mask: bool array `(B or 1, Q, K)`. True where a query sees a key.
+        scale: float. Factor of the scores.
+        soft_cap: optional float. Scores become `soft_cap * tanh(score / soft_cap)`.
 
     Returns:
         `AttentionParts`.
+
+    Reference:
+        [Gemma 2](https://arxiv.org/abs/2408.00118), section 2, for the soft cap.
     """
-    scores = ops.einsum(
-        "bhqd,bhkd->bhqk",
-        ops.cast(query, "float32") / math.sqrt(ops.shape(query)[-1]),
-        ops.cast(key, "float32"),
-    )
-    scores = scores + ops.where(mask, 0.0, -1e9)[:, None, :, :]
-    return _weigh(scores, value, "bhqk,bhkd->bhqd")
+    # XLA multiplies by one axis of queries without copies.
+    batch, heads, groups, length, _ = query.shape
+    folded = ops.reshape(query, (batch, heads, groups * length, -1))
+    scores = _scores("bhqd,bhkd->bhqk", folded, key, scale, soft_cap)
+    bias = ops.where(mask, 0.0, -1e9)[:, None]
+    if groups > 1:
+        bias = ops.tile(bias, (1, 1, groups, 1))
+    parts = _weigh(scores + bias, value, "bhqk,bhkd->bhqd")
+    shape = batch, heads, groups, length, -1
+    return AttentionParts(*(ops.reshape(part, shape) for part in parts))
 
 
-def attend_causally(query, key, value, mask):
+def attend_causally(query, key, value, mask, **options):
     """`attend` for a causal mask, with 5/8 of its work on long rows.
 
     Up to four blocks of at least 64 queries each see the keys up to their own end.
     More and smaller blocks are slower on CPU.
 
     Args:
-        query: float array `(B, H, L, D)`.
+        query: float array `(B, H, G, L, D)`.
         key: float array `(B, H, L, D)`.
         value: float array `(B, H, L, D)`.
         mask: bool array `(B or 1, L, L)`. False wherever the key comes after the
             query. Padding and other segments of a packed row may be false too.
+        **options: `scale` and `soft_cap`, see `attend`.
 
     Returns:
         `AttentionParts`.
     """
-    length = query.shape[2]
+    length = query.shape[3]
     count = max(1, min(4, length // 64))
     bounds = [length * i // count for i in range(count + 1)]
     blocks = [
         attend(
-            query[:, :, start:end],
+            query[:, :, :, start:end],
             key[:, :, :end],
             value[:, :, :end],
             mask[:, start:end, :end],
+            **options,
         )
         for start, end in itertools.pairwise(bounds)
     ]
     return AttentionParts(
-        *(ops.concatenate(arrays, axis=2) for arrays in zip(*blocks, strict=True))
+        *(ops.concatenate(arrays, axis=3) for arrays in zip(*blocks, strict=True))
     )
 
 
-def attend_one_query(query, key, value, mask):
+def attend_one_query(query, key, value, mask, **options):
     """`attend` for one query a row, made for the matrix unit of a TPU.
 
     XLA leaves the product of a vector and a matrix to the vector unit of a TPU.
-    By the compiler's estimate that takes up to five times as long. The query is
-    therefore repeated to fill eight sublanes.
+    By the compiler's estimate that takes up to five times as long. The queries of
+    a group are therefore repeated to fill eight sublanes.
 
     Args:
-        query: float array `(B, H, 1, D)`.
+        query: float array `(B, H, G, 1, D)`.
         key: float array `(B, H, K, D)`.
         value: float array `(B, H, K, D)`.
         mask: bool array `(B or 1, 1, K)`.
+        **options: `scale` and `soft_cap`, see `attend`.
 
     Returns:
         `AttentionParts`.
     """
-    query = jnp.broadcast_to(query, (*query.shape[:2], 8, query.shape[3]))
+    copies = -(-8 // query.shape[2])
+    query = jnp.broadcast_to(query, (*query.shape[:3], copies, query.shape[4]))
     # Without the barrier XLA would see that the rows are the same.
     query = jax.lax.optimization_barrier(query)
-    parts = attend(query, key, value, mask)
-    return AttentionParts(*(part[:, :, :1] for part in parts))
+    mask = jnp.broadcast_to(mask, (mask.shape[0], copies, mask.shape[2]))
+    parts = attend(query, key, value, mask, **options)
+    return AttentionParts(*(part[:, :, :, :1] for part in parts))
 
 
-def attend_to_prefix(query, key, value, length):
+def attend_to_prefix(query, key, value, mask, *, scale, soft_cap=None):
     """Attention of all rows to one shared prefix: one matrix product a head.
 
     Args:
-        query: float array `(B, H, Q, D)`.
+        query: float array `(B, H, G, Q, D)`.
         key: float array `(1, H, K, D)`.
         value: float array `(1, H, K, D)`.
-        length: int scalar. Number of tokens in the prefix. Later places of `key`
-            and `value` are padding.
+        mask: bool array `(B or 1, Q or 1, K)`. True where a query sees a key.
+        scale: float. Factor of the scores.
+        soft_cap: optional float, see `attend`.
 
     Returns:
         `AttentionParts`.
@@ -130,15 +144,10 @@ def attend_to_prefix(query, key, value, length):
     Reference:
         [Hydragen](https://arxiv.org/abs/2402.05099), section 3.
     """
-    scores = ops.einsum(
-        "bhqd,hkd->hbqk",
-        ops.cast(query, "float32") / math.sqrt(ops.shape(query)[-1]),
-        ops.cast(key[0], "float32"),
-    )
-    filled = ops.arange(ops.shape(key)[2], dtype="int32") < length
-    scores = scores + ops.where(filled, 0.0, -1e9)
-    parts = _weigh(scores, value[0], "hbqk,hkd->hbqd")
-    return AttentionParts(*(ops.transpose(part, (1, 0, 2, 3)) for part in parts))
+    scores = _scores("bhgqd,hkd->hbgqk", query, key[0], scale, soft_cap)
+    scores = scores + ops.where(mask, 0.0, -1e9)[None, :, None, :, :]
+    parts = _weigh(scores, value[0], "hbgqk,hkd->hbgqd")
+    return AttentionParts(*(ops.transpose(part, (1, 0, 2, 3, 4)) for part in parts))
 
 
 def merge_attention(one: AttentionParts, other: AttentionParts):
@@ -175,6 +184,12 @@ def write_to_cache(cache, update, index):
         lambda row: ops.slice_update(row[0], (0, row[2], 0), row[1]),
         (cache, update, index),
     )
+
+
+def _scores(equation, query, key, scale, soft_cap):
+    query = ops.cast(query, "float32") * scale
+    scores = ops.einsum(equation, query, ops.cast(key, "float32"))
+    return scores if soft_cap is None else soft_cap * ops.tanh(scores / soft_cap)
 
 
 def _weigh(scores, value, equation):

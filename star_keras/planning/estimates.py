@@ -22,7 +22,7 @@ def plan_training(model, device, config: TrainingConfig) -> dict:
     """Estimates of a training step.
 
     Args:
-        model: A compiled `GPTJCausalLM`, with values or without.
+        model: A compiled `PackedCausalLM`, with values or without.
         device: A device of `tpu_devices`.
         config: Its `batch_size` and `sequence_length` are used.
 
@@ -60,7 +60,7 @@ def plan_sampling(
     """Estimates of the prefill of a group of prompts, and of a decoding step.
 
     Args:
-        model: A compiled `GPTJCausalLM`, with values or without.
+        model: A compiled `PackedCausalLM`, with values or without.
         device: A device of `tpu_devices`.
         config: Sizes and temperature.
         prefix_length: Tokens of the few-shot prompt, 0 without one.

@@ -6,6 +6,7 @@ import jax
 import keras
 
 from star_keras.distribution import variable_shapes
+from star_keras.models import PackedCausalLM
 
 
 def from_shapes(make):
@@ -66,6 +67,8 @@ def lower_train_step(model, batch_size, length):
         return jax.ShapeDtypeStruct((batch_size, length), dtype, sharding=rows)
 
     names = [tensor.name for tensor in model.inputs]
+    if isinstance(model, PackedCausalLM):
+        names += ["segment_ids", "positions"]
     data = ({name: array("int32") for name in names}, array("int32"), array("float32"))
     # As Keras compiles it, see `JAXTrainer.make_train_function`.
     step = jax.jit(

@@ -1,4 +1,4 @@
-"""A sampler for GPT-J: one shared prefix, and slots that are refilled at once."""
+"""A sampler with one shared prefix, and slots that are refilled at once."""
 
 import contextlib
 import itertools
@@ -11,14 +11,13 @@ import keras
 import numpy as np
 
 from star_keras.distribution import CausalLMParallel, variable_shapes
-from star_keras.models import GPTJCausalLM
+from star_keras.models.families import known_family
 from star_keras.sampling.continuous_steps import ContinuousSteps, prefix_size
 from star_keras.sampling.continuous_worker import ContinuousWorker, PartialSample
 from star_keras.sampling.model_sampler import ModelSampler
 from star_keras.sampling.sampler import Completion, SampleRequest
 from star_keras.sampling.sampling_method import request_key
 from star_keras.training.examples import tokenize_prompts
-from star_keras.utils.errors import invalid
 
 # A group of prompts that are prefilled together fills this share of the slots.
 _GROUPS = 8
@@ -29,7 +28,7 @@ _TWO_WORKERS = 64
 
 
 class ContinuousSampler(ModelSampler):
-    """Decodes GPT-J in slots; the next prompt takes the slot of a finished sample.
+    """Decodes in slots; the next prompt takes the slot of a finished sample.
 
     The shared prefix is computed and stored once a call; attention to it is one
     matrix product for all slots. The tokens behind it are in a cache with one
@@ -54,7 +53,7 @@ class ContinuousSampler(ModelSampler):
     the heads like the weights of the model.
 
     Args:
-        model: A `GPTJCausalLM` with a preprocessor.
+        model: A `keras_hub.models.CausalLM` of a known family, with a preprocessor.
         batch_size: int. Number of slots. Defaults to `64`.
         **kwargs: See `ModelSampler`.
 
@@ -66,7 +65,7 @@ class ContinuousSampler(ModelSampler):
         group_size: int. Prompts that are prefilled together.
 
     Raises:
-        ValueError: if `model` is not a `GPTJCausalLM`, or as for
+        ValueError: if the family of the model is not known, or as for
             `ModelSampler`.
 
     Example:
@@ -86,17 +85,12 @@ class ContinuousSampler(ModelSampler):
 
     def __init__(self, model, *, batch_size=64, **kwargs):
         super().__init__(model, batch_size=batch_size, **kwargs)
-        if not isinstance(model, GPTJCausalLM):
-            raise invalid(
-                "model",
-                "a `GPTJCausalLM`",
-                model,
-                "Use `BatchSampler` for other models.",
-            )
+        known_family(model)
         self.steps = ContinuousSteps(
             model,
             next_token=self.next_token,
             max_new_tokens=self.max_new_tokens,
+            end_token_ids=self.end_token_ids,
             layout=self.layout,
         )
         on_cpu = self.layout.mesh is None and jax.default_backend() == "cpu"

@@ -1,32 +1,31 @@
 """The compiled steps of `ContinuousSampler`: prefill, insert, decode and others."""
 
 import jax
-import keras
 from jax import numpy as jnp
 
+from star_keras.models.forward import build_cache, extend_cache, head
 from star_keras.sampling.buckets import bucket
 from star_keras.sampling.layout import MeshLayout
 from star_keras.sampling.model_sampler import DECODE_CHUNK, with_variables
 
 
 class ContinuousSteps:
-    """Compiled functions on the caches of GPT-J.
+    """Compiled functions on the caches of a causal LM.
 
-    A cache is what `GPTJCausalLM.build_cache()` makes: a pair of arrays `(rows,
-    num_heads, length, head_dim)` for each layer, the keys and the values. The
-    rows of the cache that `decode` extends are the slots. This cache is a ring:
-    all slots write their next token at the same index of its third axis, the
-    write index, and go on at index 0 after the last. A slot's prompt and
-    completion end just before the write index.
+    A cache is what `star_keras.models.forward.build_cache` makes: a pair of arrays
+    `(rows, num_kv_heads, length, head_dim)` for each layer, keys and values. The
+    rows of the cache that `decode` extends are the slots. This cache is a ring: all
+    slots write their next token at the same index of its third axis, the write index,
+    and go on at 0 after the last. A slot's tokens end just before the write index.
 
-    The shared prefix is `()` if there is none, else a pair: a cache of one row,
-    and the number of its tokens as an int32 scalar.
+    The shared prefix is `()`, or a pair: a cache of one row, and its number of tokens.
 
     Args:
-        model: A `GPTJCausalLM` with a preprocessor.
+        model: A `keras_hub.models.CausalLM` of a known family, with a preprocessor.
         next_token: Callable `(logits, key_data, token_number) -> tokens`, see
             `star_keras.sampling.sampling_method.next_token`.
         max_new_tokens: int. Longest completion in tokens.
+        end_token_ids: tuple of ints. Each of them ends a completion.
         layout: `MeshLayout`. Slots are split over its batch axis, and heads
             like the weights of the model.
 
@@ -41,19 +40,15 @@ class ContinuousSteps:
     Each attribute is a function of `jax.jit` with the arguments of the method.
     """
 
-    def __init__(self, model, *, next_token, max_new_tokens, layout: MeshLayout):
+    def __init__(
+        self, model, *, next_token, max_new_tokens, end_token_ids, layout: MeshLayout
+    ):
         self.model = model
         self.next_token = next_token
         self.max_new_tokens = max_new_tokens
         self.layout = layout
-        self._end_token_id = model.preprocessor.tokenizer.end_token_id
-        self._heads_axis = None
-        if layout.mesh is not None:
-            kernel = model.backbone.transformer_layers[0].self_attention.key.kernel
-            variable_layout = keras.distribution.distribution().get_variable_layout(
-                kernel
-            )
-            self._heads_axis = variable_layout.axes[1]
+        self._end_token_ids = end_token_ids
+        self._heads_axis = layout.heads_axis(model)
         self.cast = jax.jit(lambda x: x.astype(model.compute_dtype))
         self.resize = jax.jit(self._resize, static_argnums=(2, 3))
         self.prefill = jax.jit(self._prefill)
@@ -90,7 +85,7 @@ class ContinuousSteps:
             sharding = self.layout.sharding(*axes)
             return jax.tree.map(
                 lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-                jax.eval_shape(lambda: self.model.build_cache(batch_size, length)),
+                jax.eval_shape(lambda: build_cache(self.model, batch_size, length)),
             )
 
         def array(dtype, *shape):
@@ -130,7 +125,7 @@ class ContinuousSteps:
             A cache of the new length; its write index is 0.
         """
         if cache is None:
-            cache = self.model.build_cache(slots, length)
+            cache = build_cache(self.model, slots, length)
         more = max(length - cache[0][0].shape[2], 0)
         cache = jax.tree.map(
             # Newest last; then drop the oldest, or put zeros first.
@@ -154,8 +149,9 @@ class ContinuousSteps:
             A cache with a row for each prompt, the first token at index 0.
         """
         with with_variables(self.model, variables):
-            cache = self.model.build_cache(*token_ids.shape)
-            _, _, cache = self.model.call_with_cache(token_ids, cache, 0, *prefix)
+            cache = build_cache(self.model, *token_ids.shape)
+            shared = _prefix_arguments(prefix)
+            _, cache = extend_cache(self.model, token_ids, cache, 0, **shared)
         return self.layout.constrain(cache, None, self._heads_axis)
 
     def _insert(self, cache, write_index, new, lengths, source):
@@ -249,24 +245,25 @@ class ContinuousSteps:
             # Number of tokens since each index was written.
             age = jnp.mod(write_index - jnp.arange(length, dtype="int32"), length)
             there = position[:, None] - age
-            logits, _, cache = self.model.call_with_cache(
+            hidden_states, cache = extend_cache(
+                self.model,
                 token[:, None],
                 cache,
                 write_index,
-                *prefix,
+                **_prefix_arguments(prefix),
                 positions=start + position[:, None],
                 cache_positions=jnp.where(
                     there >= 0, start + there, jnp.iinfo("int32").max
                 ),
             )
             write_index = jnp.mod(write_index + 1, length)
-            new = self.next_token(logits[:, 0], key_data, count)
+            logits = head(self.model).logits(hidden_states[:, 0])
+            new = self.next_token(logits, key_data, count)
             written = written.at[:, step].set(jnp.where(active, new, -1))
             token = jnp.where(active, new, token)
             position, count = position + active, count + active
-            active = (
-                active & (new != self._end_token_id) & (count < self.max_new_tokens)
-            )
+            ended = jnp.isin(new, jnp.array(self._end_token_ids))
+            active = active & ~ended & (count < self.max_new_tokens)
             state = step + 1, cache, write_index, token, position, count, active
             return *state, written
 
@@ -282,6 +279,10 @@ class ContinuousSteps:
 
     def _split_slots(self, cache):
         return self.layout.constrain(cache, self.layout.batch_axis, self._heads_axis)
+
+
+def _prefix_arguments(prefix):
+    return dict(zip(("prefix_cache", "prefix_length"), prefix, strict=False))
 
 
 def prefix_size(length: int) -> int:

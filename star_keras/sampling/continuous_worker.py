@@ -191,7 +191,7 @@ class ContinuousWorker:
         tokenizer = self.sampler.tokenizer
         if (
             len(sample.new_ids) == self.sampler.max_new_tokens
-            or sample.new_ids[-1] == tokenizer.end_token_id
+            or sample.new_ids[-1] in self.sampler.end_token_ids
         ):
             return True
         # A stop string of `n` bytes has `n` tokens at most.

@@ -3,7 +3,7 @@
 import importlib
 
 from star_keras.config import SAMPLER_SETTINGS, SamplingConfig, StarConfig
-from star_keras.models import GPTJCausalLM
+from star_keras.models.families import family_of
 from star_keras.sampling.batch_sampler import BatchSampler
 from star_keras.sampling.continuous_sampler import ContinuousSampler
 from star_keras.sampling.sampler import Sampler
@@ -17,10 +17,11 @@ def get_sampler(model, name: str = "auto", **kwargs) -> Sampler:
 
     Args:
         model: A `keras_hub.models.CausalLM` with a preprocessor.
-        name: `"auto"` is `"continuous"` for GPT-J and `"batch"` for other
-            models. `"package.module:name"` is a callable of your own that
-            takes the same arguments and returns a `Sampler`, for example an
-            engine outside this process that is given the model's weights.
+        name: `"auto"` is `"continuous"` for models of a known family, see
+            `star_keras.models.families`, and `"batch"` for others.
+            `"package.module:name"` is a callable of your own that takes the same
+            arguments and returns a `Sampler`, for example an engine outside this
+            process that is given the model's weights.
         **kwargs: Arguments of the sampler, the same for all, see
             `ModelSampler`.
 
@@ -34,7 +35,7 @@ def get_sampler(model, name: str = "auto", **kwargs) -> Sampler:
     ```
     """
     if name == "auto":
-        name = "continuous" if isinstance(model, GPTJCausalLM) else "batch"
+        name = "batch" if family_of(model) is None else "continuous"
     make = _SAMPLERS.get(name)
     if make is None:
         module, _, attribute = name.partition(":")

@@ -1,12 +1,14 @@
 """The sharding of the arrays that samplers compute with."""
 
 import dataclasses
+import re
 
 import jax
 import keras
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from star_keras.distribution import CausalLMParallel
+from star_keras.models.forward import cache_shapes
 from star_keras.utils.errors import invalid
 
 
@@ -44,6 +46,27 @@ class MeshLayout:
     def batch_devices(self) -> int:
         """Number of parts that the rows of a batch are split into."""
         return 1 if self.mesh is None else self.mesh.shape[self.batch_axis]
+
+    def heads_axis(self, model) -> str | None:
+        """Mesh axis that splits the key-value heads of a causal LM.
+
+        Args:
+            model: A `keras_hub.models.CausalLM` of a known family.
+
+        Returns:
+            `None` if they are not split.
+        """
+        if self.mesh is None:
+            return None
+        num_kv_heads, _ = cache_shapes(model)[0]
+        distribution = keras.distribution.distribution()
+        for variable in model.backbone.transformer_layers[0].variables:
+            if re.search("key[/_]kernel$", variable.path):
+                axes = distribution.get_variable_layout(variable).axes
+                for size, axis in zip(variable.shape, axes, strict=True):
+                    if size == num_kv_heads and axis not in (None, self.batch_axis):
+                        return axis
+        return None
 
     def check_batch_size(self, batch_size: int):
         """Check that every device gets the same number of rows.

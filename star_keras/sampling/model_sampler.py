@@ -4,6 +4,7 @@ import bisect
 from collections.abc import Sequence
 
 import keras
+from jax import numpy as jnp
 
 from star_keras.distribution import CausalLMParallel
 from star_keras.sampling.layout import MeshLayout
@@ -33,6 +34,7 @@ class ModelSampler(Sampler):
 
     Attributes:
         tokenizer: The tokenizer of the model's preprocessor.
+        end_token_ids: tuple of ints. Each of them ends a completion.
         layout: `MeshLayout` of the `keras.distribution` at construction.
 
     Raises:
@@ -79,6 +81,7 @@ class ModelSampler(Sampler):
         self.layout.check_batch_size(batch_size)
         self.model = model
         self.tokenizer = model.preprocessor.tokenizer
+        self.end_token_ids = end_token_ids(self.tokenizer)
         self.max_new_tokens = max_new_tokens
         self.batch_size = batch_size
         self.temperature = temperature
@@ -98,6 +101,8 @@ class ModelSampler(Sampler):
     def next_token(self, logits, key_data, token_number):
         """Choose the next token of each row by the sampler's settings.
 
+        Ids beyond the tokenizer, in vocabularies that are padded, are never chosen.
+
         Args:
             logits: float array `(batch, vocabulary_size)`.
             key_data: uint32 array `(batch, 2)`.
@@ -107,6 +112,10 @@ class ModelSampler(Sampler):
             int32 array `(batch,)`, see `sampling_method.next_token`.
         """
         logits = logits.astype("float32")
+        size = self.tokenizer.vocabulary_size()
+        if size < logits.shape[-1]:
+            known = jnp.arange(logits.shape[-1]) < size
+            logits = jnp.where(known, logits, -jnp.inf)
         if self.temperature:
             # The whole vocabulary on each device: else every sum over it would
             # be an exchange.
@@ -134,9 +143,10 @@ class ModelSampler(Sampler):
             `None` if the completion goes on after `ids`.
         """
         kept = list(ids[: self.max_new_tokens])
-        ended = self.tokenizer.end_token_id in kept
+        ends = [i for i, token in enumerate(kept) if token in self.end_token_ids]
+        ended = bool(ends)
         if ended:
-            kept = kept[: kept.index(self.tokenizer.end_token_id)]
+            kept = kept[: ends[0]]
         text = self._text(kept)
         num_tokens = len(kept) + ended
         stopped = any(s in text for s in stop)
@@ -222,6 +232,24 @@ class ModelSampler(Sampler):
                     "(`max_sequence_length`). Shorten the few-shot prompt or "
                     "`max_new_tokens`, or leave the problem out."
                 )
+
+
+def end_token_ids(tokenizer) -> tuple[int, ...]:
+    """All tokens that end a completion.
+
+    Args:
+        tokenizer: A `keras_hub.tokenizers.Tokenizer`. Its `end_token_ids` count, or
+            else its `end_token_id` and KerasHub's `end_token2_id`, e.g. `<|eot_id|>`
+            of Llama 3.
+
+    Returns:
+        At least one token id.
+    """
+    ids = getattr(tokenizer, "end_token_ids", None)
+    if ids is None:
+        names = "end_token_id", "end_token2_id"
+        ids = [getattr(tokenizer, name, None) for name in names]
+    return tuple(dict.fromkeys(i for i in ids if i is not None))
 
 
 def with_variables(model, variables):

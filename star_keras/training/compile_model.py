@@ -11,6 +11,10 @@ from star_keras.utils.errors import invalid
 _OWN_STEP = ("gradient_accumulation_steps", "z_loss", "gradient_checkpointing")
 
 
+# Projections to queries and values in families where they are named otherwise.
+_LORA_LAYERS = ("q_proj", "v_proj", "query_key_value")
+
+
 def compile_model(model, config: OptimizerConfig | None = None):
     """Compile a causal LM for the outer loop, with the paper's Adam by default.
 
@@ -23,7 +27,8 @@ def compile_model(model, config: OptimizerConfig | None = None):
 
     Raises:
         ValueError: if `gradient_accumulation_steps`, `z_loss` or
-            `gradient_checkpointing` is set for a model other than GPT-J.
+            `gradient_checkpointing` is set for a model without `TrainingStep`, or
+            `lora_rank` for one whose attention takes no adapters.
 
     Example:
     ```python
@@ -38,12 +43,11 @@ def compile_model(model, config: OptimizerConfig | None = None):
                 name,
                 f"{getattr(OptimizerConfig, name)!r} for a {type(model).__name__}",
                 getattr(config, name),
-                "It is for GPT-J models.",
+                "It needs the training step of "
+                "`star_keras.models.packed_causal_lm(model)`.",
             )
-    if config.gradient_checkpointing:
-        model.backbone.gradient_checkpointing = True
     if config.lora_rank is not None:
-        model.backbone.enable_lora(config.lora_rank)
+        _enable_lora(model.backbone, config.lora_rank)
         for layer in model.layers:
             if layer is not model.backbone:  # such as an untied head
                 layer.trainable = False
@@ -51,6 +55,7 @@ def compile_model(model, config: OptimizerConfig | None = None):
         arguments = {
             "gradient_accumulation_steps": config.gradient_accumulation_steps,
             "z_loss": config.z_loss,
+            "gradient_checkpointing": config.gradient_checkpointing,
         }
     else:
         arguments = {
@@ -59,6 +64,18 @@ def compile_model(model, config: OptimizerConfig | None = None):
             )
         }
     model.compile(optimizer=_optimizer(config), weighted_metrics=[], **arguments)
+
+
+def _enable_lora(backbone, rank):
+    names = {*backbone.default_lora_layer_names(), *_LORA_LAYERS}
+    backbone.enable_lora(rank, target_layer_names=sorted(names))
+    if not any("lora" in v.path for v in backbone.trainable_variables):
+        raise invalid(
+            "lora_rank",
+            f"`None` for a {type(backbone).__name__}, whose attention has no layer of "
+            f"the names {sorted(names)}",
+            rank,
+        )
 
 
 def _optimizer(config):

@@ -15,6 +15,7 @@ def head_cross_entropy(
     targets,
     weights,
     *,
+    soft_cap=None,
     z_loss=0.0,
     max_logits=2**25,
 ):
@@ -28,9 +29,10 @@ def head_cross_entropy(
     Args:
         hidden_states: float array `(batch, length, hidden_dim)`.
         kernel: float array `(hidden_dim, vocabulary_size)`.
-        bias: float array `(vocabulary_size,)`.
+        bias: float array `(vocabulary_size,)`, or `None`.
         targets: int array `(batch, length)`. The next tokens.
         weights: float array `(batch, length)`. Not differentiated.
+        soft_cap: optional float. Logits become `soft_cap * tanh(logits / soft_cap)`.
         z_loss: float. Weight of the squared logarithm of the softmax's
             denominator, which keeps logits from drifting. Defaults to `0.0`.
         max_logits: int. Number of logits on a device at a time. Rows and vocabulary
@@ -49,13 +51,18 @@ def head_cross_entropy(
     columns = max(1, devices * max_logits // (batch * kernel.shape[-1]))
     arguments = hidden_states, kernel, bias, targets, weights
     if columns >= length:
-        return _cross_entropy(*arguments, z_loss)
+        return _cross_entropy(*arguments, soft_cap, z_loss)
     num_chunks = -(-length // columns)
-    return _chunked_cross_entropy(z_loss, num_chunks, *arguments)
+    return _chunked_cross_entropy(soft_cap, z_loss, num_chunks, *arguments)
 
 
-def _cross_entropy(hidden_states, kernel, bias, targets, weights, z_loss):
-    logits = (hidden_states @ kernel + bias).astype("float32")
+def _cross_entropy(hidden_states, kernel, bias, targets, weights, soft_cap, z_loss):
+    logits = hidden_states.astype(kernel.dtype) @ kernel
+    if bias is not None:
+        logits = logits + bias
+    logits = logits.astype("float32")
+    if soft_cap is not None:
+        logits = soft_cap * jnp.tanh(logits / soft_cap)
     log_total = jax.nn.logsumexp(logits, axis=-1)
     # A comparison, unlike an index, works on a sharded vocabulary.
     chosen = jnp.arange(logits.shape[-1]) == targets[..., None]
@@ -65,12 +72,14 @@ def _cross_entropy(hidden_states, kernel, bias, targets, weights, z_loss):
     return jnp.sum(losses * weights)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _chunked_cross_entropy(z_loss, num_chunks, *arguments):
-    return _forward(z_loss, num_chunks, *arguments)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _chunked_cross_entropy(soft_cap, z_loss, num_chunks, *arguments):
+    return _forward(soft_cap, z_loss, num_chunks, *arguments)[0]
 
 
-def _forward(z_loss, num_chunks, hidden_states, kernel, bias, targets, weights):
+def _forward(
+    soft_cap, z_loss, num_chunks, hidden_states, kernel, bias, targets, weights
+):
     batch, length = targets.shape
     # Sorted within rows, so that every row stays on its device.
     order = jnp.argsort(weights == 0, axis=1, stable=True)
@@ -85,7 +94,7 @@ def _forward(z_loss, num_chunks, hidden_states, kernel, bias, targets, weights):
     def add(sums, chunk):
         hidden_states, targets, weights = chunk
         loss, gradients = jax.value_and_grad(_cross_entropy, argnums=(0, 1, 2))(
-            hidden_states, kernel, bias, targets, weights, z_loss
+            hidden_states, kernel, bias, targets, weights, soft_cap, z_loss
         )
         return jax.tree.map(jnp.add, sums, (loss, *gradients[1:])), gradients[0]
 
@@ -95,7 +104,8 @@ def _forward(z_loss, num_chunks, hidden_states, kernel, bias, targets, weights):
     sums = (
         jnp.zeros((), "float32"),
         jnp.zeros_like(kernel, dtype="float32"),
-        jnp.zeros_like(bias, dtype="float32"),
+        # Without a bias there is none to add up.
+        jax.tree.map(lambda x: jnp.zeros_like(x, dtype="float32"), bias),
     )
     (loss, kernel_gradient, bias_gradient), gradient = lax.scan(
         lambda sums, chunk: lax.cond(jnp.any(chunk[2] != 0), add, skip, sums, chunk),
@@ -107,12 +117,14 @@ def _forward(z_loss, num_chunks, hidden_states, kernel, bias, targets, weights):
     gradient = jnp.take_along_axis(gradient, back[..., None], axis=1)
     gradients = gradient, kernel_gradient, bias_gradient
     # Sums over all tokens may overflow float16 before they are scaled.
-    dtypes = [jnp.zeros((), x.dtype) for x in (hidden_states, kernel, bias)]
+    dtypes = jax.tree.map(
+        lambda x: jnp.zeros((), x.dtype), (hidden_states, kernel, bias)
+    )
     return loss, (gradients, dtypes)
 
 
-def _backward(z_loss, num_chunks, residuals, scale):
-    scaled = [(scale * g).astype(d.dtype) for g, d in zip(*residuals, strict=True)]
+def _backward(soft_cap, z_loss, num_chunks, residuals, scale):
+    scaled = jax.tree.map(lambda g, d: (scale * g).astype(d.dtype), *residuals)
     return *scaled, None, None
 
 

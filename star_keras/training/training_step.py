@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import keras
-from keras import ops
 
 from star_keras.training.gradient_noise import (
     gradient_noise_scale,
@@ -23,15 +22,17 @@ _STEP_METRICS = (
 class TrainingStep:
     """Mixin of a KerasHub causal LM with a `compile` and a `train_step` of its own.
 
-    A class with this mixin needs a `backbone` and an untied `lm_head`, a
-    `keras.layers.Dense`. It calls `make_step_metrics()` at the end of its
-    constructor.
+    A class with this mixin calls `make_step_metrics()` when it is made. It has the
+    methods `hidden_states(inputs)`, a float array `(batch, length, hidden_dim)`, and
+    `head()`, with the `kernel`, `bias` and `soft_cap` of `head_cross_entropy`.
 
     Attributes:
         z_loss: float. Weight of the z-loss, see `compile`.
+        gradient_checkpointing: bool. See `compile`.
     """
 
     z_loss = 0.0
+    gradient_checkpointing = False
 
     def make_step_metrics(self):
         """Make the averages over an epoch's steps that `train_step` reports."""
@@ -45,6 +46,7 @@ class TrainingStep:
         weighted_metrics="auto",
         gradient_accumulation_steps=1,
         z_loss=0.0,
+        gradient_checkpointing=False,
         **kwargs,
     ):
         """Configure training; `CausalLM.compile` with a true weighted mean as loss.
@@ -74,12 +76,14 @@ class TrainingStep:
                 one update. Must divide the batch size. Defaults to `1`.
             z_loss: float. Weight of PaLM's z-loss in training, see
                 `head_cross_entropy`. PaLM uses `1e-4`. Defaults to `0.0`.
+            gradient_checkpointing: bool. Whether to compute each block's activations
+                again in the backward pass, to save memory. Defaults to `False`.
             **kwargs: see `CausalLM.compile`.
 
         Raises:
-            ValueError: if `gradient_accumulation_steps` is below 1; if it or
-                `z_loss` is set together with a loss or metrics of the user; or if
-                the optimizer accumulates gradients itself.
+            ValueError: if `gradient_accumulation_steps` is below 1; if it, `z_loss` or
+                `gradient_checkpointing` is set together with a loss or metrics of
+                the user; or if the optimizer accumulates gradients itself.
         """
         if gradient_accumulation_steps < 1:
             raise invalid(
@@ -105,6 +109,7 @@ class TrainingStep:
         for name, value, default in (
             ("gradient_accumulation_steps", gradient_accumulation_steps, 1),
             ("z_loss", z_loss, 0.0),
+            ("gradient_checkpointing", gradient_checkpointing, False),
         ):
             if value != default and not self._head_in_loss:
                 raise invalid(
@@ -115,6 +120,7 @@ class TrainingStep:
                 )
         self._gradient_accumulation_steps = gradient_accumulation_steps
         self.z_loss = z_loss
+        self.gradient_checkpointing = gradient_checkpointing
         super().compile(
             optimizer=optimizer, loss=loss, weighted_metrics=weighted_metrics, **kwargs
         )
@@ -236,15 +242,15 @@ class TrainingStep:
             *zip(self.non_trainable_variables, non_trainable, strict=True),
             *zip(optimizer.variables, optimizer_variables, strict=True),
         ]
-        head = self.lm_head
         with keras.StatelessScope(mapping, collect_losses=True) as scope:
-            hidden_states = self.backbone(x, training=True)
+            hidden_states, head = self.hidden_states(x), self.head()
             loss = head_cross_entropy(
                 hidden_states,
-                ops.cast(head.kernel, head.compute_dtype),
-                ops.cast(head.bias, head.compute_dtype),
+                head.kernel,
+                head.bias,
                 y,
                 weights,
+                soft_cap=head.soft_cap,
                 z_loss=self.z_loss,
             )
             loss = loss / divisor

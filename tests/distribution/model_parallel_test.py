@@ -18,7 +18,7 @@ RUNS = {
         ("batch:8", True, True),
     ],
     **dict.fromkeys(
-        ("gpt2", "llama", "gemma"),
+        ("gpt2", "llama", "gemma", "qwen3"),
         [(None, False, False), ("batch:2,model:4", True, False)],
     ),
 }

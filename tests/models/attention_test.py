@@ -12,6 +12,8 @@ from star_keras.models.attention import (
     write_to_cache,
 )
 
+SCALE = {"scale": 8**-0.5}
+
 
 def normal(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype("float32")
@@ -23,13 +25,14 @@ def assert_same_outputs(found, expected, rtol=1e-5, atol=1e-6):
     )
 
 
-def test_one_query_for_the_matrix_unit_of_a_tpu_has_the_same_parts():
+@pytest.mark.parametrize("groups", (1, 3, 9))
+def test_one_query_for_the_matrix_unit_of_a_tpu_has_the_same_parts(groups):
     key, value = normal(2, 2, 4, 6, 8)
-    query = normal(2, 4, 1, 8, seed=1)
+    query = normal(2, 4, groups, 1, 8, seed=1)
     mask = np.arange(6)[None, None, :] < 4
     for found, expected in zip(
-        attend_one_query(query, key, value, mask),
-        attend(query, key, value, mask),
+        attend_one_query(query, key, value, mask, **SCALE),
+        attend(query, key, value, mask, **SCALE),
         strict=True,
     ):
         assert found.shape == expected.shape
@@ -38,7 +41,8 @@ def test_one_query_for_the_matrix_unit_of_a_tpu_has_the_same_parts():
 
 @pytest.mark.parametrize("length", (5, 129, 300))
 def test_blocks_of_queries_have_outputs_and_gradients_of_all_at_once(length):
-    query, key, value, cotangent = normal(4, 2, 3, length, 8)
+    key, value = normal(2, 2, 3, length, 8)
+    query, cotangent = normal(2, 2, 3, 2, length, 8, seed=1)
     segments = np.arange(length) // 90
     mask = np.tril(segments[:, None] == segments)[None]
 
@@ -46,7 +50,7 @@ def test_blocks_of_queries_have_outputs_and_gradients_of_all_at_once(length):
         @jax.jit
         def compute(*arrays):
             found, pull_back = jax.vjp(
-                lambda *arrays: attention(*arrays, mask).outputs(), *arrays
+                lambda *arrays: attention(*arrays, mask, **SCALE).outputs(), *arrays
             )
             return found, *pull_back(cotangent)
 
@@ -61,34 +65,53 @@ def test_blocks_of_queries_have_outputs_and_gradients_of_all_at_once(length):
 
 
 def test_merged_parts_of_the_keys_are_attention_to_all_of_them():
-    query = normal(2, 3, 4, 8)
+    query = normal(2, 3, 2, 4, 8)
     key, value = 5 * normal(2, 2, 3, 9, 8, seed=1)
     mask = np.tril(np.ones((1, 4, 9), "bool"), 5)
     near, far = (
-        attend(query, key[:, :, keys], value[:, :, keys], mask[:, :, keys])
+        attend(query, key[:, :, keys], value[:, :, keys], mask[:, :, keys], **SCALE)
         for keys in (slice(6), slice(6, None))
     )
-    expected = attend(query, key, value, mask)
+    expected = attend(query, key, value, mask, **SCALE)
     assert_same_outputs(merge_attention(near, far), expected)
     assert_same_outputs(merge_attention(far, near), expected)
 
 
 @pytest.mark.parametrize("padding", (0, 3))
 def test_shared_prefix_is_seen_like_a_copy_of_it_in_each_row(padding):
-    query = normal(2, 3, 4, 8)
+    query = normal(2, 3, 2, 4, 8)
     key, value = normal(2, 1, 3, 5 + padding, 8, seed=1)
     copies = [np.repeat(array[:, :, :5], 2, 0) for array in (key, value)]
-    found = attend_to_prefix(query, key, value, 5)
-    assert_same_outputs(found, attend(query, *copies, np.ones((1, 4, 5), "bool")))
+    filled = (np.arange(5 + padding) < 5)[None, None]
+    options = {**SCALE, "soft_cap": 2.0}
+    found = attend_to_prefix(query, key, value, filled, **options)
+    everything = np.ones((1, 4, 5), "bool")
+    assert_same_outputs(found, attend(query, *copies, everything, **options))
+
+
+@pytest.mark.parametrize("soft_cap", (None, 1.5))
+def test_grouped_queries_attend_like_a_plain_loop(soft_cap):
+    """One query after the other, in float64."""
+    query, key, value = normal(2, 2, 3, 4, 8), *normal(2, 2, 2, 6, 8, seed=1)
+    mask = normal(2, 4, 6, seed=2) > 0
+    mask[..., 0] = True
+    found = attend(query, key, value, mask, scale=0.7, soft_cap=soft_cap).outputs()
+    for b, h, g, q in np.ndindex(query.shape[:4]):
+        scores = 0.7 * key[b, h].astype("float64") @ query[b, h, g, q]
+        if soft_cap:
+            scores = soft_cap * np.tanh(scores / soft_cap)
+        weights = np.exp(scores) * mask[b, q]
+        expected = weights @ value[b, h] / weights.sum()
+        np.testing.assert_allclose(found[b, h, g, q], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_scores_and_softmax_are_float32_in_any_dtype():
     """Scores of 256 and 257 are the same number in bfloat16."""
-    query = jnp.zeros((1, 1, 1, 4), "bfloat16").at[..., :2].set(16)
+    query = jnp.zeros((1, 1, 1, 1, 4), "bfloat16").at[..., :2].set(16)
     key = jnp.zeros((1, 1, 2, 4), "bfloat16").at[..., 0].set(32)
     key = key.at[:, :, 1, 1].set(0.125)
     value = jnp.asarray([[[[0.0] * 4, [1.0] * 4]]], "bfloat16")
-    parts = attend(query, key, value, np.ones((1, 1, 2), "bool"))
+    parts = attend(query, key, value, np.ones((1, 1, 2), "bool"), scale=0.5)
     assert parts.highest.dtype == parts.total.dtype == "float32"
     assert parts.outputs().dtype == "bfloat16"
     np.testing.assert_allclose(parts.outputs(), 1 / (1 + np.exp(-1)), rtol=1e-2)

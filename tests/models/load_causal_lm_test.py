@@ -2,7 +2,12 @@ import keras_hub
 import numpy as np
 import pytest
 
-from star_keras.models import GPTJCausalLM, load_causal_lm, save_hugging_face
+from star_keras.models import (
+    GPTJCausalLM,
+    PackedCausalLM,
+    load_causal_lm,
+    save_hugging_face,
+)
 from star_keras.models.presets import preset_names
 
 
@@ -47,7 +52,8 @@ def test_preset_of_another_model_is_that_model(tmp_path):
     model = keras_hub.models.GPT2CausalLM(backbone, preprocessor=None)
     model.save_to_preset(str(tmp_path))
     loaded = load_causal_lm(tmp_path, preprocessor=None)
-    assert type(loaded) is keras_hub.models.GPT2CausalLM
+    assert isinstance(loaded, keras_hub.models.GPT2CausalLM)
+    assert isinstance(loaded, PackedCausalLM)
 
 
 @pytest.mark.parametrize("preset", ("arithmetic", "no/such/directory"))

@@ -1,6 +1,7 @@
 """Models of several families, trained and sampled from over several meshes.
 
-Without an outer loop, GPT-J accumulates gradients and has the head's logits in chunks.
+Without an outer loop, rows are packed, gradients are accumulated, and the head's
+logits come in chunks.
 
 Arguments: a JSON dict from families to triples of a mesh, `zero` and whether to train
 in an outer loop; a directory for the runs. Prints JSON.
@@ -63,42 +64,48 @@ def gpt_j():
 def hub(name, **sizes):
     backbone = getattr(keras_hub.models, f"{name}Backbone")(**SIZES, **sizes)
     # Any network takes bytes, the tokens of GPT-J's tokenizer here.
-    return getattr(keras_hub.models, f"{name}CausalLM")(
+    model = getattr(keras_hub.models, f"{name}CausalLM")(
         backbone=backbone, preprocessor=preprocessor()
     )
+    return models.packed_causal_lm(model)
 
 
 FAMILIES = {
     "gpt_j": gpt_j,
-    "gpt2": lambda: hub("GPT2", num_heads=4, max_sequence_length=128),
+    "gpt2": lambda: hub("GPT2", num_heads=4, dropout=0.0, max_sequence_length=128),
     "llama": lambda: hub(
         "Llama", num_query_heads=4, num_key_value_heads=2, tie_word_embeddings=False
     ),
     "gemma": lambda: hub(
-        "Gemma", num_query_heads=4, num_key_value_heads=1, head_dim=16
+        "Gemma",
+        num_query_heads=4,
+        num_key_value_heads=1,
+        head_dim=16,
+        attention_logit_soft_cap=5.0,
+        final_logit_soft_cap=5.0,
+        use_sliding_window_attention=True,
+        sliding_window_size=5,
     ),
+    "qwen3": lambda: hub("Qwen3", num_query_heads=4, num_key_value_heads=4, head_dim=8),
 }
 
 
 def make(family, outer_loop):
     keras.utils.set_random_seed(0)
     model = FAMILIES[family]()
-    if family == "gpt_j":
-        arguments = {"gradient_accumulation_steps": 1 if outer_loop else 2}
-    else:
+    if family != "gpt_j":
         for variable in model.trainable_variables:
             if len(variable.shape) > 1:  # fresh models have equal logits
                 variable.assign(4 * variable.value)
-        arguments = {
-            "loss": keras.losses.SparseCategoricalCrossentropy(
-                from_logits=True, reduction="mean_with_sample_weight"
-            )
-        }
     # With a small `epsilon` Adam makes steps of rounding errors.
     optimizer = keras.optimizers.Adam(
         1e-2, epsilon=1e-3, global_clipnorm=1.0, name="adam"
     )
-    model.compile(optimizer=optimizer, weighted_metrics=[], **arguments)
+    model.compile(
+        optimizer=optimizer,
+        weighted_metrics=[],
+        gradient_accumulation_steps=1 if outer_loop else 2,
+    )
     return model
 
 
@@ -126,7 +133,12 @@ def train(model):
     token_ids, labels = rng.integers(0, 264, (2, 24, 16), "int32")
     with mock.patch.object(training_step, "head_cross_entropy", in_chunks):
         history = model.fit(
-            {"token_ids": token_ids, "padding_mask": np.ones_like(token_ids)},
+            {
+                "token_ids": token_ids,
+                "padding_mask": np.ones_like(token_ids),
+                "segment_ids": np.tile(np.arange(16) // 9, (24, 1)),
+                "positions": np.tile(np.arange(16) % 9, (24, 1)),
+            },
             labels,
             sample_weight=(rng.uniform(size=labels.shape) < 0.4).astype("float32"),
             batch_size=8,

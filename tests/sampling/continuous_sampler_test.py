@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from star_keras import testing
-from star_keras.models import GPTJCausalLM
-from star_keras.sampling import BatchSampler, ContinuousSampler, get_sampler
+from star_keras.sampling import ContinuousSampler
 
 PREFIX = "Q: one?\nA: 1.\n\nQ: two?\nA: 2.\n\n"
 
@@ -249,14 +248,3 @@ def test_too_long_prompt_is_named_and_nothing_is_sampled(make_model, requests):
 def test_prompt_without_a_question_is_an_error(greedy, requests):
     with pytest.raises(ValueError, match="'problem 0' is empty.*behind its prefix"):
         next(greedy(7).sample(requests([""], "A: 2.")))
-
-
-def test_other_models_are_an_error(gpt2):
-    with pytest.raises(ValueError, match="`GPTJCausalLM`.*`BatchSampler`"):
-        ContinuousSampler(gpt2, max_new_tokens=4)
-
-
-def test_get_sampler_suits_the_model(gpt2, gpt_j):
-    assert isinstance(gpt_j, GPTJCausalLM)
-    assert type(get_sampler(gpt_j, max_new_tokens=4)) is ContinuousSampler
-    assert type(get_sampler(gpt2, max_new_tokens=4)) is BatchSampler

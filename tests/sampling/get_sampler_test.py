@@ -1,4 +1,5 @@
 import pytest
+from keras_hub import models as hub
 
 from star_keras import testing
 from star_keras.config import RunConfig, SamplingConfig, StarConfig
@@ -47,8 +48,18 @@ def test_gpt_j_gets_the_continuous_sampler_unless_told_otherwise(model):
     assert type(get_sampler(model, "batch", max_new_tokens=4)) is BatchSampler
 
 
-def test_other_models_get_the_batch_sampler(gpt2):
-    assert type(get_sampler(gpt2, max_new_tokens=4)) is BatchSampler
+def test_models_of_known_families_get_the_continuous_sampler(gpt2):
+    assert type(get_sampler(gpt2, max_new_tokens=4)) is ContinuousSampler
+
+
+def test_other_models_get_the_batch_sampler(byte_tokenizer):
+    backbone = hub.BloomBackbone(258, 1, 2, 16, 32)
+    preprocessor = hub.BloomCausalLMPreprocessor(byte_tokenizer)
+    bloom = hub.BloomCausalLM(backbone, preprocessor)
+    assert type(get_sampler(bloom, max_new_tokens=4)) is BatchSampler
+    message = r"argument `model`.*'GPT2', 'GPTJ'.*BloomCausalLM.*`BatchSampler`"
+    with pytest.raises(ValueError, match=message):
+        ContinuousSampler(bloom, max_new_tokens=4)
 
 
 def test_a_sampler_of_ones_own_is_found_by_its_name(model):

@@ -51,6 +51,25 @@ def test_length_and_end_token_end_a_completion(model, set_end_bias, cls, run, re
     assert completion.text == ""
 
 
+@both
+def test_every_end_token_ends_a_completion_and_no_unknown_id_is_sampled(
+    byte_tokenizer, cls, run, requests, monkeypatch
+):
+    model = testing.tiny_gpt_j(
+        tokenizer=byte_tokenizer, num_layers=1, vocabulary_size=270
+    )
+    # The two likeliest tokens: one behind the tokenizer's, and a second end token.
+    model.lm_head.bias.assign(np.eye(270)[263] * 1e9 + np.eye(270)[9] * 1e6)
+    prompts = requests(["abc", "d"])
+    sampled = run(cls(model, max_new_tokens=3, batch_size=2), prompts)
+    nine = byte_tokenizer.id_to_token(9)
+    assert [c.text for c in sampled] == [nine * 3] * 2
+    monkeypatch.setattr(byte_tokenizer, "end_token_ids", (0, 9), raising=False)
+    for completion in run(cls(model, max_new_tokens=3, batch_size=2), prompts):
+        assert (completion.text, completion.num_tokens) == ("", 1)
+        assert completion.finish_reason == "stop"
+
+
 class TestReadCompletion:
     @pytest.fixture
     def read(self, model):

@@ -41,7 +41,7 @@ def test_settings_reach_a_gpt_j(make_model):
     expected = np.array([0, 0.5, 1, 1, 0.55, 0.1]) * 1e-3
     np.testing.assert_allclose(rates, expected, rtol=1e-5)
     assert model.z_loss == 0.1
-    assert model.backbone.gradient_checkpointing
+    assert model.gradient_checkpointing
 
 
 def test_low_rank_adapters_are_all_that_is_trained(make_model):
@@ -60,8 +60,8 @@ def test_low_rank_adapters_are_all_that_is_trained(make_model):
         ("gradient_checkpointing", True),
     ),
 )
-def test_settings_of_gpt_j_are_refused_for_another_model(gpt2, name, value):
-    message = rf"`{name}`.*for a GPT2CausalLM.*={value}\. It is for GPT-J models"
+def test_settings_of_the_training_step_are_refused_for_a_stock_model(gpt2, name, value):
+    message = rf"`{name}`.*for a GPT2CausalLM.*={value}\. It needs .*packed_causal_lm"
     with pytest.raises(ValueError, match=message):
         compile_model(gpt2, OptimizerConfig(**{name: value}))
 

@@ -1,16 +1,17 @@
 """Self-attention of GPT-J: rotary positions in interleaved pairs, no biases."""
 
-import jax
+import math
+
+import jax.numpy as jnp
 import keras
 from keras import ops
 
-from star_keras.models.attention import (
-    attend,
-    attend_causally,
-    attend_one_query,
-    attend_to_prefix,
-    merge_attention,
-    write_to_cache,
+from star_keras.models.attention_modes import (
+    PackedAttention,
+    attend_in_force,
+    attention_scope,
+    positions_in_force,
+    rows_in_force,
 )
 from star_keras.utils.errors import invalid
 
@@ -79,24 +80,12 @@ class GPTJAttention(keras.layers.Layer):
 
     Call arguments:
         hidden_states: float tensor `(batch, length, hidden_dim)`.
-        attention_mask: bool tensor `(batch or 1, length, key_length)`. True where
-            a query sees a key. `key_length` is `cache_length` with a cache, else
-            `length`. Without a cache the mask must be causal.
-        positions: int tensor `(batch or 1, length)`. Rotary positions.
-        cache: optional tuple `(key, value)` of float tensors
-            `(batch, num_heads, cache_length, head_dim)`.
-        cache_update_index: int scalar, or int tensor `(batch,)` with an index for
-            each row. Place in the cache of the first of the inputs. Required with
-            a cache.
-        prefix_cache: optional tuple `(key, value)` of float tensors
-            `(1, num_heads, prefix_cache_length, head_dim)`. Every query of every
-            row sees this prefix in addition to its own row.
-        prefix_length: int scalar. Number of tokens in `prefix_cache`; its later
-            places are padding. Required with `prefix_cache`.
+        padding_mask: optional int or bool tensor `(batch, length)`, 1 for real
+            tokens. Not used within an `attention_scope`, whose function decides
+            what a token sees, and where it stands.
 
     Returns:
-        `(outputs, cache)`: a float tensor `(batch, length, hidden_dim)`, and the
-        updated cache, or `None` without a cache.
+        float tensor `(batch, length, hidden_dim)`.
 
     Raises:
         ValueError: if `rotary_dim` is odd, below 2, or above `head_dim`.
@@ -104,12 +93,7 @@ class GPTJAttention(keras.layers.Layer):
     Example:
     ```python
     attention = GPTJAttention(num_heads=2, head_dim=8, rotary_dim=4)
-    causal_mask = np.tril(np.ones((1, 5, 5), "bool"))
-    outputs, cache = attention(
-        np.ones((3, 5, 16)), causal_mask, np.arange(5)[None]
-    )
-    outputs.shape  # (3, 5, 16)
-    cache  # None
+    attention(np.ones((3, 5, 16))).shape  # (3, 5, 16)
     ```
 
     Reference:
@@ -173,70 +157,41 @@ class GPTJAttention(keras.layers.Layer):
         self.attention_output.build((None, self.num_heads, self.head_dim))
         self.built = True
 
-    def call(
-        self,
-        hidden_states,
-        attention_mask,
-        positions,
-        cache=None,
-        cache_update_index=None,
-        prefix_cache=None,
-        prefix_length=None,
-    ):
-        batch, length, hidden_dim = ops.shape(hidden_states)
+    def call(self, hidden_states, padding_mask=None):
+        if positions_in_force() is None:
+            rows = ops.shape(hidden_states)[:2]
+            positions = jnp.broadcast_to(jnp.arange(rows[1], dtype="int32"), rows)
+            attention = PackedAttention(rows, padding_mask=padding_mask)
+            with attention_scope(attention, positions):
+                return self.call(hidden_states)
+        rows = rows_in_force()
         # Projections see one axis of tokens: a kernel's gradient that sums
         # over two axes is 2.5 times slower in XLA on CPU.
-        tokens = ops.reshape(hidden_states, (-1, hidden_dim))
+        tokens = ops.reshape(hidden_states, (-1, ops.shape(hidden_states)[-1]))
 
         def heads_first(x):  # to (batch, num_heads, length, head_dim)
-            x = ops.reshape(x, (batch, length, self.num_heads, self.head_dim))
+            x = ops.reshape(x, (*rows, self.num_heads, self.head_dim))
             return ops.transpose(x, (0, 2, 1, 3))
 
         sin, cos = rotary_sin_cos(
-            positions, self.rotary_dim, self.rotary_max_wavelength
+            ops.reshape(positions_in_force(), rows),
+            self.rotary_dim,
+            self.rotary_max_wavelength,
         )
-        query = rotate_interleaved(heads_first(self.query(tokens)), sin, cos)
-        key = rotate_interleaved(heads_first(self.key(tokens)), sin, cos)
-        value = heads_first(self.value(tokens))
-        if cache is not None:
-            key = write_to_cache(cache[0], key, cache_update_index)
-            value = write_to_cache(cache[1], value, cache_update_index)
-            cache = (key, value)
-
-        arguments = query, key, value, attention_mask
-        if cache is not None and length == 1:
-            parts = jax.lax.platform_dependent(
-                *arguments, tpu=attend_one_query, default=attend
-            )
-        elif cache is None:
-            parts = jax.lax.platform_dependent(
-                *arguments, cpu=attend_causally, default=attend
-            )
-        else:
-            parts = attend(*arguments)
-        if prefix_cache is not None:
-            prefix_parts = attend_to_prefix(query, *prefix_cache, prefix_length)
-            parts = merge_attention(parts, prefix_parts)
-        outputs = ops.transpose(parts.outputs(), (0, 2, 1, 3))
+        outputs = attend_in_force(
+            rotate_interleaved(heads_first(self.query(tokens)), sin, cos),
+            rotate_interleaved(heads_first(self.key(tokens)), sin, cos),
+            heads_first(self.value(tokens)),
+            1 / math.sqrt(self.head_dim),
+        )
+        outputs = ops.transpose(outputs, (0, 2, 1, 3))
         outputs = self.attention_output(
             ops.reshape(outputs, (-1, self.num_heads, self.head_dim))
         )
-        return ops.reshape(outputs, ops.shape(hidden_states)), cache
+        return ops.reshape(outputs, ops.shape(hidden_states))
 
-    def compute_output_spec(
-        self,
-        hidden_states,
-        attention_mask,
-        positions,
-        cache=None,
-        cache_update_index=None,
-        prefix_cache=None,
-        prefix_length=None,
-    ):
-        return (
-            keras.KerasTensor(hidden_states.shape, dtype=self.compute_dtype),
-            cache,
-        )
+    def compute_output_spec(self, hidden_states, padding_mask=None):
+        return keras.KerasTensor(hidden_states.shape, dtype=self.compute_dtype)
 
     def get_config(self):
         config = super().get_config()

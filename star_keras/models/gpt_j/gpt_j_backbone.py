@@ -7,41 +7,14 @@ from star_keras.models.gpt_j.gpt_j_decoder import GPTJDecoder
 from star_keras.utils.errors import invalid
 
 
-class OptionalPackedInputs:
-    """Mixin of a functional model with the optional inputs of packed rows.
-
-    Keras accepts `None` for an optional input, but not a missing key. This mixin
-    fills in `None` for `segment_ids` and `positions` if a call leaves them out.
-    """
-
-    def __call__(self, inputs, *args, **kwargs):
-        return super().__call__(self._fill_in(inputs), *args, **kwargs)
-
-    def call(self, inputs, training=None, mask=None, **kwargs):
-        # `fit()` comes here directly. Keras passes `training` only to a `call`
-        # that names it.
-        return super().call(
-            self._fill_in(inputs), training=training, mask=mask, **kwargs
-        )
-
-    @staticmethod
-    def _fill_in(inputs):
-        if isinstance(inputs, dict):
-            return {"segment_ids": None, "positions": None, **inputs}
-        return inputs
-
-
 @keras.saving.register_keras_serializable(package="star_keras")
-class GPTJBackbone(OptionalPackedInputs, Backbone):
+class GPTJBackbone(Backbone):
     """GPT-J, a causal transformer with rotary positions and parallel blocks.
 
     Attention and MLP of a block run in parallel: both read the same LayerNorm,
     and both outputs are added to the block's input. The constructor makes a
     randomly initialized network of any size. `GPTJBackbone.gpt_j_6b()` has the
     sizes of the released model.
-
-    A row may pack several sequences. `segment_ids` then numbers the sequences of
-    the row, and `positions` counts from 0 in each of them.
 
     Args:
         vocabulary_size: int. Number of rows of the token embedding.
@@ -57,9 +30,6 @@ class GPTJBackbone(OptionalPackedInputs, Backbone):
         dropout: float. Dropout rate for embeddings and block outputs. Defaults to
             `0.0`.
         layer_norm_epsilon: float. Epsilon of the LayerNorms. Defaults to `1e-5`.
-        gradient_checkpointing: bool. Whether training recomputes each block's
-            activations in the backward pass to save memory. Defaults to
-            `False`.
         dtype: string or `keras.DTypePolicy`. Dtype of computations and weights.
             Softmax, rotation and LayerNorm are always computed in float32.
         **kwargs: Arguments of `keras.Model`, e.g. `name`.
@@ -67,10 +37,6 @@ class GPTJBackbone(OptionalPackedInputs, Backbone):
     Call arguments (a dictionary):
         token_ids: int tensor `(batch, length)`.
         padding_mask: int or bool tensor `(batch, length)`, 1 for real tokens.
-        segment_ids: optional int tensor `(batch, length)`. A token sees only
-            tokens of its own segment. Defaults to one segment a row.
-        positions: optional int tensor `(batch, length)`. Defaults to
-            `0, 1, 2, ...`.
 
     Returns:
         The last hidden states, a float tensor `(batch, length, hidden_dim)`.
@@ -105,7 +71,6 @@ class GPTJBackbone(OptionalPackedInputs, Backbone):
         rotary_max_wavelength=10000,
         dropout=0.0,
         layer_norm_epsilon=1e-5,
-        gradient_checkpointing=False,
         dtype=None,
         **kwargs,
     ):
@@ -134,7 +99,6 @@ class GPTJBackbone(OptionalPackedInputs, Backbone):
                 num_layers=num_layers,
                 dropout=dropout,
                 layer_norm_epsilon=layer_norm_epsilon,
-                gradient_checkpointing=gradient_checkpointing,
                 dtype=dtype,
                 name=f"transformer_layer_{i}",
             )
@@ -145,24 +109,14 @@ class GPTJBackbone(OptionalPackedInputs, Backbone):
         )
 
         # === Functional Model ===
-        def token_input(name, optional=False):
-            return keras.Input((None,), dtype="int32", name=name, optional=optional)
-
         inputs = {
-            "token_ids": token_input("token_ids"),
-            "padding_mask": token_input("padding_mask"),
-            "segment_ids": token_input("segment_ids", optional=True),
-            "positions": token_input("positions", optional=True),
+            name: keras.Input((None,), dtype="int32", name=name)
+            for name in ("token_ids", "padding_mask")
         }
         x = self.token_embedding(inputs["token_ids"])
         x = self.embeddings_dropout(x)
         for layer in self.transformer_layers:
-            x = layer(
-                x,
-                padding_mask=inputs["padding_mask"],
-                segment_ids=inputs["segment_ids"],
-                positions=inputs["positions"],
-            )
+            x = layer(x, padding_mask=inputs["padding_mask"])
         super().__init__(
             inputs=inputs, outputs=self.layer_norm(x), dtype=dtype, **kwargs
         )
@@ -178,7 +132,6 @@ class GPTJBackbone(OptionalPackedInputs, Backbone):
         self.rotary_max_wavelength = rotary_max_wavelength
         self.dropout = dropout
         self.layer_norm_epsilon = layer_norm_epsilon
-        self.gradient_checkpointing = gradient_checkpointing
 
     @classmethod
     def gpt_j_6b(cls, **kwargs):
@@ -207,17 +160,6 @@ class GPTJBackbone(OptionalPackedInputs, Backbone):
         }
         return cls(**{**sizes, **kwargs})
 
-    @property
-    def gradient_checkpointing(self):
-        """bool. Whether training recomputes activations. Can be set."""
-        return self._gradient_checkpointing
-
-    @gradient_checkpointing.setter
-    def gradient_checkpointing(self, value):
-        self._gradient_checkpointing = value
-        for layer in self.transformer_layers:
-            layer.gradient_checkpointing = value
-
     def get_config(self):
         config = super().get_config()
         config.update(
@@ -232,7 +174,6 @@ class GPTJBackbone(OptionalPackedInputs, Backbone):
                 "rotary_max_wavelength": self.rotary_max_wavelength,
                 "dropout": self.dropout,
                 "layer_norm_epsilon": self.layer_norm_epsilon,
-                "gradient_checkpointing": self.gradient_checkpointing,
             }
         )
         return config

@@ -4,7 +4,9 @@ import keras
 from keras import ops
 from keras_hub.models import CausalLM
 
-from star_keras.models.gpt_j.gpt_j_backbone import GPTJBackbone, OptionalPackedInputs
+from star_keras.models.families import Family, Head, register_family
+from star_keras.models.forward import build_cache, extend_cache
+from star_keras.models.gpt_j.gpt_j_backbone import GPTJBackbone
 from star_keras.models.gpt_j.gpt_j_causal_lm_preprocessor import (
     GPTJCausalLMPreprocessor,
 )
@@ -12,12 +14,12 @@ from star_keras.models.gpt_j.gpt_j_hugging_face import (
     find_hugging_face_gpt_j,
     load_hugging_face,
 )
+from star_keras.models.packed_causal_lm import PackedCausalLM
 from star_keras.models.presets import preset_path
-from star_keras.training.training_step import TrainingStep
 
 
 @keras.saving.register_keras_serializable(package="star_keras")
-class GPTJCausalLM(TrainingStep, OptionalPackedInputs, CausalLM):
+class GPTJCausalLM(PackedCausalLM, CausalLM):
     """An end-to-end GPT-J language model.
 
     Like every KerasHub `CausalLM` it has `fit()`, `generate()`,
@@ -34,8 +36,8 @@ class GPTJCausalLM(TrainingStep, OptionalPackedInputs, CausalLM):
     Call arguments (a dictionary):
         token_ids: int tensor `(batch, length)`.
         padding_mask: int or bool tensor `(batch, length)`, 1 for real tokens.
-        segment_ids: optional int tensor `(batch, length)`. See `GPTJBackbone`.
-        positions: optional int tensor `(batch, length)`. See `GPTJBackbone`.
+        segment_ids: optional int tensor `(batch, length)`. See `PackedCausalLM`.
+        positions: optional int tensor `(batch, length)`. See `PackedCausalLM`.
 
     Returns:
         Logits of the next tokens, a float tensor
@@ -102,108 +104,28 @@ class GPTJCausalLM(TrainingStep, OptionalPackedInputs, CausalLM):
             return super().from_preset(preset, load_weights=load_weights, **kwargs)
         return load_hugging_face(cls, directory, load_weights, **kwargs)
 
-    # KerasHub's own two methods would put the optimizer into a preset as well.
-
-    def save_task_weights(self, filepath):
-        keras.saving.save_weights(self, filepath, objects_to_skip=self._not_head())
-
-    def load_task_weights(self, filepath):
-        keras.saving.load_weights(self, filepath, objects_to_skip=self._not_head())
-
-    def _not_head(self):
-        optimizer = getattr(self, "optimizer", None)  # none before `compile()`
-        return [
-            *self.backbone._flatten_layers(),
-            *self._step_metrics.values(),
-            *([optimizer] if optimizer else []),
-        ]
-
     # === Generation ===
 
-    def call_with_cache(
-        self,
-        token_ids,
-        cache,
-        cache_update_index,
-        prefix_cache=None,
-        prefix_length=None,
-        positions=None,
-        cache_positions=None,
-    ):
+    def call_with_cache(self, token_ids, cache, cache_update_index):
         """One forward pass that reads and extends a key-value cache.
 
         Args:
             token_ids: int tensor `(batch, length)`.
-            cache: tuple with one `(key, value)` pair per layer, see
-                `build_cache()`.
-            cache_update_index: int scalar, or int tensor `(batch,)` with an index
-                for each row. Place in the cache of the first of the tokens. The
-                cache must hold all earlier tokens of the row.
-            prefix_cache: optional cache of batch size 1. It holds a prefix shared
-                by all rows. `cache` and `cache_update_index` then count from the
-                end of the prefix.
-            prefix_length: int scalar. Number of tokens in the prefix. Later places
-                of `prefix_cache` are padding. Required with `prefix_cache`.
-            positions: optional int tensor `(batch, length)`. Positions of the
-                tokens, the prefix included. Defaults to `prefix_length +
-                cache_update_index`, plus 0, 1, 2 and so on.
-            cache_positions: optional int tensor `(batch, cache_length)`. The
-                position of the token at each place of the cache, for a cache
-                whose places are not positions. Requires `positions`.
+            cache: tuple with one `(key, value)` pair per layer, see `build_cache`.
+            cache_update_index: int scalar. Place in the cache of the first of the
+                tokens. The cache must hold all earlier tokens.
 
         Returns:
             `(logits, hidden_states, cache)`: float tensors
             `(batch, length, vocabulary_size)` and `(batch, length, hidden_dim)`,
             and the updated cache.
         """
-        x = self.backbone.token_embedding(token_ids)
-        updated = []
-        for layer, layer_cache, layer_prefix in zip(
-            self.backbone.transformer_layers,
-            cache,
-            prefix_cache or [None] * len(cache),
-            strict=True,
-        ):
-            x, layer_cache = layer(
-                x,
-                positions=positions,
-                cache=layer_cache,
-                cache_update_index=cache_update_index,
-                cache_positions=cache_positions,
-                prefix_cache=layer_prefix,
-                prefix_length=prefix_length,
-            )
-            updated.append(layer_cache)
-        hidden_states = self.backbone.layer_norm(x)
-        return self.lm_head(hidden_states), hidden_states, tuple(updated)
-
-    def build_cache(self, batch_size, length):
-        """An empty key-value cache.
-
-        Heads come before positions. In the other order a decoding step is 10
-        times slower on CPU.
-
-        Args:
-            batch_size: int. Number of rows.
-            length: int. Number of tokens that a row can hold.
-
-        Returns:
-            A tuple with one `(key, value)` pair per layer. Key and value are
-            zeros `(batch_size, num_heads, length, head_dim)` in the compute
-            dtype.
-        """
-        backbone = self.backbone
-        head_dim = backbone.hidden_dim // backbone.num_heads
-        shape = (batch_size, backbone.num_heads, length, head_dim)
-
-        def zeros():
-            return ops.zeros(shape, dtype=self.compute_dtype)
-
-        return tuple((zeros(), zeros()) for _ in range(backbone.num_layers))
+        hidden_states, cache = extend_cache(self, token_ids, cache, cache_update_index)
+        return self.lm_head(hidden_states), hidden_states, cache
 
     def _build_cache(self, token_ids):
         # Name and result as in KerasHub, whose own code calls it.
-        cache = self.build_cache(*ops.shape(token_ids))
+        cache = build_cache(self, *ops.shape(token_ids))
         _, hidden_states, cache = self.call_with_cache(token_ids, cache, 0)
         return hidden_states, cache
 
@@ -266,3 +188,16 @@ class GPTJCausalLM(TrainingStep, OptionalPackedInputs, CausalLM):
             "token_ids": ops.where(after_stop, inputs["token_ids"], token_ids),
             "padding_mask": ~after_stop,
         }
+
+
+def _embed(backbone, token_ids, training=False):
+    x = backbone.token_embedding(token_ids)
+    return backbone.embeddings_dropout(x, training=training)
+
+
+def _head(model):
+    head, dtype = model.lm_head, model.lm_head.compute_dtype
+    return Head(ops.cast(head.kernel, dtype), ops.cast(head.bias, dtype))
+
+
+register_family(GPTJBackbone, Family(embed=_embed, head=_head))

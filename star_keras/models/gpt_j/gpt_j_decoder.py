@@ -6,6 +6,7 @@ import jax
 import keras
 from keras import ops
 
+from star_keras.models.attention_modes import is_decoding
 from star_keras.models.gpt_j.gpt_j_attention import GPTJAttention
 from star_keras.utils.errors import invalid
 
@@ -22,36 +23,18 @@ class GPTJDecoder(keras.layers.Layer):
             to `10000`.
         num_layers: int. Number of blocks in the whole network. The initial output
             kernels are scaled by `1 / sqrt(2 * num_layers)`. Defaults to `1`.
-        dropout: float. Dropout rate for the outputs of attention and MLP. Used in
-            training, and only without a cache. Defaults to `0.0`.
+        dropout: float. Dropout rate for the outputs of attention and MLP. Defaults
+            to `0.0`.
         layer_norm_epsilon: float. Epsilon of the LayerNorm. Defaults to `1e-5`.
-        gradient_checkpointing: bool. Whether training recomputes the block's
-            activations in the backward pass to save memory. Defaults to `False`.
 
     Call arguments:
         hidden_states: float tensor `(batch, length, hidden_dim)`.
-        padding_mask: optional int or bool tensor `(batch, length)`, 1 for real
-            tokens, 0 for padding. Not used with a cache.
-        segment_ids: optional int tensor `(batch, length)`. A token sees only
-            tokens of its own segment. Not used with a cache.
-        positions: optional int tensor `(batch or 1, length)`. Rotary positions.
-            Defaults to `0, 1, 2, ...`. With a cache they start at
-            `cache_update_index` plus `prefix_length`.
-        cache: optional tuple `(key, value)`, see `GPTJAttention`.
-        cache_update_index: int scalar, or int tensor `(batch,)`. See
-            `GPTJAttention`. Required with a cache.
-        cache_positions: optional int tensor `(batch, cache_length)`. The position
-            of the token at each place of the updated cache. A token sees the
-            tokens up to its own position. Requires `positions`. Defaults to
-            `0, 1, 2, ...`.
-        prefix_cache: optional tuple `(key, value)`, see `GPTJAttention`. Requires
-            a cache.
-        prefix_length: int scalar. Number of tokens in `prefix_cache`.
+        padding_mask: optional int or bool tensor `(batch, length)`, see
+            `GPTJAttention`.
         training: optional bool. Whether the call is part of training.
 
     Returns:
-        A float tensor `(batch, length, hidden_dim)`. With a cache the tuple
-        `(outputs, cache)`, whose `cache` is the updated one.
+        float tensor `(batch, length, hidden_dim)`.
 
     Raises:
         ValueError: when the layer is built, if `num_heads` does not divide
@@ -68,7 +51,6 @@ class GPTJDecoder(keras.layers.Layer):
         num_layers=1,
         dropout=0.0,
         layer_norm_epsilon=1e-5,
-        gradient_checkpointing=False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -79,7 +61,6 @@ class GPTJDecoder(keras.layers.Layer):
         self.num_layers = num_layers
         self.dropout = dropout
         self.layer_norm_epsilon = layer_norm_epsilon
-        self.gradient_checkpointing = gradient_checkpointing
 
     def build(self, hidden_states_shape):
         hidden_dim = hidden_states_shape[-1]
@@ -134,76 +115,21 @@ class GPTJDecoder(keras.layers.Layer):
         )
         self.built = True
 
-    def call(
-        self,
-        hidden_states,
-        padding_mask=None,
-        segment_ids=None,
-        positions=None,
-        cache=None,
-        cache_update_index=None,
-        cache_positions=None,
-        prefix_cache=None,
-        prefix_length=None,
-        training=None,
-    ):
-        length = ops.shape(hidden_states)[1]
-        offsets = ops.arange(length, dtype="int32")[None, :]
-        if cache is None:
-            # (batch or 1, query, key)
-            mask = offsets[:, :, None] >= offsets[:, None, :]
-            if segment_ids is not None:
-                mask = mask & (segment_ids[:, :, None] == segment_ids[:, None, :])
-            if padding_mask is not None:
-                mask = mask & ops.cast(padding_mask, "bool")[:, None, :]
-            if positions is None:
-                positions = offsets
-            block = self._block
-            if self.gradient_checkpointing and training:
-                block = keras.remat(block)
-            attention, mlp = block(hidden_states, mask, positions)
-            # Dropout advances a random state. Inside the recomputed function it
-            # would do so twice.
-            attention = self.attention_dropout(attention, training=training)
-            mlp = self.feedforward_dropout(mlp, training=training)
-            return hidden_states + attention + mlp
-
-        index = ops.convert_to_tensor(cache_update_index, dtype="int32")
-        if cache_positions is not None:
-            mask = cache_positions[:, None, :] <= positions[:, :, None]
-        else:
-            queries = ops.reshape(index, (-1, 1)) + offsets  # (batch or 1, query)
-            keys = ops.arange(ops.shape(cache[0])[2], dtype="int32")
-            mask = queries[:, :, None] >= keys[None, None, :]
-            if positions is None:
-                positions = queries
-                if prefix_cache is not None:
-                    positions = positions + prefix_length
+    def call(self, hidden_states, padding_mask=None, training=None):
         x = self.layer_norm(hidden_states)
-        attention, cache = self.self_attention(
-            x,
-            mask,
-            positions,
-            cache=cache,
-            cache_update_index=index,
-            prefix_cache=prefix_cache,
-            prefix_length=prefix_length,
-        )
-        return hidden_states + attention + self._mlp(x), cache
-
-    def _block(self, hidden_states, mask, positions):
-        x = self.layer_norm(hidden_states)
-        attention, _ = self.self_attention(x, mask, positions)
-        return attention, self._mlp(x)
+        attention = self.self_attention(x, padding_mask)
+        attention = self.attention_dropout(attention, training=training)
+        mlp = self.feedforward_dropout(self._mlp(x), training=training)
+        return hidden_states + attention + mlp
 
     def _mlp(self, x):
         shape = ops.shape(x)
         x = ops.reshape(x, (-1, shape[-1]))  # see GPTJAttention
         x = self.feedforward_intermediate_dense(x)
         x = keras.activations.gelu(x, approximate=True)
-        if shape[1] == 1:
-            # A decoding step. XLA for TPUs would fuse both products, and by its
-            # own estimate the fusion takes 1.4 times as long.
+        if is_decoding():
+            # XLA for TPUs would fuse both products, and by its own estimate the
+            # fusion takes 1.4 times as long.
             x = jax.lax.optimization_barrier(x)
         x = self.feedforward_output_dense(x)
         return ops.reshape(x, shape)
@@ -222,7 +148,6 @@ class GPTJDecoder(keras.layers.Layer):
                 "num_layers": self.num_layers,
                 "dropout": self.dropout,
                 "layer_norm_epsilon": self.layer_norm_epsilon,
-                "gradient_checkpointing": self.gradient_checkpointing,
             }
         )
         return config

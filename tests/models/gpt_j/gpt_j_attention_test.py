@@ -36,10 +36,6 @@ def normal(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype("float32")
 
 
-def causal_mask(length):
-    return np.tril(np.ones((length, length), "bool"))[None]
-
-
 @pytest.mark.parametrize("rotary_dim", (2, 6, 8))
 def test_rotation_multiplies_interleaved_pairs_by_a_phase(rotary_dim):
     x = normal(2, 3, 5, 8)
@@ -80,17 +76,18 @@ def test_rotation_keeps_the_dtype():
     assert rotate_interleaved(x, sin, cos).dtype == "bfloat16"
 
 
-def reference_attention(layer, x, mask, positions):
+def reference_attention(layer, x, mask):
     """One query at a time, in float64."""
     query, key, value = (
         np.einsum("bnm,mhd->bhnd", x, np.asarray(part.kernel.value, "float64"))
         for part in (layer.query, layer.key, layer.value)
     )
+    positions = np.arange(x.shape[1])
     query = rotate_as_complex_numbers(query, positions, layer.rotary_dim)
     key = rotate_as_complex_numbers(key, positions, layer.rotary_dim)
     outputs = np.zeros_like(query)
     for b, h, q in np.ndindex(query.shape[:3]):
-        visible = np.flatnonzero(mask[0, q])
+        visible = np.flatnonzero(mask[b, : q + 1])
         scores = key[b, h, visible] @ query[b, h, q] / np.sqrt(layer.head_dim)
         weights = np.exp(scores) / np.exp(scores).sum()
         outputs[b, h, q] = weights @ value[b, h, visible]
@@ -103,19 +100,17 @@ def test_attention_equals_a_plain_loop():
     layer = GPTJAttention(
         num_heads=3, head_dim=8, rotary_dim=4, kernel_stddev=0.5, output_stddev=0.5
     )
-    x, positions = normal(2, 6, 20), np.arange(6)
-    outputs, cache = layer(x, causal_mask(6), positions[None])
-    assert cache is None
-    expected = reference_attention(
-        layer, x.astype("float64"), causal_mask(6), positions
-    )
+    x, mask = normal(2, 6, 20), np.ones((2, 6), "int32")
+    mask[1, 3] = 0
+    outputs = layer(x, mask)
+    expected = reference_attention(layer, x.astype("float64"), mask)
     np.testing.assert_allclose(outputs, expected, atol=1e-4)
 
 
 def test_scores_of_any_size_give_finite_outputs():
     keras.utils.set_random_seed(0)
     layer = GPTJAttention(num_heads=2, head_dim=4, rotary_dim=4, kernel_stddev=0.5)
-    outputs, _ = layer(1e4 * normal(1, 5, 8), causal_mask(5), np.arange(5)[None])
+    outputs = layer(1e4 * normal(1, 5, 8))
     assert np.isfinite(outputs).all()
 
 
@@ -131,33 +126,6 @@ def test_projections_have_no_biases():
         "value/kernel": (8, 2, 4),
         "attention_output/kernel": (2, 4, 8),
     }
-
-
-@pytest.mark.parametrize("index", (1, np.array([0, 3])), ids=("scalar", "by_row"))
-def test_cache_takes_keys_and_values_at_the_index(index):
-    keras.utils.set_random_seed(0)
-    layer = GPTJAttention(num_heads=2, head_dim=4, rotary_dim=4)
-    cache = (normal(2, 2, 6, 4), normal(2, 2, 6, 4, seed=1))
-    starts = np.broadcast_to(index, 2)
-    positions = starts[:, None] + np.arange(2)
-    mask = positions[:, :, None] >= np.arange(6)
-    x = normal(2, 2, 8, seed=2)
-    _, updated = layer(
-        x, mask, positions, cache=cache, cache_update_index=jnp.asarray(index)
-    )
-    value = np.einsum("bnm,mhd->bhnd", x, layer.value.kernel.value)
-    for before, after in zip(cache, updated, strict=True):
-        for row, start in enumerate(starts):
-            written = np.zeros(6, "bool")
-            written[start : start + 2] = True
-            np.testing.assert_array_equal(
-                after[row, :, ~written], before[row, :, ~written]
-            )
-            assert (after[row, :, written] != before[row, :, written]).all()
-    for row, start in enumerate(starts):
-        np.testing.assert_allclose(
-            updated[1][row, :, start : start + 2], value[row], atol=1e-6
-        )
 
 
 def test_config_round_trip():

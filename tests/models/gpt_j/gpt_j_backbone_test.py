@@ -119,29 +119,6 @@ def test_a_token_sees_all_earlier_tokens(backbone):
     assert (difference > 1e-4).all()
 
 
-def test_packed_rows_equal_the_rows_unpacked(backbone):
-    lengths = (4, 7, 1)
-    pieces = [random_tokens(length, seed=length) for length in lengths]
-    padding = 16 - sum(lengths)
-    packed = run(
-        backbone,
-        np.concatenate([*pieces, np.zeros(padding, "int32")])[None],
-        np.array([[1] * sum(lengths) + [0] * padding]),
-        segment_ids=np.repeat([1, 2, 3, 0], [*lengths, padding])[None],
-        positions=np.concatenate([*map(np.arange, lengths), np.zeros(padding)])[None],
-    )
-    start = 0
-    for piece in pieces:
-        alone = run(backbone, np.pad(piece, (0, 16 - len(piece)))[None])
-        np.testing.assert_allclose(
-            packed[0, start : start + len(piece)],
-            alone[0, : len(piece)],
-            atol=1e-5,
-            rtol=0,
-        )
-        start += len(piece)
-
-
 def test_padding_on_the_right_does_not_change_real_tokens(backbone):
     tokens = random_tokens(2, 16)
     mask = np.arange(16) < np.array([[5], [9]])
@@ -161,33 +138,6 @@ def test_masked_tokens_are_not_seen(backbone):
     before, after = run(backbone, tokens, mask), run(backbone, changed, mask)
     others = np.arange(16) != 2
     np.testing.assert_array_equal(after[:, others], before[:, others])
-
-
-def test_only_differences_of_positions_matter(backbone):
-    tokens = random_tokens(2, 16)
-    near = run(backbone, tokens, positions=np.tile(np.arange(16), (2, 1)))
-    far = run(backbone, tokens, positions=np.tile(np.arange(16) + 100, (2, 1)))
-    apart = run(backbone, tokens, positions=np.tile(np.arange(16) * 3, (2, 1)))
-    np.testing.assert_allclose(far, near, atol=1e-4)
-    assert np.abs(apart - near).max() > 1e-2
-
-
-def test_optional_inputs_may_be_left_out(backbone):
-    inputs = inputs_of(2, 16)
-    tokens = inputs["token_ids"]
-    given = {
-        "segment_ids": np.ones((2, 16), "int32"),
-        "positions": np.tile(np.arange(16, dtype="int32"), (2, 1)),
-    }
-    expected = run(backbone, tokens, **given)
-    assert expected.shape == (2, 16, 32)
-    for some in ({}, *({key: value} for key, value in given.items())):
-        np.testing.assert_allclose(run(backbone, tokens, **some), expected, atol=1e-5)
-    np.testing.assert_allclose(backbone.predict(inputs, verbose=0), expected, atol=1e-5)
-    np.testing.assert_allclose(jax.jit(backbone)(inputs), expected, atol=1e-5)
-    np.testing.assert_allclose(
-        jax.jit(backbone)({**inputs, **given}), expected, atol=1e-5
-    )
 
 
 # === Training ===
@@ -211,88 +161,13 @@ def test_dropout_acts_in_training_only(backbone):
     assert len(states) == 5  # one random state a dropout
 
 
-def loss_of(backbone, inputs, trainable, training=True):
-    hidden_states, _ = backbone.stateless_call(
-        trainable, backbone.non_trainable_variables, inputs, training=training
-    )
-    target = jax.numpy.sin(jax.numpy.arange(hidden_states.size))
-    return jax.numpy.mean((hidden_states.reshape(-1) - target) ** 2)
-
-
-def gradient_of(backbone, length=12):
-    """`(loss, gradients)` as a function of the trainable weights."""
-    return jax.value_and_grad(
-        functools.partial(loss_of, backbone, inputs_of(2, length))
-    )
-
-
 def weights_of(backbone):
     return [variable.value for variable in backbone.trainable_variables]
 
 
-@pytest.mark.parametrize("dropout", (0.0, 0.3))
-def test_gradient_checkpointing_does_not_change_loss_and_gradients(dropout):
-    results = []
-    for gradient_checkpointing in (False, True):
-        backbone = make_backbone(
-            dropout=dropout, gradient_checkpointing=gradient_checkpointing
-        )
-        results.append(jax.jit(gradient_of(backbone))(weights_of(backbone)))
-    (loss, gradients), (checkpointed_loss, checkpointed_gradients) = results
-    np.testing.assert_allclose(checkpointed_loss, loss, rtol=1e-5)
-    for one, other in zip(gradients, checkpointed_gradients, strict=True):
-        np.testing.assert_allclose(other, one, atol=1e-5)
-
-
-def blocks_computed_again(backbone, training=True):
-    loss = functools.partial(loss_of, backbone, inputs_of(2, 12), training=training)
-    jaxpr = jax.make_jaxpr(jax.grad(loss))(weights_of(backbone))
-    return sum(
-        "remat" in equation.primitive.name or "checkpoint" in equation.primitive.name
-        for equation in jaxpr.eqns
-    )
-
-
-def test_gradient_checkpointing_computes_each_block_again():
-    assert blocks_computed_again(make_backbone()) == 0
-    backbone = make_backbone(gradient_checkpointing=True)
-    assert blocks_computed_again(backbone) == backbone.num_layers
-    assert blocks_computed_again(backbone, training=False) == 0
-
-
-def test_gradient_checkpointing_can_be_set_afterwards():
-    backbone = make_backbone()
-    assert backbone.gradient_checkpointing is False
-    backbone.gradient_checkpointing = True
-    assert backbone.gradient_checkpointing is True
-    assert blocks_computed_again(backbone) == backbone.num_layers
-    assert backbone.get_config()["gradient_checkpointing"] is True
-    backbone.gradient_checkpointing = False
-    assert blocks_computed_again(backbone) == 0
-
-
-def test_gradient_checkpointing_keeps_no_activations_inside_of_blocks():
-    """What the backward pass gets from the forward pass, the weights apart."""
-
-    def kept(gradient_checkpointing):
-        backbone = make_backbone(gradient_checkpointing=gradient_checkpointing)
-        loss = functools.partial(loss_of, backbone, inputs_of(2, 40))
-        saved = jax.eval_shape(lambda w: jax.vjp(loss, w)[1], weights_of(backbone))
-        weights = [w.shape for w in weights_of(backbone)]
-        sizes = [x.size for x in jax.tree.leaves(saved) if x.shape not in weights]
-        return backbone, sum(sizes), max(sizes)
-
-    backbone, all_of_it, largest = kept(False)
-    scores = 2 * backbone.num_heads * 40 * 40
-    assert largest >= scores
-    _, little, largest = kept(True)
-    assert largest < scores
-    assert little < 0.4 * all_of_it
-
-
-def test_fit_computes_blocks_again_and_drops_out():
+def test_fit_drops_out():
     """`fit()` tells the layers that they are trained."""
-    backbone = make_backbone(dropout=0.3, gradient_checkpointing=True)
+    backbone = make_backbone(dropout=0.3)
     backbone.compile(optimizer="sgd", loss="mse")
     states = [np.array(v.value) for v in backbone.non_trainable_variables]
     backbone.fit(inputs_of(2, 16), np.zeros((2, 16, 32)), batch_size=2, verbose=0)
@@ -338,7 +213,6 @@ def test_config_round_trip():
         rotary_max_wavelength=500,
         dropout=0.1,
         layer_norm_epsilon=1e-3,
-        gradient_checkpointing=True,
         dtype="mixed_bfloat16",
         name="backbone",
     )
@@ -346,7 +220,6 @@ def test_config_round_trip():
     assert type(copy) is GPTJBackbone
     assert copy.get_config() == backbone.get_config()
     layer = copy.transformer_layers[1]
-    assert layer.gradient_checkpointing
     assert layer.dropout == 0.1
     assert layer.layer_norm.epsilon == 1e-3
     assert layer.self_attention.rotary_max_wavelength == 500

@@ -14,6 +14,7 @@ from star_keras.models import (
     GPTJCausalLMPreprocessor,
     GPTJTokenizer,
 )
+from star_keras.models.forward import build_cache
 
 VOCABULARY_SIZE = 257
 
@@ -102,12 +103,13 @@ def test_optional_inputs_may_be_left_out_of_predict_and_call(model):
     model.preprocessor = None
     np.testing.assert_allclose(model.predict(inputs, verbose=0), expected, atol=1e-6)
     np.testing.assert_allclose(jax.jit(model)(inputs), expected, atol=1e-5)
-    given = {"segment_ids": None, "positions": np.tile(np.arange(12), (2, 1))}
+    given = {"positions": np.tile(np.arange(12), (2, 1))}
     np.testing.assert_allclose(jax.jit(model)({**inputs, **given}), expected, atol=1e-5)
 
 
 def test_fit_tells_the_layers_that_they_are_trained(make_model):
-    model = make_model(dropout=0.3, gradient_checkpointing=True)
+    model = make_model(dropout=0.3)
+    model.compile(gradient_checkpointing=True)
     states = [np.array(v.value) for v in model.non_trainable_variables]
     assert len(states) == 3
     fit(model, random_tokens(2, 12), random_tokens(2, 12))
@@ -133,143 +135,6 @@ def test_lora_on_the_backbone_leaves_its_kernels_as_they_were(model):
 def test_fit_reads_text(model):
     history = model.fit(["one two", "three"], batch_size=2, shuffle=False, verbose=0)
     assert np.isfinite(history.history["loss"][0])
-
-
-# === Cache ===
-
-
-@pytest.fixture(scope="module")
-def cached():
-    """A model, its logits of 12 tokens a row, and a compiled cached call."""
-    keras.utils.set_random_seed(0)
-    model = GPTJCausalLM(
-        GPTJBackbone(
-            vocabulary_size=VOCABULARY_SIZE,
-            num_layers=2,
-            num_heads=2,
-            hidden_dim=32,
-            intermediate_dim=64,
-            rotary_dim=8,
-        ),
-        compile=False,
-    )
-    tokens = random_tokens(3, 12)
-    return model, tokens, logits_of(model, tokens), jax.jit(model.call_with_cache)
-
-
-def test_cache_is_a_tuple_of_a_key_and_a_value_for_each_layer(cached):
-    model, tokens, _, call = cached
-    empty = model.build_cache(3, 12)
-    assert isinstance(empty, tuple) and len(empty) == model.backbone.num_layers
-    _, hidden_states, filled = call(tokens, empty, 0)
-    assert hidden_states.shape == (3, 12, 32)
-    assert jax.tree.structure(filled) == jax.tree.structure(empty)
-    for before, after in zip(
-        jax.tree.leaves(empty), jax.tree.leaves(filled), strict=True
-    ):
-        assert before.shape == after.shape
-        assert before.size == 3 * 12 * 32
-        assert not before.any() and after.any()
-
-
-def test_cached_call_in_one_go_equals_the_uncached_call(cached):
-    model, tokens, expected, call = cached
-    logits, _, _ = call(tokens, model.build_cache(3, 12), 0)
-    np.testing.assert_allclose(logits, expected, atol=1e-5, rtol=0)
-
-
-def test_a_longer_cache_changes_nothing(cached):
-    model, tokens, expected, call = cached
-    logits, _, _ = call(tokens, model.build_cache(3, 20), 0)
-    np.testing.assert_allclose(logits, expected, atol=1e-5, rtol=0)
-
-
-def test_cached_calls_token_by_token_equal_the_uncached_call(cached):
-    model, tokens, expected, call = cached
-    cache = model.build_cache(3, 12)
-    for i in range(12):
-        logits, _, cache = call(tokens[:, i : i + 1], cache, i)
-        np.testing.assert_allclose(logits[:, 0], expected[:, i], atol=1e-5, rtol=0)
-
-
-def test_cached_calls_in_pieces_equal_the_uncached_call(cached):
-    model, tokens, expected, call = cached
-    cache = model.build_cache(3, 12)
-    for start in (0, 4, 8):
-        logits, _, cache = call(tokens[:, start : start + 4], cache, start)
-        np.testing.assert_allclose(
-            logits, expected[:, start : start + 4], atol=1e-5, rtol=0
-        )
-
-
-@pytest.mark.parametrize("padding", (0, 3))
-def test_prefix_that_all_rows_share_is_seen_by_each(cached, padding):
-    model, tokens, _, call = cached
-    tokens = np.array(tokens)
-    tokens[:, :5] = tokens[0, :5]
-    expected = logits_of(model, tokens)
-    prefix = np.pad(tokens[:1, :5], ((0, 0), (0, padding)))
-    _, _, prefix_cache = call(prefix, model.build_cache(*prefix.shape), 0)
-    # Two tokens at once, then one by one; positions count from the prefix on.
-    cache = model.build_cache(3, 7)
-    logits, _, cache = call(tokens[:, 5:7], cache, 0, prefix_cache, 5)
-    np.testing.assert_allclose(logits, expected[:, 5:7], atol=1e-5)
-    for i in range(7, 12):
-        at = np.full(3, i - 5)
-        logits, _, cache = call(tokens[:, i : i + 1], cache, at, prefix_cache, 5)
-        np.testing.assert_allclose(logits[:, 0], expected[:, i], atol=1e-5)
-
-
-def test_cache_may_be_a_ring_that_all_rows_write_at_the_same_place(cached):
-    model, tokens, expected, call = cached
-    lengths = np.array([2, 7, 5])
-    size, place = 12, 9  # places of the ring, and the next to be written
-    _, _, filled = call(tokens[:, :size], model.build_cache(3, size), 0)
-    # Each row turned so that its next token comes at the place.
-    turns = [place - n for n in lengths]
-    cache = jax.tree.map(
-        lambda x: jnp.stack([jnp.roll(r, n, 1) for r, n in zip(x, turns, strict=True)]),
-        filled,
-    )
-    for step in range(5):
-        at = lengths + step
-        age = (place - np.arange(size)) % size
-        held = np.where(at[:, None] >= age, at[:, None] - age, 99)
-        logits, _, cache = call(
-            np.take_along_axis(tokens, at[:, None], 1),
-            cache,
-            place,
-            positions=at[:, None],
-            cache_positions=held,
-        )
-        np.testing.assert_allclose(
-            logits[:, 0], expected[np.arange(3), at], atol=1e-5, rtol=0
-        )
-        place = (place + 1) % size
-
-
-@pytest.mark.parametrize("piece", (1, 2))
-def test_rows_of_different_lengths_go_on_where_each_one_ends(cached, piece):
-    """What padding left in the cache behind a row's end is never seen."""
-    model, tokens, expected, call = cached
-    lengths = np.array([2, 8, 5])
-    is_real = np.arange(12) < lengths[:, None]
-    prompts = np.where(is_real, tokens, 7)
-    logits, _, cache = call(prompts, model.build_cache(3, 12), 0)
-    np.testing.assert_allclose(
-        np.asarray(logits)[is_real], expected[is_real], atol=1e-5, rtol=0
-    )
-    for step in range(0, 4, piece):
-        columns = lengths[:, None] + step + np.arange(piece)
-        logits, _, cache = call(
-            np.take_along_axis(tokens, columns, 1), cache, jnp.asarray(lengths + step)
-        )
-        np.testing.assert_allclose(
-            logits,
-            np.take_along_axis(expected, columns[..., None], 1),
-            atol=1e-5,
-            rtol=0,
-        )
 
 
 # === Generation ===
@@ -490,7 +355,7 @@ def test_preset_loads_in_other_dtypes(model, tmp_path, dtype, variable_dtype):
     model.save_to_preset(str(tmp_path))
     low = GPTJCausalLM.from_preset(str(tmp_path), dtype=dtype)
     assert {v.dtype for v in low.trainable_variables} == {variable_dtype}
-    assert {x.dtype for x in jax.tree.leaves(low.build_cache(1, 4))} == {
+    assert {x.dtype for x in jax.tree.leaves(build_cache(low, 1, 4))} == {
         jnp.dtype("bfloat16")
     }
     tokens = random_tokens(2, 12)

@@ -1,0 +1,77 @@
+"""Attention layers of KerasHub 0.32 that do not call the attention function in force.
+
+Within an `attention_scope` they do so; elsewhere they compute what KerasHub wrote.
+"""
+
+import math
+
+from keras import ops
+from keras_hub.src.models.gpt_neo_x.gpt_neo_x_attention import GPTNeoXAttention
+from keras_hub.src.models.phi3.phi3_attention import Phi3Attention
+from keras_hub.src.models.smollm3.smollm3_layers import SmolLM3Attention
+from keras_hub.src.vllm.attention import vllm_paged_attention
+
+from star_keras.models.attention_modes import adapt, positions_in_force
+
+
+def _phi3(layer, x, positions):
+    rotate = layer.rotary_embedding_layer
+    outputs = vllm_paged_attention(
+        rotate(layer.query_dense(x), positions=positions),
+        rotate(layer.key_dense(x), positions=positions),
+        layer.value_dense(x),
+        layer._inv_norm_factor,
+    )
+    return layer.output_dense(outputs)
+
+
+def _gpt_neo_x(layer, x, positions):
+    size, rotary_dim = layer.attn_head_size, layer.rotary_dim
+    query, key, value = ops.split(layer._qkv_dense(x), 3, axis=-1)
+
+    def rotate(x):
+        rotated = layer.rotary_embedding_layer(x[..., :rotary_dim], positions=positions)
+        return ops.concatenate([rotated, x[..., rotary_dim:]], axis=-1)
+
+    outputs = vllm_paged_attention(
+        rotate(query), rotate(key), value, 1 / math.sqrt(size)
+    )
+    outputs = ops.reshape(outputs, (*ops.shape(x)[:-1], layer.hidden_dim))
+    return layer._output_dense(outputs), None
+
+
+def _smollm3(layer, x, positions):
+    def heads(projected, number):
+        return ops.reshape(projected, (*ops.shape(x)[:-1], number, layer.head_dim))
+
+    query = heads(layer.q_proj(x), layer.num_attention_heads)
+    key = heads(layer.k_proj(x), layer.num_key_value_heads)
+    value = heads(layer.v_proj(x), layer.num_key_value_heads)
+    if layer.use_rope:
+        angles = positions[..., None] * layer.rotary_embedding.inv_freq
+        angles = ops.concatenate([angles, angles], axis=-1)[:, :, None, :]
+        sin, cos = ops.sin(angles), ops.cos(angles)
+        query, key = (_rotate_halves(x, sin, cos) for x in (query, key))
+    return layer.o_proj(vllm_paged_attention(query, key, value, layer.scaling))
+
+
+def _rotate_halves(x, sin, cos):
+    one, other = ops.split(x, 2, axis=-1)
+    rotated = ops.concatenate([-other, one], axis=-1)
+    return x * ops.cast(cos, x.dtype) + rotated * ops.cast(sin, x.dtype)
+
+
+def _at_positions(attention):
+    """`attention(layer, hidden_states, positions)` as `adapt` calls it."""
+
+    def call(layer, stock_call, hidden_states, *args, **kwargs):
+        del stock_call, args, kwargs
+        positions = ops.reshape(positions_in_force(), (-1, 1))
+        return attention(layer, hidden_states, positions)
+
+    return call
+
+
+adapt(Phi3Attention, _at_positions(_phi3))
+adapt(GPTNeoXAttention, _at_positions(_gpt_neo_x))
+adapt(SmolLM3Attention, _at_positions(_smollm3))

@@ -1,0 +1,274 @@
+"""What attention layers see: packed rows, or a cache of earlier tokens.
+
+KerasHub's attention layers leave the attention itself to a function if one is in
+force, see `attention_scope`. They project, normalize and rotate as their model wants
+and hand over flat tokens: arrays `(tokens, heads * head_dim)`, with keys and values
+of the key-value heads alone.
+
+The classes here are such functions, for tokens that stand in rows `(B, L)`.
+"""
+
+import contextlib
+import functools
+
+import jax
+import jax.numpy as jnp
+from keras_hub.src.vllm.context import get_vllm_context, vllm_context_scope
+
+from star_keras.models.attention import (
+    attend,
+    attend_causally,
+    attend_one_query,
+    attend_to_prefix,
+    merge_attention,
+    write_to_cache,
+)
+
+
+@contextlib.contextmanager
+def attention_scope(attention, positions, caches=None):
+    """A scope in which attention layers call a function in place of their own.
+
+    Args:
+        attention: `PackedAttention` or `CachedAttention`.
+        positions: int array `(B, L)`. Positions of the tokens.
+        caches: optional list with the cache of each layer, in the order of the calls.
+
+    Yields:
+        A callable without arguments; the caches after the calls.
+    """
+    with vllm_context_scope(attention, positions.reshape(-1), caches):
+        yield lambda: get_vllm_context().updated_kv_caches
+
+
+def positions_in_force():
+    """Positions of the tokens, `(B * L,)`; `None` outside an `attention_scope`."""
+    context = get_vllm_context()
+    return context and context.positions
+
+
+def rows_in_force():
+    """`(B, L)`, the rows in which the tokens stand."""
+    return get_vllm_context().paged_attention_func.shape
+
+
+def attend_in_force(query, key, value, scale):
+    """Attention of the next layer by the function in force, heads first.
+
+    Layers of ours call it in place of KerasHub's `vllm_paged_attention`: what comes
+    heads first needs no copy.
+
+    Args:
+        query: float array `(B, num_heads, L, head_dim)`.
+        key: float array `(B, num_heads, L, head_dim)`.
+        value: float array `(B, num_heads, L, head_dim)`.
+        scale: float. Factor of the scores.
+
+    Returns:
+        float array of the shape of `query`.
+    """
+    context = get_vllm_context()
+    index, caches = context.layer_index, context.kv_caches
+    outputs, cache = context.paged_attention_func.attend(
+        caches and caches[index], query[:, :, None], key, value, scale=scale
+    )
+    if caches:
+        context.layer_index = index + 1
+        context.updated_kv_caches[index] = cache
+    return outputs[:, :, 0]
+
+
+def is_decoding():
+    """Whether each row gets one token behind its cache."""
+    context = get_vllm_context()
+    attention = context and context.paged_attention_func
+    return isinstance(attention, CachedAttention) and attention.shape[1] == 1
+
+
+def adapt(layer_class, call):
+    """Let the layers of a class compute otherwise within an `attention_scope`.
+
+    Args:
+        layer_class: A class of Keras or KerasHub. Changed in place.
+        call: Callable `(layer, stock_call, *args, **kwargs) -> outputs`, where
+            `stock_call(layer, *args, **kwargs)` is the method of the class.
+    """
+    stock_call = layer_class.call
+
+    @functools.wraps(stock_call)
+    def adapted(self, *args, **kwargs):
+        if positions_in_force() is None:
+            return stock_call(self, *args, **kwargs)
+        return call(self, stock_call, *args, **kwargs)
+
+    layer_class.call = adapted
+
+
+class RowAttention:
+    """Attention of tokens in rows: base class.
+
+    Args:
+        shape: `(B, L)`.
+    """
+
+    def __init__(self, shape):
+        self.shape = shape
+
+    def __call__(
+        self,
+        cache,
+        query,
+        key,
+        value,
+        scale,
+        head_dim,
+        num_heads,
+        num_kv_heads,
+        *,
+        sliding_window=None,
+        soft_cap=None,
+    ):
+        """Attention of one layer.
+
+        Args:
+            cache: The cache of the layer, or `None`.
+            query: float array `(B * L, num_heads * head_dim)`.
+            key: float array `(B * L, num_kv_heads * head_dim)`.
+            value: float array `(B * L, num_kv_heads * head_dim)`.
+            scale: float. Factor of the scores.
+            head_dim: int. Size of a head.
+            num_heads: int. Number of query heads.
+            num_kv_heads: int. Number of key-value heads; divides `num_heads`.
+            sliding_window: optional int. A query sees this many tokens, itself
+                included.
+            soft_cap: optional float, see `attend`.
+
+        Returns:
+            The updated cache, and a float array of the shape of `query`.
+        """
+
+        def heads_first(x, *heads):  # to (B, *heads, L, head_dim)
+            x = x.reshape(*self.shape, *heads, head_dim)
+            return jnp.moveaxis(x, 1, -2)
+
+        outputs, cache = self.attend(
+            cache,
+            heads_first(query, num_kv_heads, num_heads // num_kv_heads),
+            heads_first(key, num_kv_heads),
+            heads_first(value, num_kv_heads),
+            sliding_window=sliding_window,
+            scale=scale,
+            soft_cap=soft_cap,
+        )
+        return cache, jnp.moveaxis(outputs, -2, 1).reshape(query.shape)
+
+    def attend(self, cache, query, key, value, *, sliding_window=None, **options):
+        """Attention of one layer, heads first.
+
+        Args:
+            cache: The cache of the layer, or `None`.
+            query: float array `(B, num_kv_heads, group, L, head_dim)`.
+            key: float array `(B, num_kv_heads, L, head_dim)`.
+            value: float array `(B, num_kv_heads, L, head_dim)`.
+            sliding_window: optional int, see `__call__`.
+            **options: `scale` and `soft_cap`, see `attend`.
+
+        Returns:
+            A float array of the shape of `query`, and the updated cache.
+        """
+        raise NotImplementedError
+
+
+class PackedAttention(RowAttention):
+    """Causal attention within rows, for training.
+
+    Args:
+        shape: `(B, L)`, the shape of the rows.
+        segment_ids: optional int array `(B, L)`. A token sees only tokens of its own
+            segment.
+        padding_mask: optional int or bool array `(B, L)`. No token sees the tokens
+            where it is false.
+    """
+
+    def __init__(self, shape, segment_ids=None, padding_mask=None):
+        super().__init__(shape)
+        self.segment_ids = segment_ids
+        self.padding_mask = padding_mask
+
+    def attend(self, cache, query, key, value, *, sliding_window=None, **options):
+        offsets = jnp.arange(self.shape[1], dtype="int32")
+        distance = offsets[None, :, None] - offsets[None, None, :]
+        mask = distance >= 0
+        if sliding_window is not None and sliding_window < self.shape[1]:
+            mask = mask & (distance < sliding_window)
+        if self.segment_ids is not None:
+            ids = self.segment_ids
+            mask = mask & (ids[:, :, None] == ids[:, None, :])
+        if self.padding_mask is not None:
+            mask = mask & self.padding_mask.astype("bool")[:, None, :]
+        parts = jax.lax.platform_dependent(
+            query,
+            key,
+            value,
+            mask,
+            cpu=lambda *x: attend_causally(*x, **options),
+            default=lambda *x: attend(*x, **options),
+        )
+        return parts.outputs(), cache
+
+
+class CachedAttention(RowAttention):
+    """Attention to the tokens of a cache, and to a prefix shared by all rows.
+
+    The cache of a layer is a tuple `(key, value)` of arrays `(B, num_kv_heads,
+    length, head_dim)`, or `(key, value, prefix_key, prefix_value)` with a prefix,
+    whose arrays have one row. The layer returns the updated `(key, value)`.
+
+    Args:
+        positions: int array `(B, L)`. Positions of the tokens.
+        cache_positions: int array `(B or 1, length)`. Position of the token at each
+            place of the updated cache. A token sees the tokens up to its own
+            position.
+        write_index: int scalar, or int array `(B,)`. Place in the cache of the first
+            token of each row.
+        prefix_length: optional int scalar. Number of tokens of the prefix.
+    """
+
+    def __init__(self, positions, cache_positions, write_index, prefix_length=None):
+        super().__init__(positions.shape)
+        self.positions = positions
+        self.cache_positions = cache_positions
+        self.write_index = write_index
+        self.prefix_length = prefix_length
+
+    def attend(self, cache, query, key, value, *, sliding_window=None, **options):
+        key = write_to_cache(cache[0], key, self.write_index)
+        value = write_to_cache(cache[1], value, self.write_index)
+        arguments = query, key, value, self._mask(self.cache_positions, sliding_window)
+        if self.shape[1] == 1:
+            parts = jax.lax.platform_dependent(
+                *arguments,
+                tpu=lambda *x: attend_one_query(*x, **options),
+                default=lambda *x: attend(*x, **options),
+            )
+        else:
+            parts = attend(*arguments, **options)
+        if len(cache) == 4:
+            size = cache[2].shape[2]
+            places = jnp.arange(size, dtype="int32")[None]
+            mask = (places < self.prefix_length)[:, None, :]
+            if sliding_window is not None and sliding_window < size + key.shape[2]:
+                queries = self.positions[:, :, None]
+                mask = mask & (places[:, None, :] > queries - sliding_window)
+            prefix_parts = attend_to_prefix(query, *cache[2:], mask, **options)
+            parts = merge_attention(parts, prefix_parts)
+        return parts.outputs(), (key, value)
+
+    def _mask(self, key_positions, sliding_window):
+        """`(B, L, K)`, from the positions of the keys, `(B or 1, K)`."""
+        queries, keys = self.positions[:, :, None], key_positions[:, None, :]
+        mask = keys <= queries
+        # No two tokens of a cache are farther apart than its length.
+        if sliding_window is not None and sliding_window < keys.shape[2]:
+            mask = mask & (keys > queries - sliding_window)
+        return mask

@@ -1,0 +1,167 @@
+"""What each KerasHub family adds: its embedding, its blocks, its norm, its head.
+
+The families here have attention layers that call the function of
+`star_keras.models.attention_modes.attention_scope`.
+"""
+
+import dataclasses
+import typing
+from collections.abc import Callable
+
+import keras_hub
+from keras import ops
+
+# They change layers of KerasHub.
+from star_keras.models import adapters, corrections, flat_tokens  # noqa: F401
+from star_keras.utils.errors import invalid
+
+
+class Head(typing.NamedTuple):
+    """The language-model head of a network: `hidden_states @ kernel + bias`.
+
+    Attributes:
+        kernel: float array `(hidden_dim, vocabulary_size)`, in the dtype of the
+            logits.
+        bias: float array `(vocabulary_size,)`, or `None`.
+        soft_cap: float, or `None`. Logits become
+            `soft_cap * tanh(logits / soft_cap)`.
+    """
+
+    kernel: typing.Any
+    bias: typing.Any = None
+    soft_cap: float | None = None
+
+    def logits(self, hidden_states):
+        """Logits `(..., vocabulary_size)` of hidden states `(..., hidden_dim)`."""
+        logits = ops.cast(hidden_states, self.kernel.dtype) @ self.kernel
+        if self.bias is not None:
+            logits = logits + self.bias
+        if self.soft_cap is not None:
+            logits = ops.tanh(logits / self.soft_cap) * self.soft_cap
+        return logits
+
+
+def tied_head(model):
+    """The head of a model whose `ReversibleEmbedding` makes the logits."""
+    embedding = model.backbone.token_embedding
+    if embedding.tie_weights:
+        kernel = ops.transpose(embedding.embeddings)
+    else:
+        kernel = ops.convert_to_tensor(embedding.reverse_embeddings)
+    dtype = embedding.reverse_dtype or embedding.compute_dtype
+    return Head(ops.cast(kernel, dtype), None, embedding.logit_soft_cap)
+
+
+def embed_tokens(backbone, token_ids, training=False):
+    """Embeddings of tokens, without positions."""
+    del training
+    return backbone.token_embedding(token_ids)
+
+
+def _embed_gpt2(backbone, token_ids, training=False):
+    tokens = backbone.token_embedding(token_ids)
+    x = backbone.embeddings_add((tokens, backbone.position_embedding(tokens)))
+    return backbone.embeddings_dropout(x, training=training)
+
+
+def _embed_gpt_neo_x(backbone, token_ids, training=False):
+    x = backbone.token_embedding(token_ids)
+    return backbone.embeddings_dropout(x, training=training)
+
+
+def _embed_opt(backbone, token_ids, training=False):
+    del training
+    return backbone.embeddings(token_ids)
+
+
+def _embed_gemma(backbone, token_ids, training=False):
+    del training
+    x = backbone.token_embedding(token_ids)
+    return x * ops.cast(ops.sqrt(backbone.hidden_dim), x.dtype)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Family:
+    """How the parts of a causal LM are reached.
+
+    Its blocks are `backbone.transformer_layers`.
+
+    Attributes:
+        embed: Callable `(backbone, token_ids, training) -> hidden_states`.
+        norm: Name of the last norm, an attribute of the backbone.
+        head: Callable `(model) -> Head`.
+        supports: Callable `(backbone) -> bool`. Whether all that its configuration
+            asks for is computed.
+    """
+
+    embed: Callable = embed_tokens
+    norm: str = "layer_norm"
+    head: Callable = tied_head
+    supports: Callable = lambda backbone: True
+
+
+_FAMILIES = {
+    keras_hub.models.GPT2Backbone: Family(embed=_embed_gpt2),
+    keras_hub.models.OPTBackbone: Family(embed=_embed_opt),
+    keras_hub.models.LlamaBackbone: Family(),
+    keras_hub.models.Llama3Backbone: Family(),
+    keras_hub.models.MistralBackbone: Family(),
+    keras_hub.models.QwenBackbone: Family(),
+    keras_hub.models.Qwen3Backbone: Family(),
+    keras_hub.models.GemmaBackbone: Family(embed=_embed_gemma),
+    keras_hub.models.Gemma3Backbone: Family(
+        embed=_embed_gemma,
+        # Images are more inputs than tokens; embedding models see both ways.
+        supports=lambda backbone: (
+            backbone.text_only_model and not backbone.use_bidirectional_attention
+        ),
+    ),
+    keras_hub.models.Phi3Backbone: Family(
+        # The other scaling depends on the length of the longest row.
+        supports=lambda backbone: backbone.rope_scaling_type is None
+    ),
+    keras_hub.models.GPTNeoXBackbone: Family(embed=_embed_gpt_neo_x),
+    keras_hub.models.SmolLM3Backbone: Family(norm="norm"),
+}
+
+
+def register_family(backbone_class, family: Family):
+    """Add a family.
+
+    Args:
+        backbone_class: A subclass of `keras_hub.models.Backbone`, whose attention
+            layers call the function of `attention_scope`.
+        family: What it adds.
+    """
+    _FAMILIES[backbone_class] = family
+
+
+def family_of(model) -> Family | None:
+    """The family of a causal LM; `None` if it is not among those known.
+
+    Args:
+        model: A `keras_hub.models.CausalLM`.
+    """
+    family = _FAMILIES.get(type(model.backbone))
+    return family if family and family.supports(model.backbone) else None
+
+
+def known_family(model) -> Family:
+    """The family of a causal LM.
+
+    Args:
+        model: A `keras_hub.models.CausalLM`.
+
+    Raises:
+        ValueError: if the family is not among those known.
+    """
+    family = family_of(model)
+    if family is None:
+        names = sorted(c.__name__.removesuffix("Backbone") for c in _FAMILIES)
+        raise invalid(
+            "model",
+            f"a causal LM of one of the families {names}",
+            type(model).__name__,
+            "Use `BatchSampler` and rows without packing for other models.",
+        )
+    return family

@@ -1,0 +1,114 @@
+"""Causal LMs of any known family with packed rows and the training step."""
+
+import functools
+
+import keras
+import keras_hub
+
+from star_keras.models.families import known_family
+from star_keras.models.forward import head, hidden_states
+from star_keras.training.training_step import TrainingStep
+from star_keras.utils.errors import invalid
+
+
+class PackedCausalLM(TrainingStep):
+    """Mixin of a `keras_hub.models.CausalLM` of a known family.
+
+    It adds the training step, see `TrainingStep.compile`, and optional inputs for rows
+    that pack several sequences.
+
+    Call arguments (a dictionary):
+        token_ids: int tensor `(batch, length)`.
+        padding_mask: int or bool tensor `(batch, length)`, 1 for real tokens.
+        segment_ids: optional int tensor `(batch, length)`. The number of the sequence
+            of each token, which sees only tokens of its own sequence. Defaults to one
+            sequence a row.
+        positions: optional int tensor `(batch, length)`. Counts from 0 in each
+            sequence. Defaults to `0, 1, 2, ...`.
+
+    Returns:
+        Logits of the next tokens, a float tensor `(batch, length, vocabulary_size)`.
+    """
+
+    def call(self, inputs, training=None, mask=None, **kwargs):
+        if isinstance(inputs, dict) and inputs.keys() & {"segment_ids", "positions"}:
+            x = hidden_states(self, inputs, training=bool(training))
+            return head(self).logits(x)
+        return super().call(inputs, training=training, mask=mask, **kwargs)
+
+    def hidden_states(self, inputs):
+        return hidden_states(
+            self,
+            inputs,
+            training=True,
+            gradient_checkpointing=self.gradient_checkpointing,
+        )
+
+    def head(self):
+        return head(self)
+
+    # KerasHub's own two methods would put the optimizer into a preset as well.
+
+    def save_task_weights(self, filepath):
+        keras.saving.save_weights(self, filepath, objects_to_skip=self._not_head())
+
+    def load_task_weights(self, filepath):
+        keras.saving.load_weights(self, filepath, objects_to_skip=self._not_head())
+
+    def _not_head(self):
+        optimizer = getattr(self, "optimizer", None)  # none before `compile()`
+        return [
+            *self.backbone._flatten_layers(),
+            *self._step_metrics.values(),
+            *([optimizer] if optimizer else []),
+        ]
+
+
+def packed_causal_lm(model):
+    """A causal LM with packed rows and the training step, see `PackedCausalLM`.
+
+    Args:
+        model: A `keras_hub.models.CausalLM` of a known family. The result shares its
+            backbone and its preprocessor, and thereby its weights.
+
+    Returns:
+        `model` itself if it has them already, else an uncompiled model.
+
+    Raises:
+        ValueError: if the family of the model is not known.
+
+    Example:
+    ```python
+    import keras_hub
+
+    backbone = keras_hub.models.LlamaBackbone(
+        vocabulary_size=64, num_layers=1, num_query_heads=2, hidden_dim=8,
+        intermediate_dim=16, num_key_value_heads=1,
+    )
+    llama = keras_hub.models.LlamaCausalLM(backbone=backbone)
+    model = packed_causal_lm(llama)
+    ```
+    """
+    if isinstance(model, PackedCausalLM):
+        return model
+    if not isinstance(model, keras_hub.models.CausalLM):
+        raise invalid("model", "a `keras_hub.models.CausalLM`", model)
+    known_family(model)
+    packed = _packed_class(type(model))(
+        backbone=model.backbone, preprocessor=model.preprocessor, compile=False
+    )
+    packed.make_step_metrics()
+    return packed
+
+
+@functools.cache
+def _packed_class(stock):
+    """A class with the mixin that is saved under the name of the stock class."""
+    packed = type(
+        stock.__name__, (PackedCausalLM, stock), {"__module__": stock.__module__}
+    )
+    name = keras.saving.get_registered_name(stock)
+    package, _, name = name.rpartition(">")
+    for cls in (packed, stock):  # the stock class, named last, is the one that loads
+        keras.saving.register_keras_serializable(package=package, name=name)(cls)
+    return packed

@@ -1,0 +1,187 @@
+"""A model of each family, so small that it trains in a test."""
+
+import numpy as np
+from keras_hub import models as hub
+
+from star_keras.models import (
+    GPTJBackbone,
+    GPTJCausalLM,
+    GPTJCausalLMPreprocessor,
+    packed_causal_lm,
+)
+from star_keras.testing.tiny_gpt_j import byte_tokenizer
+
+_GROUPED = {
+    "num_query_heads": 4,
+    "num_key_value_heads": 2,
+    "hidden_dim": 32,
+    "intermediate_dim": 64,
+}
+_PLAIN = {
+    "num_heads": 2,
+    "hidden_dim": 32,
+    "intermediate_dim": 64,
+    "max_sequence_length": 256,
+}
+_GEMMA = {"head_dim": 16, "layer_norm_epsilon": 1e-5, "num_layers": 2}
+_LLAMA3_ROPE = {
+    "rope_frequency_adjustment_factor": 8.0,
+    "rope_low_freq_factor": 1.0,
+    "rope_high_freq_factor": 4.0,
+    "rope_pretraining_sequence_length": 32,
+}
+
+# Backbone, causal LM, preprocessor, and the sizes that set the family apart.
+_FAMILIES = {
+    "gpt_j": (
+        GPTJBackbone,
+        GPTJCausalLM,
+        GPTJCausalLMPreprocessor,
+        {**_PLAIN, "rotary_dim": 8},
+    ),
+    "gpt2": (
+        hub.GPT2Backbone,
+        hub.GPT2CausalLM,
+        hub.GPT2CausalLMPreprocessor,
+        {**_PLAIN, "dropout": 0.0},
+    ),
+    "opt": (
+        hub.OPTBackbone,
+        hub.OPTCausalLM,
+        hub.OPTCausalLMPreprocessor,
+        {**_PLAIN, "dropout": 0.0},
+    ),
+    "llama": (
+        hub.LlamaBackbone,
+        hub.LlamaCausalLM,
+        hub.LlamaCausalLMPreprocessor,
+        _GROUPED,
+    ),
+    "llama3": (
+        hub.Llama3Backbone,
+        hub.Llama3CausalLM,
+        hub.Llama3CausalLMPreprocessor,
+        {**_GROUPED, **_LLAMA3_ROPE, "tie_word_embeddings": True},
+    ),
+    "mistral": (
+        hub.MistralBackbone,
+        hub.MistralCausalLM,
+        hub.MistralCausalLMPreprocessor,
+        {**_GROUPED, "sliding_window": 7},
+    ),
+    "qwen": (
+        hub.QwenBackbone,
+        hub.QwenCausalLM,
+        hub.QwenCausalLMPreprocessor,
+        _GROUPED,
+    ),
+    "qwen3": (
+        hub.Qwen3Backbone,
+        hub.Qwen3CausalLM,
+        hub.Qwen3CausalLMPreprocessor,
+        {**_GROUPED, "head_dim": 16, "sliding_window_size": None},
+    ),
+    "gemma": (
+        hub.GemmaBackbone,
+        hub.GemmaCausalLM,
+        hub.GemmaCausalLMPreprocessor,
+        {**_GROUPED, **_GEMMA},
+    ),
+    "gemma2": (
+        hub.GemmaBackbone,
+        hub.GemmaCausalLM,
+        hub.GemmaCausalLMPreprocessor,
+        {
+            **_GROUPED,
+            **_GEMMA,
+            "query_head_dim_normalize": False,
+            "use_post_ffw_norm": True,
+            "use_post_attention_norm": True,
+            "attention_logit_soft_cap": 2.0,
+            "final_logit_soft_cap": 3.0,
+            "use_sliding_window_attention": True,
+            "sliding_window_size": 7,
+        },
+    ),
+    "gemma3": (
+        hub.Gemma3Backbone,
+        hub.Gemma3CausalLM,
+        hub.Gemma3CausalLMPreprocessor,
+        {
+            **_GROUPED,
+            **_GEMMA,
+            "num_layers": 6,
+            "image_size": None,
+            "use_post_ffw_norm": True,
+            "use_post_attention_norm": True,
+            "use_sliding_window_attention": True,
+            "sliding_window_size": 7,
+        },
+    ),
+    "phi3": (
+        hub.Phi3Backbone,
+        hub.Phi3CausalLM,
+        hub.Phi3CausalLMPreprocessor,
+        _GROUPED,
+    ),
+    "gpt_neo_x": (
+        hub.GPTNeoXBackbone,
+        hub.GPTNeoXCausalLM,
+        hub.GPTNeoXCausalLMPreprocessor,
+        {**_PLAIN, "rotary_percentage": 0.5},
+    ),
+    "smollm3": (
+        hub.SmolLM3Backbone,
+        hub.SmolLM3CausalLM,
+        hub.SmolLM3CausalLMPreprocessor,
+        {
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "hidden_dim": 32,
+            "intermediate_dim": 64,
+            "attention_bias": False,
+            "attention_dropout": 0.0,
+            "rope_layer_enabled_list": [True, False],
+            "layer_types": ["full_attention"] * 2,
+            "mlp_bias": False,
+            "layer_norm_epsilon": 1e-6,
+            "max_position_embeddings": 256,
+            "rope_theta": 10000.0,
+            "partial_rotary_factor": 1.0,
+        },
+    ),
+}
+
+FAMILIES = tuple(_FAMILIES)
+
+
+def tiny_causal_lm(family: str, *, packed: bool = True, seed: int = 0, **sizes):
+    """An uncompiled causal LM with random weights, the same for the same seed.
+
+    No weight is zero or one, norms and biases included.
+
+    Args:
+        family: One of `FAMILIES`.
+        packed: Whether to return a `star_keras.models.PackedCausalLM`.
+        seed: Seed of the weights.
+        **sizes: Arguments of the backbone.
+    """
+    backbone_class, model_class, preprocessor_class, own = _FAMILIES[family]
+    backbone = backbone_class(
+        **{"vocabulary_size": 258, "num_layers": 2, **own, **sizes}
+    )
+    preprocessor = preprocessor_class(
+        byte_tokenizer(), sequence_length=64, add_start_token=False
+    )
+    model = model_class(backbone=backbone, preprocessor=preprocessor, compile=False)
+    generator = np.random.default_rng(seed)
+    for variable in model.trainable_variables:
+        noise = generator.standard_normal(variable.shape)
+        if len(variable.shape) > 1:
+            noise *= 2 / np.sqrt(np.prod(variable.shape[:-1]))
+            if "embedding" in variable.path:
+                noise *= 0.5 * np.sqrt(variable.shape[0])
+            variable.assign(noise)
+        else:
+            variable.assign(variable + 0.2 * noise)
+    return packed_causal_lm(model) if packed else model
