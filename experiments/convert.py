@@ -1,5 +1,9 @@
-"""Convert GPT-J checkpoints: Keras presets, Hugging Face, mesh-transformer-jax.
+"""Convert checkpoints: Keras presets, Hugging Face, GGUF, mesh-transformer-jax.
 
+    python -m experiments.convert --source=SmolLM2-135M-Instruct \\
+        --to=preset --output=presets/smollm2 --dtype=bfloat16
+    python -m experiments.convert --source=model.Q4_1.gguf --to=hugging_face \\
+        --output=smollm2_hf
     python -m experiments.convert --source=hf://EleutherAI/gpt-j-6b \\
         --to=preset --output=presets/gpt_j_6b --dtype=bfloat16
     python -m experiments.convert --source=step_383500 --to=hugging_face \\
@@ -8,11 +12,12 @@
         --shards=4 --output=slim/step_1
 
 The check sum that it prints is of the logits of a fixed row of token ids; the
-same numbers before and after mean the same model. (mesh_transformer is written
-in bfloat16, and its sums differ by as much as that rounds.)
+same numbers before and after mean the same model. (mesh_transformer, a format of
+GPT-J alone, is written in bfloat16, and its sums differ by as much as that rounds.)
 """
 
 import dataclasses
+import tempfile
 from pathlib import Path
 
 from absl import app
@@ -28,7 +33,8 @@ class ConvertSettings(Settings):
 
     source: str | None = setting(
         None,
-        "A preset, a Hugging Face or mesh-transformer-jax directory, or hf://. Needed.",
+        "A preset, a Hugging Face or mesh-transformer-jax directory, a .gguf file or "
+        "its directory, or hf://. Needed.",
     )
     to: str = setting(
         "preset",
@@ -75,8 +81,18 @@ def progress_bar():
 def load(settings):
     """The model of `--source`, whatever its format."""
     from star_keras import models
+    from star_keras.models.hugging_face.gguf_files import dequantize, find_gguf
+    from star_keras.models.hugging_face.load import (
+        find_hugging_face,
+        load_hugging_face_causal_lm,
+    )
 
     source = settings.source
+    gguf = find_gguf(source)
+    if gguf is not None:
+        with tempfile.TemporaryDirectory() as directory:
+            dequantize(gguf, directory)
+            return load(dataclasses.replace(settings, source=directory))
     if (Path(source) / "shard_0").is_dir():
         preprocessor = None
         if settings.tokenizer:
@@ -103,12 +119,18 @@ def load(settings):
             on_weight=progress_bar(),
             dtype=settings.dtype,
         )
+    directory = find_hugging_face(source)
+    if directory is not None:
+        return load_hugging_face_causal_lm(
+            directory, on_weight=progress_bar(), dtype=settings.dtype
+        )
     if not (Path(source) / "config.json").is_file() and "://" not in source:
         raise app.UsageError(
             f"--source={source} is no checkpoint. Expected a directory with "
-            "config.json or shard_0, or a handle like hf://EleutherAI/gpt-j-6b."
+            "config.json, shard_0 or a GGUF file, or a handle like "
+            "hf://EleutherAI/gpt-j-6b."
         )
-    return models.GPTJCausalLM.from_preset(source, dtype=settings.dtype)
+    return models.load_causal_lm(source, dtype=settings.dtype)
 
 
 def logits_sums(model):
@@ -116,7 +138,7 @@ def logits_sums(model):
     import keras
     import numpy as np
 
-    length = min(32, model.backbone.max_sequence_length)
+    length = min(32, getattr(model.backbone, "max_sequence_length", 32))
     token_ids = (
         np.arange(1, length + 1)[None]
         * 7919
@@ -138,6 +160,11 @@ def main(argv):
     if settings.mesh:
         keras.distribution.set_distribution(distribution.model_parallel(settings.mesh))
     model = load(settings)
+    if settings.to == "mesh_transformer" and not isinstance(model, models.GPTJCausalLM):
+        raise app.UsageError(
+            f"--to=mesh_transformer is a format of GPT-J. Received a "
+            f"{type(model).__name__}."
+        )
     print("\nlogits: sum {:.6g}, sum of absolutes {:.6g}".format(*logits_sums(model)))
     if settings.to == "preset":
         model.save_to_preset(settings.output)

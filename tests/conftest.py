@@ -27,9 +27,13 @@ os.environ.setdefault(
     else "",
 )
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# Many tests compile the same, and so do the processes that they start. (Not in
-# the user's home.)
-os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp()
+# Many tests compile the same, in this process, in others of pytest, and in those that
+# tests start. (Not in the user's home.)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = (
+    os.environ["JAX_COMPILATION_CACHE_DIR"]
+    if "PYTEST_XDIST_WORKER" in os.environ
+    else tempfile.mkdtemp()
+)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
@@ -46,9 +50,10 @@ hypothesis.settings.register_profile("tests", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("tests")
 
 
-atexit.register(
-    shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True
-)
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    atexit.register(
+        shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True
+    )
 
 ROOT = pathlib.Path(__file__).parents[1]
 

@@ -140,12 +140,14 @@ class StarKerasLM(TemplateLM):
             A list of ints.
         """
         ids = self.tokenizer(string).tolist()
-        start = [self.tokenizer.start_token_id]
+        start = self.tokenizer.start_token_id
+        if start is None:  # such as Qwen's
+            return ids
         if add_special_tokens is None:
-            add = self.model.preprocessor.add_start_token and ids[:1] != start
+            add = self.model.preprocessor.add_start_token and ids[:1] != [start]
         else:
             add = add_special_tokens
-        return start + ids if add else ids
+        return [start, *ids] if add else ids
 
     # === Log-likelihoods ===
 

@@ -1,4 +1,4 @@
-"""GPT-J as a KerasHub causal language model. Knows nothing of STaR."""
+"""Causal language models: KerasHub's families, GPT-J. Knows nothing of STaR."""
 
 from star_keras.models.gpt_j.gpt_j_attention import GPTJAttention
 from star_keras.models.gpt_j.gpt_j_backbone import GPTJBackbone
@@ -11,14 +11,18 @@ from star_keras.models.gpt_j.gpt_j_hugging_face import (
     find_hugging_face_gpt_j,
     load_hugging_face,
     load_tokenizer,
-    save_hugging_face,
 )
 from star_keras.models.gpt_j.gpt_j_mesh_transformer import (
     load_mesh_transformer,
     save_mesh_transformer,
 )
 from star_keras.models.gpt_j.gpt_j_tokenizer import GPTJTokenizer
+from star_keras.models.hugging_face.hugging_face_tokenizer import (
+    HuggingFaceTokenizer,
+)
 from star_keras.models.load_causal_lm import load_causal_lm
+from star_keras.models.packed_causal_lm import PackedCausalLM, packed_causal_lm
+from star_keras.models.save_hugging_face import save_hugging_face
 
 __all__ = [
     "GPTJAttention",
@@ -27,11 +31,14 @@ __all__ = [
     "GPTJCausalLMPreprocessor",
     "GPTJDecoder",
     "GPTJTokenizer",
+    "HuggingFaceTokenizer",
+    "PackedCausalLM",
     "find_hugging_face_gpt_j",
     "load_causal_lm",
     "load_hugging_face",
     "load_mesh_transformer",
     "load_tokenizer",
+    "packed_causal_lm",
     "save_hugging_face",
     "save_mesh_transformer",
 ]

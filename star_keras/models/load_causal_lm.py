@@ -4,29 +4,37 @@ import pathlib
 
 import keras_hub
 
+from star_keras.models.families import family_of
 from star_keras.models.gpt_j.gpt_j_causal_lm import GPTJCausalLM
 from star_keras.models.gpt_j.gpt_j_hugging_face import find_hugging_face_gpt_j
+from star_keras.models.hugging_face.load import (
+    find_hugging_face,
+    load_hugging_face_causal_lm,
+)
+from star_keras.models.packed_causal_lm import packed_causal_lm
 from star_keras.models.presets import preset_names, preset_path
 from star_keras.utils.errors import invalid
 
 
 def load_causal_lm(preset: str, **kwargs):
-    """A `keras_hub.models.CausalLM` from a preset or a Hugging Face GPT-J.
+    """A `keras_hub.models.CausalLM` from a preset or a Hugging Face directory.
 
     Args:
         preset: Name of a preset of this package, e.g. `"arithmetic_base"`, or of
             KerasHub, e.g. `"gpt2_base_en"`; directory or handle of a preset; or
-            directory or `hf://` handle of a Hugging Face GPT-J.
+            directory or `hf://` handle of a Hugging Face model of one of the types
+            gptj, llama, mistral, qwen2, qwen3, gemma, gemma2, gemma3_text and gpt2.
         **kwargs: Arguments of `from_preset`, e.g. `dtype="bfloat16"`.
 
     Returns:
-        A `GPTJCausalLM` for GPT-J, else the model class of the preset.
+        A model of the class of the preset, with packed rows and the training step if
+        its family is known, see `PackedCausalLM`.
 
     Raises:
-        ValueError: if there is no such preset, or its weights do not match its
-            configuration.
+        ValueError: if there is no such preset, its weights do not match its
+            configuration, or a Hugging Face configuration asks for what the model
+            does not compute.
         FileNotFoundError: if the preset lacks a file.
-        ImportError: if the weights are PyTorch files and PyTorch is missing.
 
     Example:
     ```python
@@ -40,10 +48,15 @@ def load_causal_lm(preset: str, **kwargs):
         raise invalid(
             "preset",
             f"one of {preset_names()}, a preset of KerasHub, the directory of a "
-            "preset or of a Hugging Face GPT-J, or a handle like "
+            "preset or of a Hugging Face model, or a handle like "
             '"hf://EleutherAI/gpt-j-6b"',
             preset,
         )
-    is_gpt_j = find_hugging_face_gpt_j(preset) is not None
-    kind = GPTJCausalLM if is_gpt_j else keras_hub.models.CausalLM
-    return kind.from_preset(preset, **kwargs)
+    if find_hugging_face_gpt_j(preset) is not None:
+        return GPTJCausalLM.from_preset(preset, **kwargs)
+    directory = find_hugging_face(preset)
+    if directory is None:
+        model = keras_hub.models.CausalLM.from_preset(preset, **kwargs)
+    else:
+        model = load_hugging_face_causal_lm(directory, **kwargs)
+    return model if family_of(model) is None else packed_causal_lm(model)

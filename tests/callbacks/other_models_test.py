@@ -11,9 +11,11 @@ from keras_hub import tokenizers as hub_tokenizers
 from tokenizers import pre_tokenizers
 
 from star_keras.config import OptimizerConfig
-from star_keras.sampling import BatchSampler
+from star_keras.models import PackedCausalLM, load_causal_lm, packed_causal_lm
+from star_keras.sampling import BatchSampler, ContinuousSampler
 from star_keras.training import compile_model
 from tests.callbacks.conftest import fit, samples, weights
+from tests.conftest import ROOT
 
 
 def sentencepiece_proto(bos, eos):
@@ -83,18 +85,29 @@ def make_gpt2():
     tokenizer = hub_tokenizers.GPT2Tokenizer(
         vocabulary={token: i for i, token in enumerate(tokens)}, merges=["q z"]
     )
-    return hub.GPT2CausalLM(backbone, hub.GPT2CausalLMPreprocessor(tokenizer))
+    preprocessor = hub.GPT2CausalLMPreprocessor(tokenizer)
+    return packed_causal_lm(hub.GPT2CausalLM(backbone, preprocessor))
+
+
+def make_hugging_face_qwen():
+    """Without a start token, and with padding that is not the end token."""
+    directory = ROOT / "tests" / "fixtures" / "hugging_face" / "qwen2"
+    return load_causal_lm(directory)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [make_llama, make_gemma, make_gpt2])
+@pytest.mark.parametrize(
+    "make", [make_llama, make_gemma, make_gpt2, make_hugging_face_qwen]
+)
 def test_other_keras_hub_models_go_through_two_iterations(make_star, make):
     keras.utils.set_random_seed(0)
     model = make()
     compile_model(model, OptimizerConfig(learning_rate=1e-3, warmup_steps=0))
     base = weights(model)
     # What the model itself samples is graded, and trained on where right ...
-    star = make_star("own", model, sampler=BatchSampler(model, max_new_tokens=8))
+    is_packed = isinstance(model, PackedCausalLM)
+    sampler = ContinuousSampler if is_packed else BatchSampler
+    star = make_star("own", model, sampler=sampler(model, max_new_tokens=8))
     fit(star, 2)
     assert len(samples(star, 2)) == 24
     assert len(samples(star, 2, "evaluation")) == 6
@@ -108,5 +121,7 @@ def test_other_keras_hub_models_go_through_two_iterations(make_star, make):
     assert history["num_rationales"] == [18, 18]
     assert history["loss"][1] < history["loss"][0]
     x, y, sample_weight = next(star.dataset.as_numpy_iterator())
-    assert set(x) == {"token_ids", "padding_mask"}
+    assert set(x) == {"token_ids", "padding_mask"} | (
+        {"segment_ids", "positions"} if is_packed else set()
+    )
     assert y.shape == (3, 128)

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from star_keras.models import GPTJCausalLM
-from tests.conftest import run_experiment
+from tests.conftest import ROOT, run_experiment
 
 
 def convert(*arguments):
@@ -65,6 +65,20 @@ def test_preset_to_hugging_face_to_mesh_and_back_keeps_the_logits(make_model, tm
     again = GPTJCausalLM.from_preset(str(tmp_path / "again"))
     again.compile(sampler="greedy")
     assert again.generate("12 + 3", max_length=10).startswith("12 + 3")
+
+
+@pytest.mark.slow
+def test_other_hugging_face_directories_are_converted_and_back(tmp_path):
+    source = ROOT / "tests" / "fixtures" / "hugging_face" / "qwen3"
+    preset, back = tmp_path / "preset", tmp_path / "back"
+    first = sums(convert(f"--source={source}", "--to=preset", f"--output={preset}"))
+    arguments = ["--to=hugging_face", f"--output={back}"]
+    assert sums(convert(f"--source={preset}", *arguments)) == first
+    fields = [json.loads((path / "config.json").read_text()) for path in (source, back)]
+    for name in ("rms_norm_eps", "head_dim", "tie_word_embeddings"):
+        assert fields[0][name] == fields[1][name]
+    result = convert(f"--source={back}", "--to=mesh_transformer", "--output=x")
+    assert "--to=mesh_transformer is a format of GPT-J" in result.stderr + result.stdout
 
 
 def test_what_is_no_checkpoint_is_named(tmp_path):

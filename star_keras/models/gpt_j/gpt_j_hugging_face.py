@@ -8,17 +8,12 @@ A directory has
 - the tokenizer: `vocab.json` and `merges.txt`, or `tokenizer.json`.
 """
 
-import functools
-import importlib.util
 import json
+import math
 import re
 from pathlib import Path
 
 import huggingface_hub
-import ml_dtypes
-import numpy as np
-import safetensors
-import safetensors.numpy
 
 from star_keras.models.gpt_j.gpt_j_backbone import GPTJBackbone
 from star_keras.models.gpt_j.gpt_j_causal_lm_preprocessor import (
@@ -29,6 +24,13 @@ from star_keras.models.gpt_j.gpt_j_weights import (
     gpt_j_weights,
     make_with_weights,
     read_weight,
+)
+from star_keras.models.hugging_face.tensor_files import (
+    check_names,
+    find_tensors,
+    numpy_dtype,
+    save_tensors,
+    write_json,
 )
 
 # Causal masks, which older files store among the weights.
@@ -95,7 +97,6 @@ def load_hugging_face(cls, directory, load_weights=True, on_weight=None, **kwarg
             missing, unknown, or of another shape.
         FileNotFoundError: if there are no weights, or one of their files is
             missing.
-        ImportError: if the weights are PyTorch files and PyTorch is missing.
     """
     directory = Path(directory)
     config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
@@ -120,11 +121,12 @@ def load_hugging_face(cls, directory, load_weights=True, on_weight=None, **kwarg
     sizes |= kwargs
     if not load_weights:
         return cls(GPTJBackbone(**sizes), preprocessor)
-    tensors = _find_tensors(directory)
+    tensors = find_tensors(directory)
+    found = {name for name in tensors if not _MASKS.fullmatch(name)}
 
     def make_model():
         model = cls(GPTJBackbone(**sizes), preprocessor, compile=False)
-        _check_names(directory, gpt_j_weights(model), tensors)
+        check_names(directory, gpt_j_weights(model).keys(), found)
         return model
 
     def read(name):
@@ -148,34 +150,16 @@ def save_hugging_face(model, directory, max_file_bytes=2 * 1024**3):
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     weights = gpt_j_weights(model)
-    size = np.dtype(_numpy_dtype(model.backbone.token_embedding.embeddings)).itemsize
-    files, room = [[]], max_file_bytes
-    for name, (_, shape) in weights.items():
-        needed = int(np.prod(shape)) * size
-        if needed > room and files[-1]:
-            files.append([])
-            room = max_file_bytes
-        files[-1].append(name)
-        room -= needed
-    weight_map, total = {}, 0
-    for number, names in enumerate(files, start=1):
-        file = "model.safetensors"
-        if len(files) > 1:
-            file = f"model-{number:05d}-of-{len(files):05d}.safetensors"
-        tensors = {}
-        for name in names:
-            value = read_weight(*weights[name])
-            if value.ndim == 2 and name != "transformer.wte.weight":
-                value = value.T
-            tensors[name] = np.ascontiguousarray(value)
-            total += value.nbytes
-            weight_map[name] = file
-        safetensors.numpy.save_file(
-            tensors, directory / file, metadata={"format": "pt"}
-        )
-    if len(files) > 1:
-        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-        _write_json(directory / "model.safetensors.index.json", index)
+    size = numpy_dtype(model.backbone.token_embedding.embeddings).itemsize
+    sizes = {name: math.prod(shape) * size for name, (_, shape) in weights.items()}
+
+    def read(name):
+        value = read_weight(*weights[name])
+        if value.ndim == 2 and name != "transformer.wte.weight":
+            value = value.T
+        return value
+
+    save_tensors(directory, sizes, read, max_file_bytes)
     backbone = model.backbone
     config = {
         "architectures": ["GPTJForCausalLM"],
@@ -189,7 +173,7 @@ def save_hugging_face(model, directory, max_file_bytes=2 * 1024**3):
         tokenizer = model.preprocessor.tokenizer
         config["bos_token_id"] = config["eos_token_id"] = tokenizer.end_token_id
         _save_tokenizer(tokenizer, directory, backbone.max_sequence_length)
-    _write_json(directory / "config.json", config)
+    write_json(directory / "config.json", config)
 
 
 def load_tokenizer(directory):
@@ -227,10 +211,10 @@ def load_tokenizer(directory):
 
 def _save_tokenizer(tokenizer, directory, max_length):
     end = "<|endoftext|>"
-    _write_json(directory / "vocab.json", dict(tokenizer.vocabulary))
+    write_json(directory / "vocab.json", dict(tokenizer.vocabulary))
     merges = "\n".join(["#version: 0.2", *tokenizer.merges])
     (directory / "merges.txt").write_text(merges + "\n", encoding="utf-8")
-    _write_json(
+    write_json(
         directory / "tokenizer_config.json",
         {
             "tokenizer_class": "GPT2Tokenizer",
@@ -245,84 +229,3 @@ def _model_type(path):
     if not path.is_file():
         return None
     return json.loads(path.read_text(encoding="utf-8")).get("model_type")
-
-
-def _write_json(path, value):
-    text = json.dumps(value, indent=2, ensure_ascii=False)
-    path.write_text(text + "\n", encoding="utf-8")
-
-
-def _numpy_dtype(variable):
-    return ml_dtypes.bfloat16 if variable.dtype == "bfloat16" else variable.dtype
-
-
-def _check_names(directory, expected, found):
-    found = {name for name in found if not _MASKS.fullmatch(name)}
-    missing, unknown = sorted(expected.keys() - found), sorted(found - expected.keys())
-    if missing or unknown:
-        raise ValueError(
-            f"The weights in {directory} are not those of its config.json. Expected "
-            f"{len(expected)} names. Missing: {missing[:5]} ({len(missing)} of them). "
-            f"Unknown: {unknown[:5]} ({len(unknown)} of them)."
-        )
-
-
-def _find_tensors(directory):
-    """Dict from the name of a tensor to a function that reads it."""
-    for stem, suffix, names_in, read in (
-        ("model", "safetensors", _safetensors_names, _read_safetensor),
-        ("pytorch_model", "bin", _torch_names, _read_torch_tensor),
-    ):
-        index = directory / f"{stem}.{suffix}.index.json"
-        if index.is_file():
-            names = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-            names = {name: directory / file for name, file in names.items()}
-            gone = sorted({p.name for p in names.values() if not p.is_file()})
-            if gone:
-                raise FileNotFoundError(
-                    f"{index} names {gone}, which {directory} lacks. Download them."
-                )
-        elif (directory / f"{stem}.{suffix}").is_file():
-            path = directory / f"{stem}.{suffix}"
-            names = dict.fromkeys(names_in(path), path)
-        else:
-            continue
-        return {
-            name: functools.partial(read, path, name) for name, path in names.items()
-        }
-    raise FileNotFoundError(
-        f"There are no weights in {directory}. Expected model.safetensors, "
-        "pytorch_model.bin, or several such files with an index."
-    )
-
-
-def _safetensors_names(path):
-    with safetensors.safe_open(path, framework="numpy") as file:
-        return list(file.keys())
-
-
-def _read_safetensor(path, name):
-    # Opened anew for each weight: its pages stay in memory until the file is closed.
-    with safetensors.safe_open(path, framework="numpy") as file:
-        return file.get_tensor(name)  # a copy
-
-
-@functools.lru_cache(maxsize=1)
-def _torch_file(path):
-    if importlib.util.find_spec("torch") is None:
-        raise ImportError(
-            f"{path} is a PyTorch file; reading it needs PyTorch: pip install torch."
-        )
-    import torch
-
-    return torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-
-
-def _torch_names(path):
-    return list(_torch_file(path))
-
-
-def _read_torch_tensor(path, name):
-    tensor = _torch_file(path)[name]
-    # numpy has no bfloat16 of its own.
-    return (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()

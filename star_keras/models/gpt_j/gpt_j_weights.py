@@ -1,11 +1,10 @@
 """The weights of a GPT-J as named matrices, for conversions."""
 
-import math
-
 import keras
 import numpy as np
-from jax import numpy as jnp
-from keras.src.backend.common import global_state
+
+from star_keras.models.hugging_face import stored_weights
+from star_keras.models.hugging_face.stored_weights import reshaped
 
 
 def gpt_j_weights(model):
@@ -74,31 +73,12 @@ def make_with_weights(make_model, read, on_weight=None):
     Raises:
         ValueError: if an array has another shape. The error names the weight.
     """
-    with keras.StatelessScope(initialize_variables=False):
-        model = make_model()
-    # Keras would initialize these variables at the next scope.
-    pending = global_state.get_global_attribute("uninitialized_variables")
-    global_state.set_global_attribute("uninitialized_variables", [])
-    weights = gpt_j_weights(model)
-    read_later = {id(variable) for variable, _ in weights.values()}
-    for variable in pending:  # such as the state of a dropout
-        if id(variable) not in read_later:
-            variable._deferred_initialize()
-    for name in sorted(weights, key=lambda name: -math.prod(weights[name][1])):
-        variable, shape = weights[name]
-        value = read(name)
-        if value.shape != shape:
-            raise ValueError(
-                f"The weight {name!r} has another shape than the configuration says. "
-                f"Expected (inputs, outputs) = {shape}. Received: {value.shape}."
-            )
-        # numpy casts it: on the device there would be a second copy.
-        value = np.reshape(value, variable.shape).astype(jnp.dtype(variable.dtype))
-        variable._initialize(keras.ops.convert_to_tensor(value, variable.dtype))
-        if on_weight:
-            on_weight()
-    model.compile()
-    return model
+
+    def table(model):
+        weights = gpt_j_weights(model)
+        return {name: reshaped(*pair) for name, pair in weights.items()}
+
+    return stored_weights.make_with_weights(make_model, table, read, on_weight)
 
 
 def read_weight(variable, shape):

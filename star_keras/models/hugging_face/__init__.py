@@ -1,0 +1,1 @@
+"""Hugging Face directories of KerasHub's families, read and written."""

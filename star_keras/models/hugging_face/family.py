@@ -1,0 +1,31 @@
+"""What is known of a family of models in Hugging Face directories."""
+
+import dataclasses
+from collections.abc import Callable
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Family:
+    """One `model_type`, and the KerasHub model that computes it.
+
+    Attributes:
+        backbone: Subclass of `keras_hub.models.Backbone`.
+        causal_lm: Subclass of `keras_hub.models.CausalLM`.
+        preprocessor: Subclass of `keras_hub.models.CausalLMPreprocessor`.
+        read_config: Callable from `Fields` to the arguments of the backbone. It takes
+            the fields that it honours, and refuses what the backbone cannot compute.
+        write_config: The inverse: callable from a backbone to a config.json.
+        weights: Callable from a backbone to a dict from transformers' name of a
+            tensor to its `StoredWeight`.
+        prefix: Prefix of the names, which some files leave out.
+        length: The field with the longest sequence.
+    """
+
+    backbone: type
+    causal_lm: type
+    preprocessor: type
+    read_config: Callable
+    write_config: Callable
+    weights: Callable
+    prefix: str = "model."
+    length: str = "max_position_embeddings"

@@ -1,0 +1,172 @@
+"""From a Hugging Face directory to a KerasHub causal LM."""
+
+import re
+from pathlib import Path
+
+import huggingface_hub
+import numpy as np
+
+from star_keras.models.hugging_face import gemmas, gpt2, llamas
+from star_keras.models.hugging_face.fields import Fields
+from star_keras.models.hugging_face.stored_weights import make_with_weights
+from star_keras.models.hugging_face.tensor_files import (
+    check_names,
+    find_tensors,
+    read_json,
+)
+from star_keras.models.hugging_face.tokenizer_files import read_tokenizer
+
+FAMILIES = {**llamas.FAMILIES, **gemmas.FAMILIES, **gpt2.FAMILIES}
+
+# What older files store among the weights, and what follows from the configuration.
+_CONSTANTS = re.compile(r".*\.(attn\.(bias|masked_bias)|rotary_emb\.inv_freq)")
+_HEAD = "lm_head.weight"
+_EMBEDDING = ".embed_tokens.weight"
+
+
+def find_hugging_face(preset: str) -> Path | None:
+    """The local directory of a Hugging Face model, downloaded if needed.
+
+    Args:
+        preset: `"hf://organization/name"`, or the path of a directory.
+
+    Returns:
+        The directory, or `None` if `preset` is anything else, e.g. a Keras preset.
+    """
+    preset = str(preset)
+    if not preset.startswith("hf://"):
+        return Path(preset) if _model_type(Path(preset) / "config.json") else None
+    repository = preset.removeprefix("hf://")
+    if not _model_type(huggingface_hub.hf_hub_download(repository, "config.json")):
+        return None
+    found = huggingface_hub.list_repo_files(repository)
+    safe = any(name.endswith(".safetensors") for name in found)
+    return Path(
+        huggingface_hub.snapshot_download(
+            repository,
+            allow_patterns=[
+                "*.json",
+                "*.jinja",
+                "model*.safetensors" if safe else "pytorch_model*",
+            ],
+        )
+    )
+
+
+def load_hugging_face_causal_lm(
+    directory, load_weights=True, on_weight=None, preprocessor="auto", **kwargs
+):
+    """A KerasHub causal LM from a Hugging Face directory.
+
+    It computes the logits of transformers, and its tokenizer gives the ids of the
+    directory's own tokenizer.json. Weights are read one tensor at a time, straight
+    into the layout of the current `keras.distribution`.
+
+    Args:
+        directory: Path with config.json; `*.safetensors` or `pytorch_model*.bin`
+            files of float32, float16 or bfloat16; and optionally tokenizer.json.
+        load_weights: bool. Whether to read the weights. Random otherwise. Defaults
+            to `True`.
+        on_weight: optional callable without arguments, called after each tensor.
+        preprocessor: Another preprocessor, or `None`. Defaults to that of the
+            directory.
+        **kwargs: Arguments of the backbone, e.g. `dtype="bfloat16"`.
+
+    Returns:
+        A `keras_hub.models.CausalLM`, with a preprocessor if the directory has a
+        tokenizer.
+
+    Raises:
+        ValueError: if config.json asks for what KerasHub's model does not compute or
+            has an unknown field; if a weight is missing, unknown, or of another
+            shape; or if the tokenizer is of another kind.
+        FileNotFoundError: if there are no weights, or one of their files is missing.
+
+    Example:
+    ```text
+    model = load_hugging_face_causal_lm("SmolLM2-135M-Instruct", dtype="bfloat16")
+    ```
+    """
+    directory = Path(directory)
+    config = read_json(directory / "config.json")
+    family = _family(directory, config)
+    fields = Fields(config, directory / "config.json")
+    sizes = family.read_config(fields)
+    fields.finish()
+    sizes |= kwargs
+    if preprocessor == "auto":
+        preprocessor = _preprocessor(family, directory, config)
+    if not load_weights:
+        return family.causal_lm(
+            backbone=family.backbone(**sizes), preprocessor=preprocessor
+        )
+    tensors = _named(find_tensors(directory), family.prefix)
+
+    def make_model():
+        model = family.causal_lm(
+            backbone=family.backbone(**sizes), preprocessor=preprocessor, compile=False
+        )
+        expected = family.weights(model.backbone).keys()
+        _check_tied_head(directory, expected, tensors)
+        check_names(directory, expected, tensors.keys())
+        return model
+
+    return make_with_weights(
+        make_model,
+        lambda model: family.weights(model.backbone),
+        lambda name: tensors[name](),
+        on_weight,
+    )
+
+
+def _family(directory, config):
+    kind = config.get("model_type")
+    if kind not in FAMILIES:
+        raise ValueError(
+            f"{directory / 'config.json'}: expected `model_type` to be one of "
+            f"{['gptj', *FAMILIES]}. Received: model_type={kind!r}."
+        )
+    return FAMILIES[kind]
+
+
+def _preprocessor(family, directory, config):
+    max_length = config.get(family.length)
+    tokenizer = read_tokenizer(directory, config, max_length)
+    if tokenizer is None:
+        return None
+    return family.preprocessor(
+        tokenizer,
+        sequence_length=min(1024, max_length or 1024),
+        add_start_token=tokenizer.start_token_id is not None,
+    )
+
+
+def _named(tensors, prefix):
+    """The tensors under their full names, without constants."""
+    named = {}
+    for name, read in tensors.items():
+        if _CONSTANTS.fullmatch(name):
+            continue
+        if not name.startswith(prefix) and not name.startswith("lm_head."):
+            name = prefix + name
+        named[name] = read
+    return named
+
+
+def _check_tied_head(directory, expected, tensors):
+    """Drop a copy of the embedding that is stored as the head."""
+    if _HEAD in expected or _HEAD not in tensors:
+        return
+    embedding = next(n for n in expected if n.endswith((".wte.weight", _EMBEDDING)))
+    if embedding in tensors and not np.array_equal(
+        tensors[_HEAD](), tensors[embedding]()
+    ):
+        raise ValueError(
+            f"{directory}: `tie_word_embeddings` is true, but {_HEAD!r} is not "
+            f"{embedding!r}."
+        )
+    del tensors[_HEAD]
+
+
+def _model_type(path):
+    return read_json(path).get("model_type")

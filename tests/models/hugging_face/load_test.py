@@ -1,0 +1,210 @@
+import json
+
+import huggingface_hub
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from star_keras.models import load_causal_lm
+from star_keras.models.hugging_face.load import load_hugging_face_causal_lm
+from tests.conftest import run_on_eight_devices
+from tests.models.hugging_face.cases import (
+    CASES,
+    FIXTURES,
+    copied,
+    difference,
+    expected,
+    loaded,
+)
+
+LLAMA = "llama_tied"
+ONE_A_FAMILY = (
+    "llama_tied",
+    "llama_untied",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "gemma",
+    "gemma2",
+    "gemma3",
+    "gpt2",
+)
+ROPE = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_logits_are_those_of_transformers(name):
+    assert difference(loaded(name), name) < 5e-5
+    assert expected(name)["logits"].std() > 1  # the tolerance means something
+
+
+@pytest.mark.parametrize(
+    "name, changes",
+    [
+        ("llama_tied", {"rms_norm_eps": 1e-6}),
+        ("llama_untied", {"rms_norm_eps": 1e-5}),
+        ("llama_tied", {"rope_parameters": {"rope_theta": 10000.0}}),
+        ("llama_untied", {"rope_scaling": None}),
+        (
+            "llama_rope_parameters",
+            {
+                "rope_parameters": ROPE
+                | {
+                    "rope_theta": 5000.0,
+                    "factor": 4.0,
+                    "original_max_position_embeddings": 64,
+                }
+            },
+        ),
+        ("mistral", {"sliding_window": None}),
+        ("mistral", {"rope_parameters": {"rope_theta": 20000.0}}),
+        ("qwen3", {"rms_norm_eps": 1e-5}),
+        ("gemma2", {"attn_logit_softcapping": None}),
+        ("gemma2", {"final_logit_softcapping": None}),
+        ("gemma3", {"sliding_window": 6}),
+        ("gemma3", {"rope_scaling": {"rope_type": "linear", "factor": 8.0}}),
+    ],
+)
+def test_each_field_changes_the_logits(name, changes, tmp_path):
+    model = load_causal_lm(copied(name, tmp_path, **changes))
+    assert difference(model, name) > 1e-3
+
+
+def test_the_dtype_is_a_choice():
+    model = load_causal_lm(FIXTURES / LLAMA, dtype="bfloat16")
+    assert {variable.dtype for variable in model.weights} == {"bfloat16"}
+    assert 1e-4 < difference(model, LLAMA) < 1
+
+
+@pytest.mark.parametrize("name", ("llama_untied", "qwen2", "gemma3"))
+def test_generation_continues_a_text(name):
+    model = load_causal_lm(FIXTURES / name)
+    model.compile(sampler="greedy")
+    assert model.generate("12 + 3", max_length=12).startswith("12 + 3")
+
+
+def test_random_weights_on_request():
+    model = load_causal_lm(FIXTURES / LLAMA, load_weights=False)
+    shapes = [variable.shape for variable in loaded(LLAMA).weights]
+    assert [variable.shape for variable in model.weights] == shapes
+    assert difference(model, LLAMA) > 0.1
+
+
+def test_a_preprocessor_is_a_choice():
+    assert load_causal_lm(FIXTURES / LLAMA, preprocessor=None).preprocessor is None
+
+
+def test_each_tensor_is_reported():
+    read = []
+    load_hugging_face_causal_lm(FIXTURES / LLAMA, on_weight=lambda: read.append(1))
+    with safetensors.safe_open(
+        FIXTURES / LLAMA / "model.safetensors", framework="numpy"
+    ) as file:
+        assert len(read) == len(file.keys())
+
+
+def test_a_copy_of_the_embedding_may_be_stored_as_the_head(tmp_path):
+    directory = copied(LLAMA, tmp_path)
+    state = safetensors.numpy.load_file(directory / "model.safetensors")
+    state["lm_head.weight"] = state["model.embed_tokens.weight"].copy()
+    state["model.layers.0.self_attn.rotary_emb.inv_freq"] = np.ones(4, "float32")
+    safetensors.numpy.save_file(state, directory / "model.safetensors")
+    assert difference(load_causal_lm(directory), LLAMA) < 5e-5
+    state["lm_head.weight"][0, 0] += 1
+    safetensors.numpy.save_file(state, directory / "model.safetensors")
+    with pytest.raises(ValueError, match="'lm_head.weight' is not 'model.embed_tok"):
+        load_causal_lm(directory)
+
+
+def test_missing_and_unknown_weights_are_named(tmp_path):
+    directory = copied(LLAMA, tmp_path)
+    state = safetensors.numpy.load_file(directory / "model.safetensors")
+    state["model.layers.0.extra"] = state.pop("model.norm.weight")
+    safetensors.numpy.save_file(state, directory / "model.safetensors")
+    with pytest.raises(
+        ValueError,
+        match=r"Missing: \['model.norm.weight'\].*\['model.layers.0.extra'\]",
+    ):
+        load_causal_lm(directory)
+
+
+def test_an_untied_head_is_needed(tmp_path):
+    directory = copied(LLAMA, tmp_path, tie_word_embeddings=False)
+    with pytest.raises(ValueError, match=r"Missing: \['lm_head.weight'\]"):
+        load_causal_lm(directory)
+
+
+def test_a_weight_of_another_shape_is_named(tmp_path):
+    directory = copied(LLAMA, tmp_path, intermediate_size=40)
+    with pytest.raises(ValueError, match=r"mlp.*another shape.*\(40, 32\).*\(48, 32\)"):
+        load_causal_lm(directory)
+
+
+def test_missing_files_are_named(tmp_path):
+    directory = copied("llama_untied", tmp_path)
+    gone = min(directory.glob("*.safetensors"))
+    gone.unlink()
+    with pytest.raises(FileNotFoundError, match=gone.name):
+        load_causal_lm(directory)
+    (directory / "model.safetensors.index.json").unlink()
+    with pytest.raises(FileNotFoundError, match="There are no weights"):
+        load_causal_lm(directory)
+
+
+def test_an_index_that_names_a_tensor_that_is_not_there_is_an_error(tmp_path):
+    directory = copied("llama_untied", tmp_path)
+    path = directory / "model.safetensors.index.json"
+    index = json.loads(path.read_text())
+    index["weight_map"]["model.extra"] = index["weight_map"]["model.norm.weight"]
+    path.write_text(json.dumps(index))
+    with pytest.raises(ValueError, match="the tensor 'model.extra'"):
+        load_causal_lm(directory)
+
+
+def test_another_model_type_is_an_error_that_lists_the_known_ones(tmp_path):
+    directory = copied(LLAMA, tmp_path, model_type="rwkv")
+    with pytest.raises(ValueError, match="'gptj', 'llama', .*'gpt2'.*'rwkv'"):
+        load_causal_lm(directory)
+
+
+@pytest.mark.parametrize(
+    "files, weights",
+    [
+        (["model.safetensors", "pytorch_model.bin"], "model*.safetensors"),
+        (["pytorch_model.bin"], "pytorch_model*"),
+    ],
+)
+def test_a_handle_downloads_what_is_read(files, weights, monkeypatch):
+    downloaded = []
+
+    def snapshot(repository, allow_patterns):
+        downloaded.append((repository, allow_patterns))
+        return str(FIXTURES / LLAMA)
+
+    monkeypatch.setattr(
+        huggingface_hub, "hf_hub_download", lambda *_: str(FIXTURES / LLAMA / _[1])
+    )
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", lambda _: files)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    model = load_causal_lm("hf://organization/name")
+    assert difference(model, LLAMA) < 5e-5
+    assert downloaded == [("organization/name", ["*.json", "*.jinja", weights])]
+
+
+@pytest.mark.parametrize("name", ONE_A_FAMILY)
+def test_a_preset_that_was_saved_computes_the_same(name, tmp_path):
+    loaded(name).save_to_preset(str(tmp_path))
+    again = load_causal_lm(tmp_path)
+    assert difference(again, name) < 5e-5
+    tokenizers = [m.preprocessor.tokenizer for m in (loaded(name), again)]
+    text = "Q:  don't\n\nadd 12 + 3!"
+    assert tokenizers[0]([text]) == tokenizers[1]([text])
+    assert tokenizers[0].get_config() == tokenizers[1].get_config()
+
+
+def test_weights_are_read_into_their_shards():
+    found = run_on_eight_devices("models_hugging_face_on_a_mesh")
+    assert found["difference"] < 1e-4
+    assert found["shards"]["self_attention/query/kernel"] == [32, 1, 8]
+    assert found["shards"]["token_embedding/embeddings"] == [76, 32]
+    assert found["shards"]["token_embedding/reverse_embeddings"] == [32, 76]
