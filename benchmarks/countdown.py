@@ -1,4 +1,4 @@
-"""A GPT-J with completions of known length, and questions for it.
+"""Models with completions of known length, and questions for it.
 
 The weights are random, but blocks add little to the residual stream, and the
 head answers token `k` with token `k - 1`. Token 0 ends a completion. So a
@@ -10,15 +10,19 @@ completion counts down from the last token of its question:
 The amount of computation does not depend on the weights.
 """
 
+import dataclasses
+
 import numpy as np
 
-from benchmarks.models import Size, make_gpt_j
+from benchmarks.models import LlamaSize, Size
 
 LONGEST_QUESTION = 48
 LONGEST_COMPLETION = 96
 # Letters and digits alone: white space at the end of the prefix would become a
 # part of the questions.
 _TOKENS = (16, 95)
+# Kernels of the layers that add to the residual stream.
+_BLOCK_OUTPUTS = ("attention_output/kernel", "feedforward_output_dense/kernel")
 
 
 def make_problems(prefix_length: int, count: int) -> tuple[list[int], list[list[int]]]:
@@ -50,27 +54,31 @@ def needed_flops(size: Size, prefix: list[int], questions: list[list[int]]) -> f
 
 
 def make_model(size: Size, prefix_length: int):
-    """A `GPTJCausalLM` that counts down, with a tokenizer of bytes."""
+    """A stock model that counts down, with a tokenizer of bytes.
+
+    Its head is not tied to the embeddings, whatever the size says: with a tied head
+    a token would answer itself.
+    """
     import star_keras  # noqa: F401  isort: skip  (selects the backend)
     import keras
 
-    from star_keras.models import GPTJCausalLMPreprocessor
     from star_keras.testing import byte_tokenizer
 
     keras.utils.set_random_seed(0)
-    preprocessor = GPTJCausalLMPreprocessor(
-        byte_tokenizer(),
-        sequence_length=prefix_length + LONGEST_QUESTION + LONGEST_COMPLETION,
+    preprocessor = size.make_preprocessor(
+        byte_tokenizer(), prefix_length + LONGEST_QUESTION + LONGEST_COMPLETION
     )
-    model = make_gpt_j(size, preprocessor)
-    for layer in model.backbone.transformer_layers:
-        for output in (
-            layer.self_attention.attention_output,
-            layer.feedforward_output_dense,
-        ):
-            output.kernel.assign(0.01 * output.kernel)
-    embeddings = np.asarray(model.backbone.token_embedding.embeddings)
-    kernel = 0.1 * np.asarray(model.lm_head.kernel)
+    if isinstance(size, LlamaSize):
+        size = dataclasses.replace(size, tied=False)
+    model = size.make_model(preprocessor)
+    for variable in model.backbone.trainable_variables:
+        if variable.path.endswith(_BLOCK_OUTPUTS):
+            variable.assign(0.01 * variable)
+    embedding = model.backbone.token_embedding
+    head = getattr(model, "lm_head", None)
+    head_kernel = head.kernel if head else embedding.reverse_embeddings
+    embeddings = np.asarray(embedding.embeddings)
+    kernel = 0.1 * np.asarray(head_kernel)
     kernel[:, :LONGEST_COMPLETION] = embeddings[1 : LONGEST_COMPLETION + 1].T
-    model.lm_head.kernel.assign(kernel)
+    head_kernel.assign(kernel)
     return model

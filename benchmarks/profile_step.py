@@ -2,8 +2,8 @@
 
     python -m benchmarks.profile_step --size=small --sequence_length=256
 
-Model, rows and the flags `size`, `sequence_length`, `batch_size` and `steps` are
-those of `benchmarks.train`. The compiled step runs in a loop under `jax.profiler`.
+Model, rows and the flags `family`, `size`, `sequence_length`, `batch_size` and `steps`
+are those of `benchmarks.train`. The compiled step runs in a loop under `jax.profiler`.
 Columns: milliseconds a step from the start to the end of each operation, their share,
 and the kind.
 
@@ -23,7 +23,7 @@ from absl import app, flags
 from benchmarks import train
 from benchmarks.libraries import load_libraries
 from benchmarks.machine import matmul_peak
-from benchmarks.models import SIZES, adam, make_gpt_j
+from benchmarks.models import adam
 from benchmarks.training_rows import full_batch
 
 FLAGS = flags.FLAGS
@@ -34,8 +34,8 @@ KINDS = (
     ("attention: products", "bhqd,bhkd->bhqk/|bhqk,bhkd->bhqd/"),
     ("attention: softmax", "self_attention/cond"),
     ("products with weights", "dot_general"),
+    ("LayerNorm", "layer_?norm"),
     ("rotary positions, transpositions", "self_attention"),
-    ("LayerNorm", "layer_norm"),
     ("MLP: activation", "transformer_layer"),
 )
 
@@ -66,7 +66,7 @@ def main(argv):
     import jax
 
     peak = matmul_peak()
-    model = make_gpt_j(SIZES[FLAGS.size])
+    model = train.make_packed_model()
     model.compile(adam())
     data = full_batch(train.full_rows())
     model.train_on_batch(*data)  # makes the optimizer's variables
@@ -98,7 +98,8 @@ def main(argv):
         found = operation_seconds(directory)
     flops = step.cost_analysis()["flops"]
     print(
-        f"--size={FLAGS.size} --sequence_length={train.sequence_length()} "
+        f"--family={FLAGS.family} --size={FLAGS.size} "
+        f"--sequence_length={train.sequence_length()} "
         f"--batch_size={FLAGS.batch_size} (peak {peak / 1e9:.0f} GFLOP/s): "
         f"{1e3 * seconds:.0f} ms/step, {flops / 1e9:.1f} GFLOP, "
         f"{1e3 * flops / peak:.0f} ms at the peak"

@@ -1,6 +1,7 @@
 """Sampling speed: `ContinuousSampler` against `generate` of two libraries.
 
     python -m benchmarks.sample --size=small --prefix_length=768
+    python -m benchmarks.sample --family=llama --size=small --prefix_length=768
 
 Many questions behind one few-shot prompt, greedy, with the same weights for all.
 Completions have known lengths of 16 to 94 tokens, see `benchmarks.countdown`. All
@@ -8,7 +9,8 @@ peers must write the same tokens, which is checked.
 
 Peers, each in a process of its own; `generate` gets the questions sorted by length:
     continuous           `ContinuousSampler`
-    keras_hub            KerasHub's `CausalLM.generate` of our `GPTJCausalLM`
+    keras_hub            KerasHub's `CausalLM.generate` of our `GPTJCausalLM`, or of its
+                         own `LlamaCausalLM`
     transformers         `generate` of `GPTJForCausalLM`, left-padded
     transformers_prefix  the same; the prefix is computed once, and its cache
                          copied for each row
@@ -35,12 +37,14 @@ from benchmarks import countdown
 from benchmarks.comparison import choose, measure_alone
 from benchmarks.libraries import load_libraries
 from benchmarks.machine import matmul_peak, memory_mib, reset_peak
-from benchmarks.models import SIZES
+from benchmarks.models import chosen_size
 
-PEERS = ("continuous", "keras_hub", "transformers", "transformers_prefix")
+PEERS = {
+    "gpt_j": ("continuous", "keras_hub", "transformers", "transformers_prefix"),
+    "llama": ("continuous", "keras_hub"),
+}
 
 FLAGS = flags.FLAGS
-flags.DEFINE_enum("size", "small", list(SIZES), "Size of the model.")
 flags.DEFINE_integer("prefix_length", 768, "Tokens of the few-shot prompt.")
 flags.DEFINE_integer("problems", 512, "Questions.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 64, "Questions a batch of the peers.")
@@ -52,7 +56,9 @@ flags.DEFINE_integer(
     "Questions of the peers, if fewer: whole batches. Batches come one after another, "
     "so tokens/s hardly depends on their number.",
 )
-flags.DEFINE_enum("peer", None, PEERS, "Measure this row alone, and print JSON.")
+flags.DEFINE_enum(
+    "peer", None, PEERS["gpt_j"], "Measure this row alone, and print JSON."
+)
 
 
 def continuous(model, prefix, questions):
@@ -110,10 +116,10 @@ def measure(name):
     Raises:
         RuntimeError: if a completion is not the expected one.
     """
-    ours = name == "continuous"
+    ours, size = name == "continuous", chosen_size()
     make_sample = load_row(name)
     prefix, questions = countdown.make_problems(FLAGS.prefix_length, FLAGS.problems)
-    model = countdown.make_model(SIZES[FLAGS.size], FLAGS.prefix_length)
+    model = countdown.make_model(size, FLAGS.prefix_length)
     sample = make_sample(model, prefix, questions)
     before = memory_mib("VmRSS")
     count, warm_up = FLAGS.problems, FLAGS.problems
@@ -131,7 +137,7 @@ def measure(name):
             raise RuntimeError(f"Expected {expected}. Received: {completions[i]}.")
     return {
         "tokens": sum(map(len, completions.values())),
-        "flops": countdown.needed_flops(SIZES[FLAGS.size], prefix, questions[:count]),
+        "flops": countdown.needed_flops(size, prefix, questions[:count]),
         "seconds": seconds,
         "first": first,
         "cpu": cpu,
@@ -160,8 +166,9 @@ def main(argv):
     if FLAGS.peer:
         print(json.dumps(measure(FLAGS.peer)))
         return
-    peers = choose(PEERS, FLAGS.peers)
-    names = ["size", "prefix_length", "problems", "batch_size", "slots"]
+    chosen_size()  # an error before the first row
+    peers = choose(PEERS[FLAGS.family], FLAGS.peers)
+    names = ["family", "size", "prefix_length", "problems", "batch_size", "slots"]
     if FLAGS.peer_problems:
         names.append("peer_problems")
     arguments = [f"--{name}={getattr(FLAGS, name)}" for name in names]

@@ -1,19 +1,22 @@
-"""Training speed: our GPT-J against transformers and a stock KerasHub model.
+"""Training speed: our GPT-J and Llama against stock KerasHub and transformers.
 
     python -m benchmarks.train --size=small --sequence_length=256
+    python -m benchmarks.train --family=llama --size=small --sequence_length=256
 
 Steps of 8 full rows in float32 with Adam, gradients clipped to the norm 1. Each
 peer has a process of its own:
-    star_keras     `fit` of `GPTJCausalLM`, with `keep_freed_memory` as in
-                   `experiments`
+    star_keras     `fit` of `GPTJCausalLM`, or of KerasHub's `LlamaCausalLM` after
+                   `packed_causal_lm`; with `keep_freed_memory` as in `experiments`
     checkpointing  the same with gradient checkpointing
-    keras_hub      `fit` of KerasHub's `GPTNeoXCausalLM` of the same size
+    keras_hub      `fit` of the stock `LlamaCausalLM`, and for GPT-J of KerasHub's
+                   `GPTNeoXCausalLM` of the same size
     transformers   `GPTJForCausalLM` and AdamW in PyTorch
 
 With `--rationales` the rows hold examples of the lengths of GSM8K's training problems
 (33 to 425 tokens), and only tokens of examples count:
     packed         several examples a row
     padded         one example a row; rows as long as the longest example
+    keras_hub      the rows of `padded` with the stock model
 
 Columns:
     tokens/s   tokens of the training steps, without padding
@@ -24,6 +27,7 @@ Columns:
     MiB        peak growth of the resident set after the model is made (Linux only)
 """
 
+import functools
 import itertools
 import json
 import time
@@ -34,13 +38,15 @@ from benchmarks import training_rows
 from benchmarks.comparison import choose, measure_alone
 from benchmarks.libraries import load_libraries
 from benchmarks.machine import matmul_peak, memory_mib, reset_peak
-from benchmarks.models import SIZES, adam, make_gpt_j
+from benchmarks.models import adam, chosen_size
 
-PEERS = ("star_keras", "checkpointing", "keras_hub", "transformers")
-RATIONALES = ("packed", "padded")
+PEERS = {
+    "gpt_j": ("star_keras", "checkpointing", "keras_hub", "transformers"),
+    "llama": ("star_keras", "checkpointing", "keras_hub"),
+}
+RATIONALES = ("packed", "padded", "keras_hub")
 
 FLAGS = flags.FLAGS
-flags.DEFINE_enum("size", "small", list(SIZES), "Size of the model.")
 flags.DEFINE_integer(
     "sequence_length", None, "Tokens a row. Default: 256, with --rationales 512."
 )
@@ -50,83 +56,94 @@ flags.DEFINE_integer("repeats", 3, "Measurements after a first call; the best co
 flags.DEFINE_bool("rationales", False, "Rows of examples instead of full rows.")
 flags.DEFINE_list("peers", None, "Rows of the table. Default: all that are installed.")
 flags.DEFINE_enum(
-    "peer", None, PEERS + RATIONALES, "Measure this row alone, and print JSON."
+    "peer",
+    None,
+    list(dict.fromkeys((*PEERS["gpt_j"], *RATIONALES))),
+    "Measure this row alone, and print JSON.",
 )
 
 
 def sequence_length():
     if FLAGS.sequence_length is not None:
         return FLAGS.sequence_length
-    return 512 if FLAGS.rationales or FLAGS.peer in RATIONALES else 256
+    return 512 if FLAGS.rationales else 256
 
 
 def full_rows():
-    vocabulary_size = SIZES[FLAGS.size].vocabulary_size
+    vocabulary_size = chosen_size().vocabulary_size
     return training_rows.full_rows(vocabulary_size, FLAGS.batch_size, sequence_length())
 
 
-def fit_steps(model, batches, length):
-    """A function that makes `steps` steps of `fit`."""
-    from star_keras.training import training_dataset
+def make_packed_model():
+    from star_keras.models import packed_causal_lm
 
-    dataset = training_dataset(
-        batches, batch_size=FLAGS.batch_size, sequence_length=length
-    )
-    return lambda: model.fit(
-        dataset, steps_per_epoch=FLAGS.steps, verbose=0, shuffle=False
-    )
+    return packed_causal_lm(chosen_size().make_model())
 
 
-def train_on_full_rows(checkpointing):
-    model = make_gpt_j(SIZES[FLAGS.size])
-    model.compile(adam(), gradient_checkpointing=checkpointing)
-    tokens = full_rows()
-    batch = training_rows.full_batch(tokens)
-    step = fit_steps(model, lambda: itertools.repeat(batch), tokens.shape[1])
-    return step, tokens.size
+def make_model(name):
+    """The compiled model of a row."""
+    if name == "keras_hub":
+        from benchmarks.peers.keras_hub import make_trained_model
+
+        return make_trained_model(chosen_size())
+    model = make_packed_model()
+    model.compile(adam(), gradient_checkpointing=name == "checkpointing")
+    return model
 
 
-def train_on_rationales(packed):
+def make_batches(packed):
+    """A function that returns an endless stream of batches, and their row length."""
     from star_keras.training import training_batches
 
-    size = SIZES[FLAGS.size]
-    examples = training_rows.gsm8k_like_examples(size.vocabulary_size)
-    length = sequence_length() if packed else max(map(len, examples))
-
-    def batches():
-        if packed:
-            return training_batches(
-                examples,
-                batch_size=FLAGS.batch_size,
-                sequence_length=length,
-                pad_id=0,
-                seed=(0,),
-            )
-        return training_rows.padded_batches(examples, FLAGS.batch_size, length)
-
-    model = make_gpt_j(size)
-    model.compile(adam())
-    tokens = [
-        int(x["padding_mask"].sum())
-        for x, _, _ in itertools.islice(batches(), FLAGS.steps)
-    ]
-    return fit_steps(model, batches, length), sum(tokens) / len(tokens)
+    length = sequence_length()
+    if not FLAGS.rationales:
+        return functools.partial(
+            itertools.repeat, training_rows.full_batch(full_rows())
+        ), length
+    examples = training_rows.gsm8k_like_examples(chosen_size().vocabulary_size)
+    if not packed:
+        length = max(map(len, examples))
+        return functools.partial(
+            training_rows.padded_batches, examples, FLAGS.batch_size, length
+        ), length
+    return functools.partial(
+        training_batches,
+        examples,
+        batch_size=FLAGS.batch_size,
+        sequence_length=length,
+        pad_id=0,
+        seed=(0,),
+    ), length
 
 
 def make_step(name):
     """A function that makes `steps` training steps, and the tokens of one step."""
     if name == "transformers":
         from benchmarks.peers.transformers import make_trainer
-    elif name == "keras_hub":
-        load_libraries(keep_memory=False)
-        from benchmarks.peers.keras_hub import make_trainer
-    else:
-        load_libraries()
-        if name in RATIONALES:
-            return train_on_rationales(packed=name == "packed")
-        return train_on_full_rows(checkpointing=name == "checkpointing")
-    tokens = full_rows()
-    return make_trainer(SIZES[FLAGS.size], tokens, FLAGS.steps), tokens.size
+
+        tokens = full_rows()
+        return make_trainer(chosen_size(), tokens, FLAGS.steps), tokens.size
+    stock = name == "keras_hub"
+    load_libraries(keep_memory=not stock)
+    from star_keras.training import training_dataset
+
+    batches, length = make_batches(packed=name == "packed")
+    dataset = training_dataset(
+        (lambda: map(training_rows.without_segments, batches())) if stock else batches,
+        batch_size=FLAGS.batch_size,
+        sequence_length=length,
+        packed=not stock,
+    )
+    tokens = sum(
+        int(x["padding_mask"].sum())
+        for x, _, _ in itertools.islice(batches(), FLAGS.steps)
+    )
+    model = make_model(name)
+
+    def step():
+        model.fit(dataset, steps_per_epoch=FLAGS.steps, verbose=0, shuffle=False)
+
+    return step, tokens / FLAGS.steps
 
 
 def measure(name):
@@ -152,9 +169,12 @@ def main(argv):
     if FLAGS.peer:
         print(json.dumps(measure(FLAGS.peer)))
         return
-    peers = choose(RATIONALES if FLAGS.rationales else PEERS, FLAGS.peers)
+    size = chosen_size()
+    rows = RATIONALES if FLAGS.rationales else PEERS[FLAGS.family]
+    peers = choose(rows, FLAGS.peers)
     length = sequence_length()
     settings = {
+        "family": FLAGS.family,
         "size": FLAGS.size,
         "sequence_length": length,
         "batch_size": FLAGS.batch_size,
@@ -162,7 +182,9 @@ def main(argv):
         "repeats": FLAGS.repeats,
     }
     arguments = [f"--{name}={value}" for name, value in settings.items()]
-    row_flops = SIZES[FLAGS.size].forward_flops(
+    if FLAGS.rationales:
+        arguments.insert(0, "--rationales")
+    row_flops = size.forward_flops(
         length, attended=length * (length + 1) / 2, head_tokens=length
     )
     flops_a_token = 3 * row_flops / length

@@ -28,6 +28,13 @@ def full_batch(tokens):
     return x, np.roll(tokens, -1, 1), np.ones(shape, "float32")
 
 
+def without_segments(batch):
+    """The same batch for a model without packed rows."""
+    x, y, sample_weight = batch
+    x = {name: x[name] for name in ("token_ids", "padding_mask")}
+    return x, y, sample_weight
+
+
 def gsm8k_like_examples(vocabulary_size: int, count: int = 1000):
     """Random `TrainingExample`s of 33 to 425 tokens."""
     from star_keras.training import TrainingExample

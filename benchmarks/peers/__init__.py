@@ -1,12 +1,13 @@
 """Peers: other libraries that do the same work.
 
-Each module has two functions:
+Each module has `make_sampler` and one of the other two functions:
 
 - `make_sampler(model, prefix, questions, batch_size)` returns a function
   `sample(count)`, a generator of batches: lists of `(index of a question, token
   ids of its completion)`;
 - `make_trainer(size, tokens, steps)` returns a function that makes `steps`
-  training steps on `tokens`, an int array `(batch_size, sequence_length)`.
+  training steps on `tokens`, an int array `(batch_size, sequence_length)`;
+- `make_trained_model(size)` returns a compiled model for `fit`.
 """
 
 
