@@ -48,9 +48,14 @@ def _smollm3(layer, x, positions):
     key = heads(layer.k_proj(x), layer.num_key_value_heads)
     value = heads(layer.v_proj(x), layer.num_key_value_heads)
     if layer.use_rope:
-        angles = positions[..., None] * layer.rotary_embedding.inv_freq
+        rotary = layer.rotary_embedding
+        # In float32: a bfloat16 angle of position 500 is off by radians.
+        angles = ops.cast(positions, "float32")[..., None] * ops.cast(
+            rotary.inv_freq, "float32"
+        )
         angles = ops.concatenate([angles, angles], axis=-1)[:, :, None, :]
-        sin, cos = ops.sin(angles), ops.cos(angles)
+        scale = rotary.attention_scaling
+        sin, cos = scale * ops.sin(angles), scale * ops.cos(angles)
         query, key = (_rotate_halves(x, sin, cos) for x in (query, key))
     return layer.o_proj(vllm_paged_attention(query, key, value, layer.scaling))
 

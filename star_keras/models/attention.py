@@ -58,7 +58,7 @@ def attend(query, key, value, mask, *, scale, soft_cap=None):
     batch, heads, groups, length, _ = query.shape
     folded = ops.reshape(query, (batch, heads, groups * length, -1))
     scores = _scores("bhqd,bhkd->bhqk", folded, key, scale, soft_cap)
-    bias = ops.where(mask, 0.0, -1e9)[:, None]
+    bias = _bias(mask)[:, None]
     if groups > 1:
         bias = ops.tile(bias, (1, 1, groups, 1))
     parts = _weigh(scores + bias, value, "bhqk,bhkd->bhqd")
@@ -145,13 +145,17 @@ def attend_to_prefix(query, key, value, mask, *, scale, soft_cap=None):
         [Hydragen](https://arxiv.org/abs/2402.05099), section 3.
     """
     scores = _scores("bhgqd,hkd->hbgqk", query, key[0], scale, soft_cap)
-    scores = scores + ops.where(mask, 0.0, -1e9)[None, :, None, :, :]
+    scores = scores + _bias(mask)[None, :, None, :, :]
     parts = _weigh(scores, value[0], "hbgqk,hkd->hbgqd")
     return AttentionParts(*(ops.transpose(part, (1, 0, 2, 3, 4)) for part in parts))
 
 
 def merge_attention(one: AttentionParts, other: AttentionParts):
     """One softmax over the keys of two `AttentionParts` of the same queries.
+
+    Args:
+        one: The attention to some keys.
+        other: The attention to the other keys.
 
     Returns:
         `AttentionParts`.
@@ -184,6 +188,11 @@ def write_to_cache(cache, update, index):
         lambda row: ops.slice_update(row[0], (0, row[2], 0), row[1]),
         (cache, update, index),
     )
+
+
+def _bias(mask):
+    # In float32 whatever Keras's default is: no -inf, of which two have no difference.
+    return jnp.where(mask, jnp.float32(0), jnp.float32(-1e9))
 
 
 def _scores(equation, query, key, scale, soft_cap):

@@ -48,7 +48,7 @@ def positions_in_force():
 
 
 def rows_in_force():
-    """`(B, L)`, the rows in which the tokens stand."""
+    """`(B, L)`, the rows in which the tokens of an `attention_scope` stand."""
     return get_vllm_context().paged_attention_func.shape
 
 

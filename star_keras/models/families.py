@@ -87,6 +87,7 @@ class Family:
     Its blocks are `backbone.transformer_layers`.
 
     Attributes:
+        model: The stock class of the causal LM.
         embed: Callable `(backbone, token_ids, training) -> hidden_states`.
         norm: Name of the last norm, an attribute of the backbone.
         head: Callable `(model) -> Head`.
@@ -94,6 +95,7 @@ class Family:
             asks for is computed.
     """
 
+    model: type
     embed: Callable = embed_tokens
     norm: str = "layer_norm"
     head: Callable = tied_head
@@ -101,15 +103,22 @@ class Family:
 
 
 _FAMILIES = {
-    keras_hub.models.GPT2Backbone: Family(embed=_embed_gpt2),
-    keras_hub.models.OPTBackbone: Family(embed=_embed_opt),
-    keras_hub.models.LlamaBackbone: Family(),
-    keras_hub.models.Llama3Backbone: Family(),
-    keras_hub.models.MistralBackbone: Family(),
-    keras_hub.models.QwenBackbone: Family(),
-    keras_hub.models.Qwen3Backbone: Family(),
-    keras_hub.models.GemmaBackbone: Family(embed=_embed_gemma),
+    keras_hub.models.GPT2Backbone: Family(
+        model=keras_hub.models.GPT2CausalLM, embed=_embed_gpt2
+    ),
+    keras_hub.models.OPTBackbone: Family(
+        model=keras_hub.models.OPTCausalLM, embed=_embed_opt
+    ),
+    keras_hub.models.LlamaBackbone: Family(model=keras_hub.models.LlamaCausalLM),
+    keras_hub.models.Llama3Backbone: Family(model=keras_hub.models.Llama3CausalLM),
+    keras_hub.models.MistralBackbone: Family(model=keras_hub.models.MistralCausalLM),
+    keras_hub.models.QwenBackbone: Family(model=keras_hub.models.QwenCausalLM),
+    keras_hub.models.Qwen3Backbone: Family(model=keras_hub.models.Qwen3CausalLM),
+    keras_hub.models.GemmaBackbone: Family(
+        model=keras_hub.models.GemmaCausalLM, embed=_embed_gemma
+    ),
     keras_hub.models.Gemma3Backbone: Family(
+        model=keras_hub.models.Gemma3CausalLM,
         embed=_embed_gemma,
         # Images are more inputs than tokens; embedding models see both ways.
         supports=lambda backbone: (
@@ -117,11 +126,16 @@ _FAMILIES = {
         ),
     ),
     keras_hub.models.Phi3Backbone: Family(
+        model=keras_hub.models.Phi3CausalLM,
         # The other scaling depends on the length of the longest row.
-        supports=lambda backbone: backbone.rope_scaling_type is None
+        supports=lambda backbone: backbone.rope_scaling_type is None,
     ),
-    keras_hub.models.GPTNeoXBackbone: Family(embed=_embed_gpt_neo_x),
-    keras_hub.models.SmolLM3Backbone: Family(norm="norm"),
+    keras_hub.models.GPTNeoXBackbone: Family(
+        model=keras_hub.models.GPTNeoXCausalLM, embed=_embed_gpt_neo_x
+    ),
+    keras_hub.models.SmolLM3Backbone: Family(
+        model=keras_hub.models.SmolLM3CausalLM, norm="norm"
+    ),
 }
 
 
@@ -142,8 +156,18 @@ def family_of(model) -> Family | None:
     Args:
         model: A `keras_hub.models.CausalLM`.
     """
-    family = _FAMILIES.get(type(model.backbone))
-    return family if family and family.supports(model.backbone) else None
+    backbone = model.backbone
+    family = _FAMILIES.get(type(backbone))
+    if family is None or not family.supports(backbone):
+        return None
+    # A subclass may have a head of its own, and would say so to `generate`.
+    if (
+        getattr(type(model), "call_with_cache", None)
+        is not family.model.call_with_cache
+    ):
+        return None
+    quantized = (getattr(x, "quantization_mode", None) for x in model._flatten_layers())
+    return None if any(quantized) else family
 
 
 def known_family(model) -> Family:
@@ -160,7 +184,8 @@ def known_family(model) -> Family:
         names = sorted(c.__name__.removesuffix("Backbone") for c in _FAMILIES)
         raise invalid(
             "model",
-            f"a causal LM of one of the families {names}",
+            f"a causal LM of one of the families {names}, not quantized, with the head "
+            "of its family",
             type(model).__name__,
             "Use `BatchSampler` and rows without packing for other models.",
         )

@@ -24,7 +24,8 @@ def hidden_states(model, inputs, *, training=False, gradient_checkpointing=False
             `segment_ids`, an int array `(batch, length)`, the number of the sequence
             of each token; and `positions`, an int array `(batch, length)`, which
             counts from 0 in each sequence. Defaults to one sequence a row.
-        training: bool. Whether dropout is on. Defaults to `False`.
+        training: bool. Whether dropout is on: that of embeddings and of what blocks
+            add. Within attention there is none. Defaults to `False`.
         gradient_checkpointing: bool. Whether each block's activations are
             recomputed in the backward pass. Defaults to `False`.
 
@@ -32,13 +33,21 @@ def hidden_states(model, inputs, *, training=False, gradient_checkpointing=False
         float array `(batch, length, hidden_dim)`.
 
     Raises:
-        ValueError: if the family of the model is not known.
+        ValueError: if the family of the model is not known, or the rows are longer
+            than `max_sequence_length` of its backbone and have no `positions`.
     """
     family = known_family(model)
     token_ids = ops.convert_to_tensor(inputs["token_ids"], dtype="int32")
     batch, length = token_ids.shape
     positions = inputs.get("positions")
     if positions is None:
+        limit = getattr(model.backbone, "max_sequence_length", None)
+        if limit is not None and length > limit:
+            raise ValueError(
+                f"Rows of {length} tokens are longer than the sequences that the model "
+                f"is made for: max_sequence_length={limit}. Use shorter rows, or pass "
+                "`positions`."
+            )
         offsets = jnp.arange(length, dtype="int32")
         positions = jnp.broadcast_to(offsets, (batch, length))
     attention = PackedAttention(
@@ -156,6 +165,10 @@ def extend_cache(
         first = write_index.reshape(-1, 1) + start
         positions = first + jnp.arange(length, dtype="int32")
         positions = jnp.broadcast_to(positions, (batch, length))
+        # Learned positions end somewhere; only padding can stand behind.
+        limit = getattr(model.backbone, "max_sequence_length", None)
+        if limit is not None:
+            positions = jnp.minimum(positions, limit - 1)
     if cache_positions is None:
         places = cache[0][0].shape[2]
         cache_positions = start + jnp.arange(places, dtype="int32")[None]

@@ -32,8 +32,9 @@ def load_causal_lm(preset: str, **kwargs):
 
     Raises:
         ValueError: if there is no such preset, its weights do not match its
-            configuration, or a Hugging Face configuration asks for what the model
-            does not compute.
+            configuration, a Hugging Face configuration asks for what the model does
+            not compute, or a Hugging Face model is of another type. KerasHub reads
+            more types, see the message.
         FileNotFoundError: if the preset lacks a file.
 
     Example:
@@ -54,7 +55,8 @@ def load_causal_lm(preset: str, **kwargs):
         )
     if find_hugging_face_gpt_j(preset) is not None:
         return GPTJCausalLM.from_preset(preset, **kwargs)
-    directory = find_hugging_face(preset)
+    tokenizer = kwargs.get("preprocessor", "auto") == "auto"
+    directory = find_hugging_face(preset, tokenizer)
     if directory is None:
         model = keras_hub.models.CausalLM.from_preset(preset, **kwargs)
     else:

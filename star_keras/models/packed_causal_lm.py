@@ -59,7 +59,7 @@ class PackedCausalLM(TrainingStep):
         optimizer = getattr(self, "optimizer", None)  # none before `compile()`
         return [
             *self.backbone._flatten_layers(),
-            *self._step_metrics.values(),
+            *getattr(self, "_step_metrics", {}).values(),
             *([optimizer] if optimizer else []),
         ]
 
@@ -95,7 +95,10 @@ def packed_causal_lm(model):
         raise invalid("model", "a `keras_hub.models.CausalLM`", model)
     known_family(model)
     packed = _packed_class(type(model))(
-        backbone=model.backbone, preprocessor=model.preprocessor, compile=False
+        backbone=model.backbone,
+        preprocessor=model.preprocessor,
+        name=model.name,
+        compile=False,
     )
     packed.make_step_metrics()
     return packed

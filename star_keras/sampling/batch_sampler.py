@@ -10,11 +10,11 @@ from jax.sharding import PartitionSpec
 from star_keras.sampling.model_sampler import (
     DECODE_CHUNK,
     ModelSampler,
+    max_sequence_length,
     with_variables,
 )
 from star_keras.sampling.sampler import Completion, SampleRequest
 from star_keras.sampling.sampling_method import request_key
-from star_keras.training.examples import tokenize_prompts
 
 # Lengths of prefilled prompts and of caches are multiples of this.
 _MULTIPLE = 16
@@ -57,12 +57,7 @@ class BatchSampler(ModelSampler):
             return
         prompts = self._prompt_ids(requests)
         self._check_lengths(requests, prompts)
-        # Some tokenizers give the prefix alone other tokens than in a prompt.
-        (prefix,) = tokenize_prompts(
-            self.model.preprocessor, [self._shared_prefix(requests)]
-        )
-        same = [len(set(ids)) == 1 for ids in zip(prefix, *prompts, strict=False)]
-        shared = [*same, False].index(False)
+        shared = self._shared_length(requests, prompts)
         variables = self._variables()
         order = sorted(range(len(requests)), key=lambda i: len(prompts[i]))
         for start in range(0, len(order), self.batch_size):
@@ -81,7 +76,7 @@ class BatchSampler(ModelSampler):
         lengths = np.array([len(p) for p in prompts], "int32")
         longest, shortest = int(lengths.max()), int(lengths.min())
         total = _round_up(longest + self.max_new_tokens)
-        limit = getattr(self.model.backbone, "max_sequence_length", None)
+        limit = max_sequence_length(self.model)
         if limit:
             total = min(total, limit)
         # A short batch is filled up with copies of its first row.

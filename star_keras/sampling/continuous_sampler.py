@@ -17,7 +17,6 @@ from star_keras.sampling.continuous_worker import ContinuousWorker, PartialSampl
 from star_keras.sampling.model_sampler import ModelSampler
 from star_keras.sampling.sampler import Completion, SampleRequest
 from star_keras.sampling.sampling_method import request_key
-from star_keras.training.examples import tokenize_prompts
 
 # A group of prompts that are prefilled together fills this share of the slots.
 _GROUPS = 8
@@ -108,7 +107,6 @@ class ContinuousSampler(ModelSampler):
         if not requests:
             return
         prefix_ids, prompts = self.tokenize_requests(requests)
-        self._check_lengths(requests, prompts, len(prefix_ids))
         variables = self._variables()
         prefix = self._prefill_prefix(variables, prefix_ids)
         workers = [
@@ -127,8 +125,7 @@ class ContinuousSampler(ModelSampler):
     ) -> tuple[list[int], list[list[int]]]:
         """Token ids of the shared prefix, and of the rest of each prompt.
 
-        White space at the end of the prefix belongs to the rest, so that both
-        together are the tokens of the whole prompt.
+        Both together are the tokens of the whole prompt.
 
         Args:
             requests: At least one request.
@@ -139,14 +136,12 @@ class ContinuousSampler(ModelSampler):
 
         Raises:
             ValueError: if the requests have different prefixes, or a prompt does
-                not begin with its prefix.
+                not begin with its prefix, is empty, or is too long.
         """
-        prefix = self._shared_prefix(requests)
-        if not prefix:
-            return [], self._prompt_ids(requests)
-        rests = [request.prompt[len(prefix) :] for request in requests]
-        (prefix_ids,) = tokenize_prompts(self.model.preprocessor, [prefix])
-        return prefix_ids, [list(ids) for ids in self.tokenizer(rests)]
+        prompts = self._prompt_ids(requests)
+        self._check_lengths(requests, prompts)
+        shared = self._shared_length(requests, prompts)
+        return prompts[0][:shared], [ids[shared:] for ids in prompts]
 
     def _prefill_prefix(self, variables, prefix_ids):
         if not prefix_ids:

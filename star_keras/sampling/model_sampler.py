@@ -4,6 +4,7 @@ import bisect
 from collections.abc import Sequence
 
 import keras
+import keras_hub
 from jax import numpy as jnp
 
 from star_keras.distribution import CausalLMParallel
@@ -192,14 +193,22 @@ class ModelSampler(Sampler):
             return tokenize_prompts(self.model.preprocessor, prompts)
         return [list(prompt) for prompt in prompts]
 
-    def _shared_prefix(self, requests: Sequence[SampleRequest]) -> str:
-        """The shared prefix of all requests without its trailing white space.
+    def _shared_length(self, requests: Sequence[SampleRequest], prompts) -> int:
+        """Number of tokens of the shared prefix that all prompts begin with.
 
-        White space at the end of the prefix is tokenized with the text after
-        it: GPT-2's pattern, among others, joins a space with the next word and
-        splits off the last of several newlines. No token of that pattern starts
-        with another character and ends in white space. So the tokens of the
-        prefix and of the rest are the tokens of the whole prompt.
+        The end of a prefix may have other tokens in a prompt than alone: tokenizers
+        join its white space with what stands before or behind it.
+
+        Args:
+            requests: At least one request.
+            prompts: The token ids of their whole prompts.
+
+        Returns:
+            Fewer than the shortest prompt has tokens; 0 without a prefix.
+
+        Raises:
+            ValueError: if the requests have different prefixes, or a prompt does
+                not begin with its prefix.
         """
         prefix = requests[0].prefix
         for request in requests:
@@ -212,17 +221,21 @@ class ModelSampler(Sampler):
                     f"Received: prefix={request.prefix!r}, "
                     f"prompt={request.prompt!r}, and {prefix!r} before."
                 )
-        return prefix.rstrip()
+        if not prefix:
+            return 0
+        (ids,) = tokenize_prompts(self.model.preprocessor, [prefix])
+        same = [len(set(column)) == 1 for column in zip(ids, *prompts, strict=False)]
+        return min([*same, False].index(False), min(map(len, prompts)) - 1)
 
-    def _check_lengths(self, requests, prompts, prefix_length=0):
-        limit = getattr(self.model.backbone, "max_sequence_length", None)
+    def _check_lengths(self, requests, prompts):
+        limit = max_sequence_length(self.model)
         for request, prompt in zip(requests, prompts, strict=True):
-            length = prefix_length + len(prompt)
+            length = len(prompt)
             total = length + self.max_new_tokens
             if not len(prompt):
                 raise ValueError(
                     f"The prompt of {request.name!r} is empty. Expected at least one "
-                    "token behind its prefix."
+                    "token."
                 )
             if limit is not None and total > limit:
                 raise ValueError(
@@ -240,16 +253,38 @@ def end_token_ids(tokenizer) -> tuple[int, ...]:
     Args:
         tokenizer: A `keras_hub.tokenizers.Tokenizer`. Its `end_token_ids` count, or
             else its `end_token_id` and KerasHub's `end_token2_id`, e.g. `<|eot_id|>`
-            of Llama 3.
+            of Llama 3, and Gemma 3's `<end_of_turn>`.
 
     Returns:
         At least one token id.
+
+    Raises:
+        ValueError: if the tokenizer has no end token.
     """
     ids = getattr(tokenizer, "end_token_ids", None)
     if ids is None:
         names = "end_token_id", "end_token2_id"
         ids = [getattr(tokenizer, name, None) for name in names]
-    return tuple(dict.fromkeys(i for i in ids if i is not None))
+        if isinstance(tokenizer, keras_hub.tokenizers.Gemma3Tokenizer):
+            ids.append(tokenizer.token_to_id("<end_of_turn>"))
+    ids = tuple(dict.fromkeys(i for i in ids if i is not None))
+    if not ids:
+        raise invalid("model", "a tokenizer with an end token", type(tokenizer))
+    return ids
+
+
+def max_sequence_length(model) -> int | None:
+    """The longest sequence in tokens that a causal LM is made for.
+
+    Args:
+        model: A `keras_hub.models.CausalLM` with a preprocessor.
+
+    Returns:
+        That of its backbone, else that of its tokenizer; `None` if neither says.
+    """
+    parts = model.backbone, model.preprocessor.tokenizer
+    limits = (getattr(part, "max_sequence_length", None) for part in parts)
+    return next((limit for limit in limits if limit), None)
 
 
 def with_variables(model, variables):

@@ -10,6 +10,7 @@ from jax import numpy as jnp
 
 from star_keras.sampling.buckets import bucket
 from star_keras.sampling.layout import MeshLayout
+from star_keras.sampling.model_sampler import max_sequence_length
 from star_keras.utils.errors import invalid
 
 # Shortest rows that are compiled.
@@ -82,7 +83,7 @@ class Scorer:
         if batch_size < 1:
             raise invalid("batch_size", "at least 1", batch_size)
         MeshLayout.current().check_batch_size(batch_size)
-        limit = getattr(model.backbone, "max_sequence_length", None)
+        limit = max_sequence_length(model)
         if max_length is None:
             max_length = limit or model.preprocessor.sequence_length
         if max_length < 1 or (limit and max_length > limit):

@@ -177,7 +177,7 @@ class TrainingStep:
     def get_metrics_result(self):
         # `train_step` adds the averages itself. Evaluation has none.
         results = super().get_metrics_result()
-        return {k: v for k, v in results.items() if k not in self._step_metrics}
+        return {k: v for k, v in results.items() if k not in _STEP_METRICS}
 
     def _gradients(self, trainable, non_trainable, optimizer_variables, batch):
         """Loss and gradients of a batch, in parts if the model accumulates.

@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 
 from star_keras import testing
-from star_keras.sampling import ContinuousSampler
+from star_keras.models import load_causal_lm
+from star_keras.sampling import BatchSampler, ContinuousSampler
+from star_keras.testing import tiny_causal_lm
+from star_keras.training.examples import tokenize_prompts
+from tests.conftest import ROOT
 
 PREFIX = "Q: one?\nA: 1.\n\nQ: two?\nA: 2.\n\n"
 
@@ -93,7 +97,35 @@ def test_prefix_and_rest_have_the_tokens_of_the_whole(
     (whole,) = sampler.tokenizer([prefix + question])
     prefix_ids, (rest,) = sampler.tokenize_requests(requests([question], prefix))
     assert prefix_ids + rest == list(whole)
-    assert bool(prefix_ids) == bool(prefix.strip())
+    assert rest
+    assert bool(prefix_ids) or not prefix.strip()
+
+
+@pytest.mark.parametrize("directory", ["llama_tied", "mistral", "qwen2", "gemma2"])
+@pytest.mark.parametrize("prefix", ["Q: one (a).\n\n", "Q: two? ", "A:"])
+def test_prefix_has_the_tokens_of_the_whole_by_any_tokenizer(
+    directory, prefix, requests
+):
+    """Some join the end of a line with what stands before or behind it."""
+    model = load_causal_lm(ROOT / "tests" / "fixtures" / "hugging_face" / directory)
+    sampler = ContinuousSampler(model, max_new_tokens=2, batch_size=2)
+    questions = ["Q: three?", "Quit"]
+    texts = [prefix + question for question in questions]
+    prefix_ids, rests = sampler.tokenize_requests(requests(questions, prefix))
+    whole = tokenize_prompts(model.preprocessor, texts)
+    assert [prefix_ids + rest for rest in rests] == whole
+    assert prefix_ids and all(rests)
+
+
+def test_padding_behind_learned_positions_harms_no_prompt(run, requests):
+    """Prompts are prefilled in sizes that may go beyond the last position."""
+    model = tiny_causal_lm("gpt2", max_sequence_length=100)
+    prefix = "Q: one and two? A: 3. " * 2
+    prompts = requests(["abc " * 10, "x?"], prefix)
+    expected = run(BatchSampler(model, max_new_tokens=8, batch_size=2), prompts)
+    found = run(ContinuousSampler(model, max_new_tokens=8, batch_size=2), prompts)
+    assert found == expected
+    assert len({c.text for c in found}) == 2
 
 
 def test_stop_strings_end_a_completion_exactly(gpt_j, prompts, run, requests):
@@ -245,6 +277,6 @@ def test_too_long_prompt_is_named_and_nothing_is_sampled(make_model, requests):
         next(stream)
 
 
-def test_prompt_without_a_question_is_an_error(greedy, requests):
-    with pytest.raises(ValueError, match="'problem 0' is empty.*behind its prefix"):
-        next(greedy(7).sample(requests([""], "A: 2.")))
+def test_prompt_without_a_token_is_an_error(greedy, requests):
+    with pytest.raises(ValueError, match="'problem 0' is empty"):
+        next(greedy(7).sample(requests([""])))

@@ -200,4 +200,4 @@ def _head(model):
     return Head(ops.cast(head.kernel, dtype), ops.cast(head.bias, dtype))
 
 
-register_family(GPTJBackbone, Family(embed=_embed, head=_head))
+register_family(GPTJBackbone, Family(model=GPTJCausalLM, embed=_embed, head=_head))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Family:
+class StoredFamily:
     """One `model_type`, and the KerasHub model that computes it.
 
     Attributes:

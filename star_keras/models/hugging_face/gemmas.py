@@ -2,7 +2,7 @@
 
 import keras_hub
 
-from star_keras.models.hugging_face.family import Family
+from star_keras.models.hugging_face.family import StoredFamily
 from star_keras.models.hugging_face.fields import rope, take_rope
 from star_keras.models.hugging_face.stored_weights import (
     heads_first,
@@ -222,7 +222,7 @@ def _weights(backbone):
 
 
 FAMILIES = {
-    "gemma": Family(
+    "gemma": StoredFamily(
         backbone=keras_hub.models.GemmaBackbone,
         causal_lm=keras_hub.models.GemmaCausalLM,
         preprocessor=keras_hub.models.GemmaCausalLMPreprocessor,
@@ -230,7 +230,7 @@ FAMILIES = {
         write_config=_write_gemma,
         weights=_weights,
     ),
-    "gemma2": Family(
+    "gemma2": StoredFamily(
         backbone=keras_hub.models.GemmaBackbone,
         causal_lm=keras_hub.models.GemmaCausalLM,
         preprocessor=keras_hub.models.GemmaCausalLMPreprocessor,
@@ -238,7 +238,7 @@ FAMILIES = {
         write_config=_write_gemma2,
         weights=_weights,
     ),
-    "gemma3_text": Family(
+    "gemma3_text": StoredFamily(
         backbone=keras_hub.models.Gemma3Backbone,
         causal_lm=keras_hub.models.Gemma3CausalLM,
         preprocessor=keras_hub.models.Gemma3CausalLMPreprocessor,

@@ -2,7 +2,7 @@
 
 import keras_hub
 
-from star_keras.models.hugging_face.family import Family
+from star_keras.models.hugging_face.family import StoredFamily
 from star_keras.models.hugging_face.stored_weights import (
     reshaped,
     same,
@@ -93,7 +93,7 @@ def _weights(backbone):
 
 
 FAMILIES = {
-    "gpt2": Family(
+    "gpt2": StoredFamily(
         backbone=keras_hub.models.GPT2Backbone,
         causal_lm=keras_hub.models.GPT2CausalLM,
         preprocessor=keras_hub.models.GPT2CausalLMPreprocessor,

@@ -2,7 +2,7 @@
 
 import keras_hub
 
-from star_keras.models.hugging_face.family import Family
+from star_keras.models.hugging_face.family import StoredFamily
 from star_keras.models.hugging_face.fields import take_rope
 from star_keras.models.hugging_face.stored_weights import (
     reshaped,
@@ -240,7 +240,7 @@ def _size(variable):
 
 
 FAMILIES = {
-    "llama": Family(
+    "llama": StoredFamily(
         backbone=keras_hub.models.Llama3Backbone,
         causal_lm=keras_hub.models.Llama3CausalLM,
         preprocessor=keras_hub.models.Llama3CausalLMPreprocessor,
@@ -248,7 +248,7 @@ FAMILIES = {
         write_config=_write_llama,
         weights=_weights,
     ),
-    "mistral": Family(
+    "mistral": StoredFamily(
         backbone=keras_hub.models.MistralBackbone,
         causal_lm=keras_hub.models.MistralCausalLM,
         preprocessor=keras_hub.models.MistralCausalLMPreprocessor,
@@ -256,7 +256,7 @@ FAMILIES = {
         write_config=_write_mistral,
         weights=_weights,
     ),
-    "qwen2": Family(
+    "qwen2": StoredFamily(
         backbone=keras_hub.models.QwenBackbone,
         causal_lm=keras_hub.models.QwenCausalLM,
         preprocessor=keras_hub.models.QwenCausalLMPreprocessor,
@@ -264,7 +264,7 @@ FAMILIES = {
         write_config=_write_qwen2,
         weights=lambda backbone: _weights(backbone, bias=True),
     ),
-    "qwen3": Family(
+    "qwen3": StoredFamily(
         backbone=keras_hub.models.Qwen3Backbone,
         causal_lm=keras_hub.models.Qwen3CausalLM,
         preprocessor=keras_hub.models.Qwen3CausalLMPreprocessor,

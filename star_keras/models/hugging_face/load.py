@@ -1,5 +1,6 @@
 """From a Hugging Face directory to a KerasHub causal LM."""
 
+import fnmatch
 import re
 from pathlib import Path
 
@@ -14,40 +15,53 @@ from star_keras.models.hugging_face.tensor_files import (
     find_tensors,
     read_json,
 )
-from star_keras.models.hugging_face.tokenizer_files import read_tokenizer
+from star_keras.models.hugging_face.tokenizer_files import (
+    check_tokenizer_kind,
+    read_tokenizer,
+)
 
 FAMILIES = {**llamas.FAMILIES, **gemmas.FAMILIES, **gpt2.FAMILIES}
 
 # What older files store among the weights, and what follows from the configuration.
 _CONSTANTS = re.compile(r".*\.(attn\.(bias|masked_bias)|rotary_emb\.inv_freq)")
 _HEAD = "lm_head.weight"
+_SAFE = "model*.safetensors"  # no adapters, no consolidated.safetensors
 _EMBEDDING = ".embed_tokens.weight"
 
 
-def find_hugging_face(preset: str) -> Path | None:
+def find_hugging_face(preset: str, tokenizer: bool = True) -> Path | None:
     """The local directory of a Hugging Face model, downloaded if needed.
 
     Args:
         preset: `"hf://organization/name"`, or the path of a directory.
+        tokenizer: bool. Whether the tokenizer is wanted too. Defaults to `True`.
 
     Returns:
         The directory, or `None` if `preset` is anything else, e.g. a Keras preset.
+
+    Raises:
+        ValueError: before a download, if the model is of another type, or its
+            tokenizer is wanted and of another kind.
     """
     preset = str(preset)
     if not preset.startswith("hf://"):
         return Path(preset) if _model_type(Path(preset) / "config.json") else None
     repository = preset.removeprefix("hf://")
-    if not _model_type(huggingface_hub.hf_hub_download(repository, "config.json")):
+    config = read_json(huggingface_hub.hf_hub_download(repository, "config.json"))
+    if not config.get("model_type"):
         return None
+    _family(f"{preset}: config.json", config)
     found = huggingface_hub.list_repo_files(repository)
-    safe = any(name.endswith(".safetensors") for name in found)
+    if tokenizer:
+        check_tokenizer_kind(preset, found)
+    safe = fnmatch.filter(found, _SAFE)
     return Path(
         huggingface_hub.snapshot_download(
             repository,
             allow_patterns=[
                 "*.json",
                 "*.jinja",
-                "model*.safetensors" if safe else "pytorch_model*",
+                _SAFE if safe else "pytorch_model*",
             ],
         )
     )
@@ -89,7 +103,7 @@ def load_hugging_face_causal_lm(
     """
     directory = Path(directory)
     config = read_json(directory / "config.json")
-    family = _family(directory, config)
+    family = _family(directory / "config.json", config)
     fields = Fields(config, directory / "config.json")
     sizes = family.read_config(fields)
     fields.finish()
@@ -119,12 +133,15 @@ def load_hugging_face_causal_lm(
     )
 
 
-def _family(directory, config):
+def _family(place, config):
     kind = config.get("model_type")
     if kind not in FAMILIES:
         raise ValueError(
-            f"{directory / 'config.json'}: expected `model_type` to be one of "
-            f"{['gptj', *FAMILIES]}. Received: model_type={kind!r}."
+            f"{place}: expected `model_type` to be one of {['gptj', *FAMILIES]}. "
+            f"Received: model_type={kind!r}. KerasHub may read it: "
+            "keras_hub.models.CausalLM.from_preset(directory), and then, for a family "
+            "of the fast way, star_keras.models.packed_causal_lm(model). Its logits "
+            "and its tokens are not checked here."
         )
     return FAMILIES[kind]
 

@@ -37,7 +37,8 @@ def save_hugging_face_causal_lm(model, directory, max_file_bytes=2 * 1024**3):
     Args:
         model: A `keras_hub.models.CausalLM` of a family that
             `load_hugging_face_causal_lm` reads. LoRA adapters are merged into their
-            kernels. The tokenizer is written if it is a `HuggingFaceTokenizer`.
+            kernels. The tokenizer is written if it is a `HuggingFaceTokenizer`; the
+            ids of the start, end and padding tokens in any case.
         directory: Path of the directory, made if needed.
         max_file_bytes: int. Largest size of a `*.safetensors` file with more than
             one weight. That much is held in memory. Defaults to 2 GiB.
@@ -64,15 +65,29 @@ def save_hugging_face_causal_lm(model, directory, max_file_bytes=2 * 1024**3):
     }
     save_tensors(directory, sizes, lambda name: weights[name].read(), max_file_bytes)
     tokenizer = model.preprocessor.tokenizer if model.preprocessor else None
+    if tokenizer is not None:
+        config |= _special_ids(tokenizer)
     if isinstance(tokenizer, HuggingFaceTokenizer):
-        ends = list(tokenizer.end_token_ids)
-        config["bos_token_id"] = tokenizer.start_token_id
-        config["eos_token_id"] = ends if len(ends) > 1 else ends[0]
-        config["pad_token_id"] = tokenizer.pad_token_id
         if tokenizer.max_sequence_length:
             config.setdefault(family.length, tokenizer.max_sequence_length)
         write_tokenizer(tokenizer, directory)
     write_json(directory / "config.json", config)
+
+
+def _special_ids(tokenizer):
+    """Fields for config.json: transformers puts ids of its own where they lack."""
+    ends = getattr(tokenizer, "end_token_ids", None)
+    if ends is None:
+        names = "end_token_id", "end_token2_id"
+        ends = [getattr(tokenizer, name, None) for name in names]
+    ends = list(dict.fromkeys(int(i) for i in ends if i is not None))
+    start = getattr(tokenizer, "start_token_id", None)
+    pad = getattr(tokenizer, "pad_token_id", None)
+    return {
+        "bos_token_id": None if start is None else int(start),
+        "eos_token_id": ends if len(ends) > 1 else next(iter(ends), None),
+        "pad_token_id": None if pad is None else int(pad),
+    }
 
 
 def _check_config(backbone, family, config):

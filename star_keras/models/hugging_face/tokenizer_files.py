@@ -40,12 +40,7 @@ def read_tokenizer(directory, config, max_sequence_length=None):
     directory = Path(directory)
     path = directory / "tokenizer.json"
     if not path.is_file():
-        others = [name for name in _OTHER_KINDS if (directory / name).is_file()]
-        if others:
-            raise ValueError(
-                f"{directory} has {others}, but no tokenizer.json. Write one with "
-                "transformers: AutoTokenizer.from_pretrained(...).save_pretrained(...)."
-            )
+        check_tokenizer_kind(directory, (file.name for file in directory.iterdir()))
         return None
     tokenizer = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
     files = {
@@ -62,7 +57,7 @@ def read_tokenizer(directory, config, max_sequence_length=None):
     pad = _token_id(directory, tokenizer, "pad_token")
     if pad is None:
         pad = config.get("pad_token_id")
-    size = tokenizer.get_vocab_size(with_added_tokens=True)
+    size = _vocabulary_end(tokenizer)
     return HuggingFaceTokenizer(
         tokenizer,
         end_token_ids=ends,
@@ -72,6 +67,25 @@ def read_tokenizer(directory, config, max_sequence_length=None):
         max_sequence_length=max_sequence_length,
         files=files,
     )
+
+
+def check_tokenizer_kind(place, names):
+    """Refuse a tokenizer that is not read, which is none at all in silence otherwise.
+
+    Args:
+        place: The directory or the handle that has the files, for the message.
+        names: Names of the files.
+
+    Raises:
+        ValueError: if there is a tokenizer of another kind and no tokenizer.json.
+    """
+    names = set(names)
+    others = [name for name in _OTHER_KINDS if name in names]
+    if others and "tokenizer.json" not in names:
+        raise ValueError(
+            f"{place} has {others}, but no tokenizer.json. Write one with "
+            "transformers: AutoTokenizer.from_pretrained(...).save_pretrained(...)."
+        )
 
 
 def write_tokenizer(tokenizer, directory):
@@ -105,8 +119,13 @@ def _end_token_ids(directory, config, tokenizer):
     generation = read_json(directory / "generation_config.json")
     for ids in (generation.get("eos_token_id"), config.get("eos_token_id")):
         found += ids if isinstance(ids, list) else [ids]
-    size = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values())
+    size = _vocabulary_end(tokenizer)
     return list(dict.fromkeys(i for i in found if i is not None and 0 <= i < size))
+
+
+def _vocabulary_end(tokenizer):
+    """The lowest number above all ids, which may have gaps."""
+    return 1 + max(tokenizer.get_vocab(with_added_tokens=True).values())
 
 
 def _token_id(directory, tokenizer, name):

@@ -36,6 +36,10 @@ class _Storage(typing.NamedTuple):
     key: str
     length: int
 
+    @property
+    def bytes(self):
+        return self.length * self.dtype.itemsize
+
 
 class _Tensor(typing.NamedTuple):
     storage: _Storage
@@ -57,38 +61,74 @@ def read_torch_file(path):
         as a numpy array, a view of the mapped file.
 
     Raises:
-        ValueError: if the file is no such file, or holds anything but tensors.
+        ValueError: if the file is no such file, is damaged, or holds anything but
+            tensors; or if a tensor reaches out of its storage.
     """
     path = Path(path)
     if zipfile.is_zipfile(path):
         state, offsets = _read_zip(path)
     else:
         state, offsets = _read_old(path)
+    if not isinstance(state, dict):
+        raise ValueError(
+            f"{path} holds a {type(state).__name__}. Expected a dict of tensors."
+        )
     wrong = [name for name, value in state.items() if not isinstance(value, _Tensor)]
     if wrong:
         raise ValueError(f"{path} holds {wrong[0]!r}, which is no tensor.")
+    size = path.stat().st_size
+    for name, tensor in state.items():
+        if not _is_inside(tensor, offsets, size):
+            raise ValueError(
+                f"{path}: the tensor {name!r} reaches out of its storage: {tensor}."
+            )
     return {
         name: functools.partial(_read_tensor, path, tensor, offsets[tensor.storage.key])
         for name, tensor in state.items()
     }
 
 
+def _is_inside(tensor, offsets, size):
+    """Whether all elements are in the storage, and the storage is in the file.
+
+    Nothing is known of the types of the fields, which come from the file.
+    """
+    storage, offset, shape, strides = tensor
+    if not (
+        isinstance(storage, _Storage)
+        and storage.key in offsets
+        and isinstance(shape, tuple)
+        and isinstance(strides, tuple)
+        and len(shape) == len(strides)
+        and all(
+            isinstance(number, int) and number >= 0
+            for number in (storage.length, offset, *shape, *strides)
+        )
+        and offsets[storage.key] + storage.bytes <= size
+    ):
+        return False
+    if 0 in shape:
+        return True
+    last = sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
+    return offset + last < storage.length
+
+
 def _read_tensor(path, tensor, start):
-    dtype = tensor.storage.dtype
-    array = np.memmap(
-        path, np.uint8, "r", start, (tensor.storage.length * dtype.itemsize,)
-    )
-    array = array.view(np.ndarray).view(dtype)[tensor.offset :]
+    storage = tensor.storage
+    if 0 in tensor.shape:
+        return np.zeros(tensor.shape, storage.dtype)
+    array = np.memmap(path, np.uint8, "r", start, (storage.bytes,))
+    array = array.view(np.ndarray).view(storage.dtype)[tensor.offset :]
     return np.lib.stride_tricks.as_strided(
         array,
         tensor.shape,
-        [stride * dtype.itemsize for stride in tensor.strides],
+        [stride * storage.dtype.itemsize for stride in tensor.strides],
         writeable=False,
     )
 
 
 def _read_zip(path):
-    offsets = {}
+    offsets, pickled = {}, None
     with zipfile.ZipFile(path) as archive, path.open("rb") as file:
         for entry in archive.infolist():
             folder, _, key = entry.filename.rpartition("/")
@@ -103,6 +143,8 @@ def _read_zip(path):
                 pickled = entry.filename
             elif key == "byteorder" and archive.read(entry).strip() != b"little":
                 raise ValueError(f"{path} is big-endian. Expected little-endian.")
+        if pickled is None:
+            raise ValueError(f"{path} is no file of torch.save: it lacks data.pkl.")
         with archive.open(pickled) as file:
             return _Unpickler(file, path).load(), offsets
 
@@ -111,18 +153,25 @@ def _read_old(path):
     with path.open("rb") as file:
         try:
             magic = _Unpickler(file, path).load()
-        except (pickle.UnpicklingError, EOFError, ValueError):
+        except ValueError:
             magic = None
         if magic != _OLD_MAGIC_NUMBER:
             raise ValueError(f"{path} is no file of torch.save.")
         _Unpickler(file, path).load()  # the version of the protocol
-        if not _Unpickler(file, path).load().get("little_endian", True):
+        system = _Unpickler(file, path).load()
+        if not isinstance(system, dict) or not system.get("little_endian", True):
             raise ValueError(f"{path} is big-endian. Expected little-endian.")
         unpickler = _Unpickler(file, path)
         state = unpickler.load()
         offsets = {}
-        for key in _Unpickler(file, path).load():
-            (length,) = struct.unpack("<q", file.read(8))
+        keys = _Unpickler(file, path).load()
+        if not isinstance(keys, list) or set(keys) - unpickler.dtypes.keys():
+            raise ValueError(f"{path} is damaged: it lists no storages.")
+        for key in keys:
+            header = file.read(8)
+            length = struct.unpack("<q", header)[0] if len(header) == 8 else -1
+            if not 0 <= length <= path.stat().st_size:
+                raise ValueError(f"{path} is damaged: the storage {key!r} is missing.")
             offsets[key] = file.tell()
             file.seek(length * unpickler.dtypes[key].itemsize, 1)
     return state, offsets
@@ -134,6 +183,19 @@ class _Unpickler(pickle.Unpickler):
         self.path = path
         self.dtypes = {}
 
+    def load(self):
+        try:
+            return super().load()
+        except (
+            pickle.UnpicklingError,
+            AttributeError,
+            EOFError,
+            IndexError,
+            KeyError,
+            TypeError,
+        ) as error:
+            raise ValueError(f"{self.path} holds no pickle of tensors.") from error
+
     def find_class(self, module, name):
         if (module, name) == ("collections", "OrderedDict"):
             return collections.OrderedDict
@@ -144,13 +206,13 @@ class _Unpickler(pickle.Unpickler):
         if (module, name) == ("torch._utils", "_rebuild_parameter"):
             return lambda tensor, *_: tensor
         if module == "torch" and name in _DTYPES:
-            return _DTYPES[name]
+            return name
         raise ValueError(
             f"{self.path} holds a {module}.{name}. Expected tensors of the storages "
             f"{sorted(_DTYPES)} alone."
         )
 
     def persistent_load(self, pid):
-        _, dtype, key, _, length, *_ = pid
-        self.dtypes[key] = dtype
-        return _Storage(dtype, key, length)
+        _, name, key, _, length, *_ = pid
+        self.dtypes[key] = _DTYPES[name]
+        return _Storage(_DTYPES[name], key, length)

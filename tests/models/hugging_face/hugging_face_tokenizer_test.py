@@ -2,8 +2,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import tokenizers
 
 from star_keras.models import HuggingFaceTokenizer, load_causal_lm
+from star_keras.models.hugging_face.tokenizer_files import read_tokenizer
 from tests.models.hugging_face.cases import CASES, copied, expected_ids, loaded
 
 
@@ -138,3 +140,14 @@ def test_a_tokenizer_of_another_kind_is_refused(tmp_path):
         load_causal_lm(directory)
     (directory / "tokenizer.model").unlink()
     assert load_causal_lm(directory).preprocessor is None
+
+
+@pytest.mark.parametrize("pad, expected", [(9, 9), (10, 0), (-1, 0)])
+def test_the_padding_may_lie_behind_a_gap_of_the_ids(pad, expected, tmp_path):
+    words = {"<end>": 0, "yes": 1, "<pad>": 9}
+    model = tokenizers.models.WordLevel(words, unk_token="<end>")
+    text = tokenizers.Tokenizer(model).to_str()
+    (tmp_path / "tokenizer.json").write_text(text)
+    config = {"eos_token_id": [0, 9, 10], "pad_token_id": pad}
+    found = read_tokenizer(tmp_path, config)
+    assert (found.end_token_ids, found.pad_token_id) == ((0, 9), expected)

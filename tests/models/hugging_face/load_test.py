@@ -1,4 +1,5 @@
 import json
+import types
 
 import huggingface_hub
 import numpy as np
@@ -162,33 +163,62 @@ def test_an_index_that_names_a_tensor_that_is_not_there_is_an_error(tmp_path):
 
 
 def test_another_model_type_is_an_error_that_lists_the_known_ones(tmp_path):
-    directory = copied(LLAMA, tmp_path, model_type="rwkv")
-    with pytest.raises(ValueError, match="'gptj', 'llama', .*'gpt2'.*'rwkv'"):
+    directory = copied(LLAMA, tmp_path, model_type="mixtral")
+    with pytest.raises(ValueError, match="'gptj', 'llama', .*'gpt2'.*'mixtral'") as e:
         load_causal_lm(directory)
+    assert "keras_hub.models.CausalLM.from_preset(directory)" in str(e.value)
+    assert "star_keras.models.packed_causal_lm(model)" in str(e.value)
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """A hub with one repository. Its `files` are for the test, `downloaded` is ours."""
+    hub = types.SimpleNamespace(directory=FIXTURES / LLAMA, files=[], downloaded=[])
+
+    def snapshot(repository, allow_patterns):
+        hub.downloaded.append((repository, allow_patterns))
+        return str(hub.directory)
+
+    monkeypatch.setattr(
+        huggingface_hub, "hf_hub_download", lambda _, file: str(hub.directory / file)
+    )
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", lambda _: hub.files)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    return hub
 
 
 @pytest.mark.parametrize(
     "files, weights",
     [
         (["model.safetensors", "pytorch_model.bin"], "model*.safetensors"),
+        (["model-00001-of-00002.safetensors"], "model*.safetensors"),
         (["pytorch_model.bin"], "pytorch_model*"),
+        (["adapter_model.safetensors", "pytorch_model.bin"], "pytorch_model*"),
+        (["consolidated.safetensors", "pytorch_model.bin"], "pytorch_model*"),
     ],
 )
-def test_a_handle_downloads_what_is_read(files, weights, monkeypatch):
-    downloaded = []
-
-    def snapshot(repository, allow_patterns):
-        downloaded.append((repository, allow_patterns))
-        return str(FIXTURES / LLAMA)
-
-    monkeypatch.setattr(
-        huggingface_hub, "hf_hub_download", lambda *_: str(FIXTURES / LLAMA / _[1])
-    )
-    monkeypatch.setattr(huggingface_hub, "list_repo_files", lambda _: files)
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+def test_a_handle_downloads_what_is_read(files, weights, hub):
+    hub.files = [*files, "tokenizer.json", "tokenizer.model"]
     model = load_causal_lm("hf://organization/name")
     assert difference(model, LLAMA) < 5e-5
-    assert downloaded == [("organization/name", ["*.json", "*.jinja", weights])]
+    patterns = ["*.json", "*.jinja", weights]
+    assert hub.downloaded == [("organization/name", patterns)]
+
+
+def test_a_handle_with_another_kind_of_tokenizer_is_an_error(hub):
+    hub.files = ["model.safetensors", "tokenizer.model"]
+    with pytest.raises(ValueError, match="name has .'tokenizer.model'.*no tokenizer.j"):
+        load_causal_lm("hf://organization/name")
+    assert not hub.downloaded
+    model = load_causal_lm("hf://organization/name", preprocessor=None)
+    assert hub.downloaded and model.preprocessor is None
+
+
+def test_a_handle_of_another_model_type_is_an_error(hub, tmp_path):
+    hub.directory = copied(LLAMA, tmp_path, model_type="phi3")
+    with pytest.raises(ValueError, match="hf://organization/name: .*'phi3'"):
+        load_causal_lm("hf://organization/name")
+    assert not hub.downloaded
 
 
 @pytest.mark.parametrize("name", ONE_A_FAMILY)

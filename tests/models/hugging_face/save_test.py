@@ -98,6 +98,45 @@ def test_a_model_of_kerashub_is_written_too(tmp_path):
     assert again.preprocessor is None
 
 
+WORDS = ["<pad>", "a", "<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>", "<end>"]
+WORDS += ["aa", "<|start_header_id|>", "<|end_header_id|>"]
+
+
+@pytest.mark.parametrize(
+    "end, ids", [("<|end_of_text|>", [3, 4]), ("<end>", 5)], ids=("two", "one")
+)
+def test_special_ids_of_a_tokenizer_of_kerashub_are_written(end, ids, tmp_path):
+    tokenizer = keras_hub.models.Llama3Tokenizer(
+        {word: i for i, word in enumerate(WORDS)}, ["a a"], eos_token=end
+    )
+    backbone = keras_hub.models.Llama3Backbone(
+        vocabulary_size=30,
+        num_layers=1,
+        num_query_heads=2,
+        num_key_value_heads=1,
+        hidden_dim=8,
+        intermediate_dim=16,
+    )
+    preprocessor = keras_hub.models.Llama3CausalLMPreprocessor(tokenizer)
+    model = keras_hub.models.Llama3CausalLM(backbone, preprocessor)
+    save_hugging_face(model, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    names = "bos_token_id", "eos_token_id", "pad_token_id"
+    assert [config[name] for name in names] == [2, ids, 0]
+    assert not (tmp_path / "tokenizer.json").exists()
+    assert load_causal_lm(tmp_path).preprocessor is None
+
+
+def test_a_token_that_a_tokenizer_lacks_is_written_as_none(tmp_path):
+    model = load_causal_lm(FIXTURES / "qwen2")
+    save_hugging_face(model, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    tokenizer = model.preprocessor.tokenizer
+    assert tokenizer.start_token_id is None and config["bos_token_id"] is None
+    assert config["eos_token_id"] == list(tokenizer.end_token_ids)
+    assert config["pad_token_id"] == tokenizer.pad_token_id
+
+
 def test_another_family_is_refused(tmp_path):
     backbone = keras_hub.models.OPTBackbone(
         vocabulary_size=30,

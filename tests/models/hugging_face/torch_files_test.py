@@ -1,8 +1,10 @@
 import importlib.util
+import io
 import os
 import pickle
 import subprocess
 import sys
+import types
 import zipfile
 
 import numpy as np
@@ -18,6 +20,68 @@ def archive(path, value):
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("archive/data.pkl", pickle.dumps(value, protocol=2))
     return path
+
+
+class Storage:
+    """Pickled by `Pickler` as a float32 storage of so many elements."""
+
+    def __init__(self, length, key="0"):
+        self.length, self.key = length, key
+
+
+class Pickler(pickle.Pickler):
+    """Writes the names and the references to storages that PyTorch would write."""
+
+    def persistent_id(self, value):
+        if isinstance(value, Storage):
+            return "storage", torch.FloatStorage, value.key, "cpu", value.length
+        return None
+
+
+def _named(name, module):
+    function = types.FunctionType((lambda *_: None).__code__, {}, name)
+    function.__module__, function.__qualname__ = module, name
+    return function
+
+
+torch = types.SimpleNamespace(FloatStorage=_named("FloatStorage", "torch"))
+rebuild = _named("_rebuild_tensor_v2", "torch._utils")
+
+
+class Tensor:
+    def __init__(self, *arguments):
+        self.arguments = arguments
+
+    def __reduce__(self):
+        return rebuild, self.arguments
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Writes files with 6 elements, 0 to 5, and tensors that say what they like."""
+    utils = types.SimpleNamespace(_rebuild_tensor_v2=rebuild)
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.setitem(sys.modules, "torch._utils", utils)
+    data = np.arange(6, dtype="<f4").tobytes()
+
+    def new(*arguments):
+        with zipfile.ZipFile(tmp_path / "new.bin", "w") as file:
+            buffer = io.BytesIO()
+            Pickler(buffer, protocol=2).dump({"weight": Tensor(*arguments)})
+            file.writestr("archive/data.pkl", buffer.getvalue())
+            file.writestr("archive/data/0", data)
+        return tmp_path / "new.bin"
+
+    def old(*arguments):
+        with (tmp_path / "old.bin").open("wb") as file:
+            for value in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}):
+                pickle.dump(value, file, protocol=2)
+            Pickler(file, protocol=2).dump({"weight": Tensor(*arguments)})
+            pickle.dump(["0"], file, protocol=2)
+            file.write((6).to_bytes(8, "little") + data)
+        return tmp_path / "old.bin"
+
+    return {"new": new, "old": old}
 
 
 @pytest.mark.parametrize(
@@ -74,3 +138,60 @@ def test_another_file_is_an_error(tmp_path):
     (tmp_path / "text.bin").write_text("hello")
     with pytest.raises(ValueError, match="no file of torch.save"):
         read_torch_file(tmp_path / "text.bin")
+
+
+@pytest.mark.parametrize("kind", ("new", "old"))
+def test_a_tensor_is_a_part_of_its_storage(kind, write):
+    path = write[kind](Storage(6), 1, (2, 2), (3, 1))
+    assert read_torch_file(path)["weight"]().tolist() == [[1, 2], [4, 5]]
+    path = write[kind](Storage(6), 6, (0, 2), (2, 1))
+    assert read_torch_file(path)["weight"]().shape == (0, 2)
+
+
+@pytest.mark.parametrize("kind", ("new", "old"))
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (Storage(6), 0, (7,), (1,)),
+        (Storage(6), 2, (2, 2), (3, 1)),
+        (Storage(6), 0, (2,), (10**12,)),
+        (Storage(6), 5, (2,), (-1,)),
+        (Storage(6), -1, (2,), (1,)),
+        (Storage(6), 6, (), ()),
+        (Storage(6), 0, (-2,), (1,)),
+        (Storage(6), 0, (2, 3), (1,)),
+        (Storage(6), 0.0, (2,), (1,)),
+        (Storage(6), 0, 6, 1),
+        (Storage(-6), 0, (1,), (1,)),
+        (Storage(10**9), 0, (10**9,), (1,)),
+        (Storage(6, key="1"), 0, (6,), (1,)),
+        ("no storage", 0, (6,), (1,)),
+    ],
+)
+def test_a_tensor_that_reaches_out_of_its_storage_is_an_error(kind, arguments, write):
+    path = write[kind](*arguments)
+    message = f"{path.name}.*('weight' reaches out of its storage|lists no storages)"
+    with pytest.raises(ValueError, match=message):
+        read_torch_file(path)
+
+
+def test_a_damaged_file_is_an_error(write, tmp_path):
+    with zipfile.ZipFile(tmp_path / "empty.bin", "w") as file:
+        file.writestr("archive/data/0", b"")
+    with pytest.raises(ValueError, match="empty.bin.*lacks data.pkl"):
+        read_torch_file(tmp_path / "empty.bin")
+    with pytest.raises(ValueError, match="list.bin holds a list. Expected a dict"):
+        read_torch_file(archive(tmp_path / "list.bin", [1, 2]))
+    with zipfile.ZipFile(tmp_path / "cut.bin", "w") as file:
+        file.writestr("archive/data.pkl", pickle.dumps({"a": 1}, protocol=2)[:-3])
+    with pytest.raises(ValueError, match="cut.bin holds no pickle of tensors"):
+        read_torch_file(tmp_path / "cut.bin")
+    path = write["old"](Storage(6), 0, (6,), (1,))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-8])
+    with pytest.raises(ValueError, match="'weight' reaches out of its storage"):
+        read_torch_file(path)
+    for end in (b"", (-1).to_bytes(8, "little", signed=True), b"\x7f" * 8):
+        path.write_bytes(whole[:-32] + end)
+        with pytest.raises(ValueError, match="the storage '0' is missing"):
+            read_torch_file(path)
