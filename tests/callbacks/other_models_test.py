@@ -56,21 +56,6 @@ def make_llama():
     return hub.LlamaCausalLM(backbone, preprocessor)
 
 
-def make_gemma():
-    proto = sentencepiece_proto("<bos>", "<eos>")
-    backbone = hub.GemmaBackbone(
-        vocabulary_size=300,
-        num_layers=2,
-        num_query_heads=2,
-        num_key_value_heads=1,
-        hidden_dim=16,
-        intermediate_dim=32,
-        head_dim=8,
-    )
-    preprocessor = hub.GemmaCausalLMPreprocessor(hub_tokenizers.GemmaTokenizer(proto))
-    return hub.GemmaCausalLM(backbone, preprocessor)
-
-
 def make_gpt2():
     backbone = hub.GPT2Backbone(
         vocabulary_size=258,
@@ -96,9 +81,7 @@ def make_hugging_face_qwen():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "make", [make_llama, make_gemma, make_gpt2, make_hugging_face_qwen]
-)
+@pytest.mark.parametrize("make", [make_llama, make_gpt2, make_hugging_face_qwen])
 def test_other_keras_hub_models_go_through_two_iterations(make_star, make):
     keras.utils.set_random_seed(0)
     model = make()

@@ -68,10 +68,24 @@ def alone(tokens):
     }
 
 
-def test_packed_logits_equal_those_of_each_sequence_alone(stock, packed, rows):
+@pytest.fixture(scope="module")
+def stock_logits(stock):
+    """Logits `(length, vocabulary)` of a sequence alone by the stock model."""
+    call = jax.jit(lambda x: stock(x)[0].astype("float32"))
+
+    def stock_logits(tokens):
+        padded = np.zeros((2, 64), "int32")
+        padded[:, : len(tokens)] = tokens, np.ones(len(tokens))
+        logits = call({"token_ids": padded[:1], "padding_mask": padded[1:]})
+        return np.asarray(logits[: len(tokens)])
+
+    return stock_logits
+
+
+def test_packed_logits_equal_those_of_each_sequence_alone(stock_logits, packed, rows):
     sequences, row = rows
-    logits = np.asarray(packed(row))
-    first, second = (np.asarray(stock(alone(tokens)))[0] for tokens in sequences)
+    logits = np.asarray(jax.jit(lambda x: packed(x))(row))
+    first, second = map(stock_logits, sequences)
     assert np.std(first) > 0.3  # no trivial weights
     m, n = LENGTHS
     np.testing.assert_allclose(logits[0, :m], first, atol=ATOL)
@@ -119,44 +133,30 @@ def test_packed_gradients_equal_those_of_each_sequence_alone(stock, packed, rows
         )
 
 
-@pytest.mark.parametrize("prefix", ["", "Q: one?\nA: 1.\n\n"])
-def test_continuous_sampling_equals_a_greedy_loop(stock, packed, prefix):
+@pytest.mark.parametrize(("prefix", "slots"), [("", 8), ("Q: one?\nA: 1.\n\n", 2)])
+def test_continuous_sampling_equals_a_greedy_loop(stock_logits, packed, prefix, slots):
     prompts = ["a:", "b c d e f g h i?", "Q: two?\nA:", "xyz", "1 2 3 4 5 6 7 8"]
     requests = [
         SampleRequest(prompt=prefix + p, name=p, prefix=prefix) for p in prompts
     ]
-    expected = greedy(stock, [prefix + p for p in prompts], 12)
-    for batch_size in (2, 8):
-        sampler = ContinuousSampler(packed, max_new_tokens=12, batch_size=batch_size)
-        found = {}
-        for batch in sampler.sample(requests):
-            found.update({i: completion.text for i, completion in batch})
-        assert [found[i] for i in range(len(prompts))] == expected
+    sampler = ContinuousSampler(packed, max_new_tokens=12, batch_size=slots)
+    found = {}
+    for batch in sampler.sample(requests):
+        found.update({i: completion.text for i, completion in batch})
+    tokenizer = packed.preprocessor.tokenizer
+    for i, request in enumerate(requests):
+        assert found[i] == greedy(stock_logits, tokenizer, request.prompt, 12)
 
 
-def greedy(model, prompts, max_new_tokens):
-    """The likeliest next token of whole sequences by the stock model, no cache."""
-    tokenizer = model.preprocessor.tokenizer
-
-    @jax.jit
-    def next_token(token_ids, length):
-        mask = (jnp.arange(64) < length).astype("int32")[None]
-        logits = model({"token_ids": token_ids, "padding_mask": mask})
-        return jnp.argmax(logits[0, length - 1])
-
-    texts = []
-    for prompt in prompts:
-        ids = list(tokenizer(prompt))
-        token_ids, end = np.zeros((1, 64), "int32"), len(ids)
-        token_ids[0, :end] = ids
-        while end < len(ids) + max_new_tokens:
-            token_ids[0, end] = next_token(token_ids, end)
-            if token_ids[0, end] == tokenizer.end_token_id:
-                break
-            end += 1
-        new = token_ids[0, len(ids) : end].tolist()
-        texts.append(tokenizer.detokenize(new) if new else "")
-    return texts
+def greedy(stock_logits, tokenizer, prompt, max_new_tokens):
+    """The likeliest next token of the whole sequence, again and again."""
+    ids, new = list(tokenizer(prompt)), []
+    while len(new) < max_new_tokens:
+        chosen = int(stock_logits(ids + new)[-1].argmax())
+        if chosen == tokenizer.end_token_id:
+            break
+        new.append(chosen)
+    return tokenizer.detokenize(new) if new else ""
 
 
 def batch_of(model):
@@ -186,39 +186,33 @@ def train(family, config, dtype=None, steps=3, **sizes):
 CONFIG = OptimizerConfig(learning_rate=1e-3, warmup_steps=0)
 
 
-def test_loss_is_that_of_the_stock_fit(family):
-    losses, _ = train(family, CONFIG)
-    model = tiny_causal_lm(family, packed=False)
-    compile_model(model, CONFIG)
-    sequences = batch_of(model)
-    # One example a row, as the stock model needs.
+@pytest.fixture(scope="module")
+def losses(family):
+    return train(family, CONFIG)[0]
+
+
+def test_loss_is_the_weighted_mean_by_the_stock_logits(losses, stock, stock_logits):
+    x, y, weights = batch_of(stock)
     total = weight = 0.0
-    x, y, weights = sequences
     for row in range(len(y)):
         for segment in range(1, x["segment_ids"][row].max() + 1):
             at = x["segment_ids"][row] == segment
-            logits = model(alone(x["token_ids"][row][at]))[0].astype("float32")
-            chosen = jnp.take_along_axis(
-                jax.nn.log_softmax(logits), y[row][at][:, None], 1
-            )
-            total -= float(jnp.sum(chosen[:, 0] * weights[row][at]))
+            logits = jax.nn.log_softmax(stock_logits(x["token_ids"][row][at]))
+            chosen = np.take_along_axis(np.asarray(logits), y[row][at][:, None], 1)
+            total -= np.sum(chosen[:, 0] * weights[row][at])
             weight += weights[row][at].sum()
     np.testing.assert_allclose(losses[0], total / weight, rtol=1e-5)
     assert losses[2] < losses[0]
 
 
-def test_accumulation_and_checkpointing_change_nothing(family):
-    losses, model = train(family, CONFIG)
-    other_losses, other = train(
-        family,
-        OptimizerConfig(
-            learning_rate=1e-3,
-            warmup_steps=0,
-            gradient_accumulation_steps=2,
-            gradient_checkpointing=True,
-        ),
+def test_accumulation_and_checkpointing_change_nothing(family, losses):
+    config = OptimizerConfig(
+        learning_rate=1e-3,
+        warmup_steps=0,
+        gradient_accumulation_steps=2,
+        gradient_checkpointing=True,
     )
-    np.testing.assert_allclose(losses, other_losses, rtol=1e-4)
+    np.testing.assert_allclose(losses, train(family, config)[0], rtol=1e-4)
 
 
 def test_low_rank_adapters_and_mixed_precision_train(family):

@@ -23,7 +23,7 @@ def test_a_model_with_a_head_of_its_own_is_of_no_family():
 
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
 def test_a_quantized_model_goes_the_slow_way():
-    model = tiny_causal_lm("llama", packed=False)
+    model = tiny_causal_lm("llama", packed=False, num_layers=1)
     model.backbone.quantize("int8")
     assert family_of(model) is None
     assert type(get_sampler(model, max_new_tokens=2)) is BatchSampler

@@ -193,7 +193,7 @@ def test_dropout_falls_the_same_way_when_it_is_computed_again(family):
     results, states = [], []
     for gradient_checkpointing in (False, True):
         keras.utils.set_random_seed(0)
-        model = tiny_causal_lm(family, dropout=0.3)
+        model = tiny_causal_lm(family, dropout=0.3, num_layers=1)
         loss, weights = loss_and_weights(
             model, 12, gradient_checkpointing=gradient_checkpointing
         )
@@ -221,4 +221,4 @@ def test_dropout_falls_the_same_way_when_it_is_computed_again(family):
         np.testing.assert_array_equal(one, other)
     started = [v.value for v in model.non_trainable_variables]
     advanced = [(x != y).any() for x, y in zip(states[0], started, strict=True)]
-    assert sum(advanced) == 5  # one random state a dropout of hidden states
+    assert sum(advanced) == 3  # one random state a dropout of hidden states
