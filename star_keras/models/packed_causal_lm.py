@@ -37,6 +37,7 @@ class PackedCausalLM(TrainingStep):
         return super().call(inputs, training=training, mask=mask, **kwargs)
 
     def hidden_states(self, inputs):
+        """The last hidden states in training, see `forward.hidden_states`."""
         return hidden_states(
             self,
             inputs,
@@ -45,6 +46,7 @@ class PackedCausalLM(TrainingStep):
         )
 
     def head(self):
+        """The `Head` of the model's family."""
         return head(self)
 
     # KerasHub's own two methods would put the optimizer into a preset as well.

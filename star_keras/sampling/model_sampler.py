@@ -196,12 +196,8 @@ class ModelSampler(Sampler):
     def _shared_length(self, requests: Sequence[SampleRequest], prompts) -> int:
         """Number of tokens of the shared prefix that all prompts begin with.
 
-        The end of a prefix may have other tokens in a prompt than alone: tokenizers
-        join its white space with what stands before or behind it.
-
-        Args:
-            requests: At least one request.
-            prompts: The token ids of their whole prompts.
+        Tokenizers join white space with its neighbours, so the end of a prefix may
+        have other tokens in a prompt than alone. `prompts` are whole token ids.
 
         Returns:
             Fewer than the shortest prompt has tokens; 0 without a prefix.
