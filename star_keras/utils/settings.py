@@ -132,6 +132,23 @@ class Setting:
         return converted
 
 
+def checked(name: str, kind: type, value, **rule):
+    """An argument that is no setting, as its plain Python type.
+
+    Args:
+        name: The argument.
+        kind: `int`, `float`, `bool`, `str` or `tuple` (of strings).
+        value: What was received.
+        **rule: Bounds and choices, see `Rule`.
+
+    Raises:
+        ValueError: if it is of another type or out of bounds.
+    """
+    rule = Rule(help="", **rule)
+    item = Setting(name=name, kind=kind, optional=False, default=None, rule=rule)
+    return item.checked(value)
+
+
 def _to_int(value):
     is_int = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     return int(value) if is_int else None
