@@ -46,7 +46,9 @@ import pytest
 from star_keras import testing
 
 # The same examples in every run, however slow the machine is.
-hypothesis.settings.register_profile("tests", deadline=None, derandomize=True)
+hypothesis.settings.register_profile(
+    "tests", deadline=None, derandomize=True, database=None
+)
 hypothesis.settings.load_profile("tests")
 
 

@@ -46,7 +46,7 @@ _BOX = re.compile(r"\\(?:boxed|text\w*|math\w+)\s*\{([^{}]*)\}")
 _CANDIDATE = re.compile(
     rf"""(?:\d+\s?)?\\(?:[dtc]?frac|sqrt)(?:\s*\[[^\[\]]*\])?
       (?:\s*\{{(?:[^{{}}]|\{{[^{{}}]*\}})*\}}|\d)+
-    |[\w.)}}]+\s?\^\s?(?:\{{[^{{}}]*\}}|[{_SIGNS}]?[\d.]+)
+    |[\w.)}}]{{1,20}}\s?\^\s?(?:\{{[^{{}}]*\}}|[{_SIGNS}]?[\d.]+)
     |(?:{_CURRENCY}\s?[{_SIGNS}]?)?
       (?:
         \d+\s\d+\s?/\s?\d[\d.,:/]*
@@ -67,7 +67,7 @@ def read_number(text: str) -> str | None:
     Args:
         text: E.g. `"$1,080.50."`, `"1 000"`, `"-3"`, `"50%"`, `"2 1/2"` or
             `r"\\frac{7}{3}"`. Commas and blanks join well-formed groups of
-            thousands alone.
+            thousands alone. More than 200 characters are no number.
 
     Returns:
         Its normal form, e.g. `"1080.5"` or `"7/3"`, or `None` if the text is no
@@ -76,8 +76,10 @@ def read_number(text: str) -> str | None:
     Raises:
         RuntimeError: if math-verify, which reads fractions and LaTeX, does not start.
     """
-    text = _VULGAR_FRACTION.sub(_spelled_out, text)
     text = text.strip().lstrip("*").rstrip("*. \t\n").strip()
+    if len(text) > _LONGEST:
+        return None
+    text = _VULGAR_FRACTION.sub(_spelled_out, " ".join(text.split()))
     found = _PLAIN.fullmatch(text)
     if found and not (found["sign"] and found["inner_sign"]):
         digits = found["digits"]
@@ -146,7 +148,7 @@ def _spelled_out(found):
 
 def _latex(text):
     """The LaTeX of a number that is not plain, `None` if it cannot be one."""
-    if len(text) > _LONGEST or not re.search(r"\d", text, re.ASCII):
+    if not re.search(r"\d", text, re.ASCII):
         return None
     found = _FRACTION.fullmatch(text)
     if found:
