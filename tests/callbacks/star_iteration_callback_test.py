@@ -199,14 +199,15 @@ def test_a_sampler_of_another_model_is_refused(make_model, doubling, tmp_path, n
         StarIterationCallback(make_model(), doubling, tmp_path, **{name: sampler})
 
 
-def test_a_known_answer_that_is_not_read_as_correct_is_named(make_star):
+def test_an_answer_that_its_own_task_does_not_read_is_named_at_the_start(make_star):
     class Unreadable(Doubling):
         def extract_answer(self, completion):
             return None
 
-    star = make_star(task=Unreadable(), direct=True, skip_eval=True)
-    with pytest.raises(ValueError, match="answer of problem 'double-0' is graded as"):
-        fit(star, 1)
+    with pytest.raises(
+        ValueError, match="'double-0' .*does not read as its answer '0'"
+    ):
+        fit(make_star(task=Unreadable(), direct=True, skip_eval=True), 1)
 
 
 def test_a_sampler_that_leaves_out_a_request_is_named(make_star):
