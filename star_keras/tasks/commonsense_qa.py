@@ -71,7 +71,8 @@ class CommonsenseQA(Task):
     def __init__(self, data_dir=None, train_path=None, eval_path=None):
         self._data_dir, self._paths = existing_sources(data_dir, train_path, eval_path)
         if data_dir is not None and None not in self._paths.values():
-            raise invalid("data_dir", "`None` with train_path and eval_path", data_dir)
+            rule = "`None` with train_path and eval_path, which take its place"
+            raise invalid("data_dir", rule, data_dir, "Leave it out.")
 
     @functools.cache  # noqa: B019 (lives as long as its run)
     def problems(self, split):

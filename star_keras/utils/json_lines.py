@@ -105,7 +105,7 @@ def parse_json_line(line: bytes, fields: set[str], path, number: int) -> dict:
     place = f"{path}, line {number}"
     text = _decoded(line, place)
     try:
-        record = json.loads(text, object_pairs_hook=_object)
+        record = _DECODER.decode(text)
         if "\\u" in text:
             json_line_bytes([record])
     except UnicodeEncodeError:
@@ -157,3 +157,6 @@ def _object(pairs):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise ValueError(f"the name {twice[0]!r} comes twice in an object")
     return record
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)

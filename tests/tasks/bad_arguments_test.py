@@ -160,6 +160,11 @@ def test_layouts_that_are_refused(record, parts):
         ),
         ("jsonl", {"train_path": __file__}, ("`eval_path`", "needs", "None")),
         ("jsonl", {}, ("`train_path`", "needs", "None")),
+        (
+            "commonsense_qa",
+            {"data_dir": ".", "train_path": __file__, "eval_path": __file__},
+            ("`data_dir`", "`None` with train_path", "'.'", "Leave it out"),
+        ),
         ("jsonl", {"train_path": "~/nowhere"}, ("`eval_path`", "needs", "None")),
         ("gsm8k", {"train_path": "~/nowhere"}, ("`train_path`", "JSON", "/nowhere")),
         ("gsm8k", {"prompts_file": "nowhere"}, ("`prompts_file`", "JSON", "correct")),
