@@ -71,6 +71,7 @@ def test_strict_numbers(completion, number):
         *(("12/5/2020", None), ("v1.5.2", None), ("in 2020 100 men", "100")),
         *(("$18\\%$", "18"), ("18€", "18"), ("It is 1,234,567.89!", "1234567.89")),
         *(("no", None), ("costs .5", "0.5"), ("1. 20 men", "20"), ("the 3rd", "3")),
+        *(("5\n3/4", "0.75"), ("1\n000", "0"), ("5\n/4", "4"), ("3/\n4", "4")),
     ],
 )
 def test_flexible_numbers(completion, number):
