@@ -14,7 +14,7 @@ from star_keras.sampling.model_sampler import (
     with_variables,
 )
 from star_keras.sampling.sampler import Completion, SampleRequest
-from star_keras.sampling.sampling_method import request_key
+from star_keras.sampling.sampling_methods import request_key
 
 # Lengths of prefilled prompts and of caches are multiples of this.
 _MULTIPLE = 16
@@ -55,8 +55,7 @@ class BatchSampler(ModelSampler):
     ) -> Iterator[list[tuple[int, Completion]]]:
         if not requests:
             return
-        prompts = self._prompt_ids(requests)
-        self._check_lengths(requests, prompts)
+        prompts = self.tokenize_prompts(requests)
         shared = self._shared_length(requests, prompts)
         variables = self._variables()
         order = sorted(range(len(requests)), key=lambda i: len(prompts[i]))
@@ -105,7 +104,7 @@ class BatchSampler(ModelSampler):
             for row, start in enumerate(lengths):
                 if done[row] is None:
                     new_ids = ids[row, start : max(written, start)].tolist()
-                    done[row] = self.read_completion(new_ids, stop)
+                    done[row] = self.reader.read(new_ids, stop)
             if None not in done:
                 break
         return done

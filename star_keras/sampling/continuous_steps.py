@@ -1,29 +1,31 @@
-"""The compiled steps of `ContinuousSampler`: prefill, insert, decode and others."""
+"""The compiled steps of `ContinuousSampler`: prefill and decode."""
 
 import jax
 from jax import numpy as jnp
 
 from star_keras.models.forward import build_cache, extend_cache, head
-from star_keras.sampling.buckets import bucket
 from star_keras.sampling.layout import MeshLayout
 from star_keras.sampling.model_sampler import DECODE_CHUNK, with_variables
+from star_keras.sampling.ring_cache import (
+    RingCache,
+    cache_size,
+    prefix_size,
+    prompt_size,
+    token_positions,
+)
 
 
 class ContinuousSteps:
     """Compiled functions on the caches of a causal LM.
 
-    A cache is what `star_keras.models.forward.build_cache` makes: a pair of arrays
-    `(rows, num_kv_heads, length, head_dim)` for each layer, keys and values. The
-    rows of the cache that `decode` extends are the slots. This cache is a ring: all
-    slots write their next token at the same index of its third axis, the write index,
-    and go on at 0 after the last. A slot's tokens end just before the write index.
+    `decode` extends a `RingCache`; `prefill` makes a cache whose rows are prompts.
 
     The shared prefix is `()`, or a pair: a cache of one row, and its number of tokens.
 
     Args:
         model: A `keras_hub.models.CausalLM` of a known family, with a preprocessor.
         next_token: Callable `(logits, key_data, token_number) -> tokens`, see
-            `star_keras.sampling.sampling_method.next_token`.
+            `ModelSampler.next_token`.
         max_new_tokens: int. Longest completion in tokens.
         end_token_ids: tuple of ints. Each of them ends a completion.
         layout: `MeshLayout`. Slots are split over its batch axis, and heads
@@ -31,13 +33,11 @@ class ContinuousSteps:
 
     Attributes:
         cast: `(matrix) -> matrix` in the compute dtype of the model.
-        resize: See `_resize`.
         prefill: See `_prefill`.
-        insert: See `_insert`. Donates the cache.
-        compact: See `_compact`.
         decode: See `_decode`. Donates the cache.
+        ring: `RingCache`, the cache that `decode` extends.
 
-    Each attribute is a function of `jax.jit` with the arguments of the method.
+    The first three are functions of `jax.jit` with the arguments of the method.
     """
 
     def __init__(
@@ -48,12 +48,9 @@ class ContinuousSteps:
         self.max_new_tokens = max_new_tokens
         self.layout = layout
         self._end_token_ids = end_token_ids
-        self._heads_axis = layout.heads_axis(model)
+        self.ring = RingCache(model, layout)
         self.cast = jax.jit(lambda x: x.astype(model.compute_dtype))
-        self.resize = jax.jit(self._resize, static_argnums=(2, 3))
         self.prefill = jax.jit(self._prefill)
-        self.insert = jax.jit(self._insert, donate_argnums=0)
-        self.compact = jax.jit(self._compact)
         self.decode = jax.jit(self._decode, donate_argnums=1)
 
     def lower(
@@ -79,7 +76,7 @@ class ContinuousSteps:
         Returns:
             A dict of `jax.stages.Lowered`: `"prefill"` and `"decode"`.
         """
-        batch_axis, heads_axis = self.layout.batch_axis, self._heads_axis
+        batch_axis, heads_axis = self.layout.batch_axis, self.ring.heads_axis
 
         def cache(batch_size, length, *axes):
             sharding = self.layout.sharding(*axes)
@@ -112,31 +109,6 @@ class ContinuousSteps:
 
     # === Compiled ===
 
-    def _resize(self, cache, write_index, length, slots):
-        """A longer or shorter cache with the newest tokens of another one.
-
-        Args:
-            cache: The other cache; `None` for an empty one.
-            write_index: int scalar. Write index of the other cache.
-            length: int. New length.
-            slots: int. Number of slots of an empty cache.
-
-        Returns:
-            A cache of the new length; its write index is 0.
-        """
-        if cache is None:
-            cache = build_cache(self.model, slots, length)
-        more = max(length - cache[0][0].shape[2], 0)
-        cache = jax.tree.map(
-            # Newest last; then drop the oldest, or put zeros first.
-            lambda x: jnp.pad(
-                jnp.roll(x, -write_index, axis=2)[:, :, -length:],
-                ((0, 0), (0, 0), (more, 0), (0, 0)),
-            ),
-            cache,
-        )
-        return self._split_slots(cache)
-
     def _prefill(self, variables, token_ids, prefix):
         """Compute the caches of prompts.
 
@@ -152,48 +124,7 @@ class ContinuousSteps:
             cache = build_cache(self.model, *token_ids.shape)
             shared = _prefix_arguments(prefix)
             _, cache = extend_cache(self.model, token_ids, cache, 0, **shared)
-        return self.layout.constrain(cache, None, self._heads_axis)
-
-    def _insert(self, cache, write_index, new, lengths, source):
-        """Insert prefilled prompts into slots.
-
-        Args:
-            cache: The cache of the slots.
-            write_index: int scalar.
-            new: The cache that `prefill` returned.
-            lengths: int32 array `(group_size,)`. Tokens of each prompt in `new`.
-            source: int32 array `(slots,)`. The row of `new` for each slot, or
-                -1 for a slot that keeps its own.
-
-        Returns:
-            The cache of the slots.
-        """
-        is_new = (source >= 0)[:, None, None, None]
-        length = cache[0][0].shape[2]
-
-        def insert(x, new):
-            # The cache has room for every prompt, but not for all its padding.
-            new = new[:, :, :length]
-            more = length - new.shape[2]
-            new = jnp.pad(new, ((0, 0), (0, 0), (0, more), (0, 0)))
-            new = jax.vmap(lambda row, n: jnp.roll(row, write_index - n, axis=1))(
-                new, lengths
-            )
-            return jnp.where(is_new, new[source], x)
-
-        return self._split_slots(jax.tree.map(insert, cache, new))
-
-    def _compact(self, cache, kept):
-        """The cache of some of the slots.
-
-        Args:
-            cache: The cache of all slots.
-            kept: int32 array. Numbers of the slots to keep.
-
-        Returns:
-            A cache with a row for each number; its write index is the same.
-        """
-        return self._split_slots(jax.tree.map(lambda x: x[kept], cache))
+        return self.layout.constrain(cache, None, self.ring.heads_axis)
 
     def _decode(
         self,
@@ -242,9 +173,7 @@ class ContinuousSteps:
 
         def decode(state):
             step, cache, write_index, token, position, count, active, written = state
-            # Number of tokens since each index was written.
-            age = jnp.mod(write_index - jnp.arange(length, dtype="int32"), length)
-            there = position[:, None] - age
+            there = token_positions(write_index, position, length)
             hidden_states, cache = extend_cache(
                 self.model,
                 token[:, None],
@@ -273,28 +202,10 @@ class ContinuousSteps:
             _, cache, write_index, *_, written = jax.lax.while_loop(
                 unfinished, decode, state
             )
-        cache = self._split_slots(cache)
+        cache = self.ring.split(cache)
         # Every process reads the write index and the tokens.
         return cache, *self.layout.constrain((write_index, written))
-
-    def _split_slots(self, cache):
-        return self.layout.constrain(cache, self.layout.batch_axis, self._heads_axis)
 
 
 def _prefix_arguments(prefix):
     return dict(zip(("prefix_cache", "prefix_length"), prefix, strict=False))
-
-
-def prefix_size(length: int) -> int:
-    """Length of the cache of a shared prefix of `length` tokens."""
-    return bucket(length, 64)
-
-
-def prompt_size(length: int) -> int:
-    """Tokens to prefill for a prompt of `length` tokens; `decode` gets the last."""
-    return bucket(length - 1, 32)
-
-
-def cache_size(length: int) -> int:
-    """Length of the cache of slots with at most `length` tokens."""
-    return bucket(length + DECODE_CHUNK, 64, 4)

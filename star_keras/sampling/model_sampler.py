@@ -1,16 +1,15 @@
 """The common part of the samplers of a KerasHub causal LM."""
 
-import bisect
 from collections.abc import Sequence
 
 import keras
-import keras_hub
 from jax import numpy as jnp
 
 from star_keras.distribution import CausalLMParallel
 from star_keras.sampling.layout import MeshLayout
-from star_keras.sampling.sampler import Completion, Sampler, SampleRequest
-from star_keras.sampling.sampling_method import next_token
+from star_keras.sampling.sampler import Sampler, SampleRequest
+from star_keras.sampling.sampling_methods import Greedy, sampling_method
+from star_keras.sampling.stopping import CompletionReader
 from star_keras.training.examples import tokenize_prompts
 from star_keras.utils.errors import invalid
 
@@ -19,7 +18,7 @@ DECODE_CHUNK = 16
 
 
 class ModelSampler(Sampler):
-    """Base class: arguments, tokenization, the next token, the end of a completion.
+    """Base class: arguments, weights, the tokens of prompts, the next token.
 
     Args:
         model: A `keras_hub.models.CausalLM` with a preprocessor.
@@ -30,17 +29,20 @@ class ModelSampler(Sampler):
         top_k: optional int. Sample among the `top_k` likeliest tokens.
         top_p: optional float. Sample among the likeliest tokens that together
             have this probability.
+        min_p: optional float. Sample among the tokens of at least `min_p` times the
+            highest probability.
         seed: int. Seed of all samples, see `SampleRequest.seed`. Defaults to
             `0`.
 
     Attributes:
         tokenizer: The tokenizer of the model's preprocessor.
-        end_token_ids: tuple of ints. Each of them ends a completion.
+        method: `Greedy` or `Temperature`, see `star_keras.sampling.sampling_methods`.
+        reader: `CompletionReader`, which finds the end of completions.
         layout: `MeshLayout` of the `keras.distribution` at construction.
 
     Raises:
-        ValueError: if an argument is out of bounds, `top_k` or `top_p` is given
-            with `temperature=0`, or the distribution cannot split the batch or
+        ValueError: if an argument is out of bounds, `top_k`, `top_p` or `min_p` is
+            given with `temperature=0`, or the distribution cannot split the batch or
             the variables.
     """
 
@@ -53,49 +55,37 @@ class ModelSampler(Sampler):
         temperature=0.0,
         top_k=None,
         top_p=None,
+        min_p=None,
         seed=0,
     ):
         for name, value, valid, rule in (
             ("max_new_tokens", max_new_tokens, max_new_tokens >= 1, "at least 1"),
             ("batch_size", batch_size, batch_size >= 1, "at least 1"),
-            ("temperature", temperature, temperature >= 0, "0 (greedy) or more"),
-            ("top_k", top_k, top_k is None or top_k >= 1, "`None` or at least 1"),
-            (
-                "top_p",
-                top_p,
-                top_p is None or 0 < top_p <= 1,
-                "`None` or a share above 0, at most 1",
-            ),
             ("seed", seed, seed >= 0, "0 or more"),
         ):
             if not valid:
                 raise invalid(name, rule, value)
-        for name, value in (("top_k", top_k), ("top_p", top_p)):
-            if temperature == 0 and value is not None:
-                raise invalid(
-                    name,
-                    "`None` with temperature=0, which is greedy",
-                    value,
-                    "Set a temperature above 0.",
-                )
+        choices = {
+            "temperature": temperature,
+            "top_k": top_k,
+            "top_p": top_p,
+            "min_p": min_p,
+        }
+        self.method = sampling_method(**choices)
         self.layout = MeshLayout.current()
         self.layout.check_batch_size(batch_size)
         self.model = model
         self.tokenizer = model.preprocessor.tokenizer
-        self.end_token_ids = end_token_ids(self.tokenizer)
+        self.reader = CompletionReader(self.tokenizer, max_new_tokens)
         self.max_new_tokens = max_new_tokens
         self.batch_size = batch_size
-        self.temperature = temperature
-        self.top_k = top_k
-        self.top_p = top_p
         self.seed = seed
+        self._choices = choices
 
     def get_config(self):
         return {
             "max_new_tokens": self.max_new_tokens,
-            "temperature": self.temperature,
-            "top_k": self.top_k,
-            "top_p": self.top_p,
+            **self._choices,
             "seed": self.seed,
         }
 
@@ -110,66 +100,18 @@ class ModelSampler(Sampler):
             token_number: int array `(batch,)`.
 
         Returns:
-            int32 array `(batch,)`, see `sampling_method.next_token`.
+            int32 array `(batch,)`.
         """
         logits = logits.astype("float32")
         size = self.tokenizer.vocabulary_size()
         if size < logits.shape[-1]:
             known = jnp.arange(logits.shape[-1]) < size
             logits = jnp.where(known, logits, -jnp.inf)
-        if self.temperature:
+        if self.method != Greedy():
             # The whole vocabulary on each device: else every sum over it would
             # be an exchange.
             logits = self.layout.constrain(logits, self.layout.batch_axis)
-        return next_token(
-            logits,
-            key_data,
-            token_number,
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-        )
-
-    def read_completion(
-        self, ids: Sequence[int], stop: Sequence[str] = ()
-    ) -> Completion | None:
-        """The completion in sampled tokens.
-
-        Args:
-            ids: Token ids that follow the prompt, and possibly more after the
-                end of the completion.
-            stop: Strings that end a completion.
-
-        Returns:
-            `None` if the completion goes on after `ids`.
-        """
-        kept = list(ids[: self.max_new_tokens])
-        ends = [i for i, token in enumerate(kept) if token in self.end_token_ids]
-        ended = bool(ends)
-        if ended:
-            kept = kept[: ends[0]]
-        text = self._text(kept)
-        num_tokens = len(kept) + ended
-        stopped = any(s in text for s in stop)
-        if stopped:
-            # The first token that completes a stop string.
-            num_tokens = bisect.bisect_left(
-                range(len(kept)),
-                True,
-                key=lambda n: any(s in self._text(kept[:n]) for s in stop),
-            )
-            text = self._text(kept[:num_tokens])
-            text = text[: min(text.index(s) for s in stop if s in text)]
-        if not stopped and not ended and num_tokens < self.max_new_tokens:
-            return None
-        return Completion(
-            text=text,
-            num_tokens=num_tokens,
-            finish_reason="stop" if stopped or ended else "length",
-        )
-
-    def _text(self, ids):
-        return self.tokenizer.detokenize(list(ids)) if len(ids) else ""
+        return self.method.next_token(logits, key_data, token_number)
 
     # === Weights ===
 
@@ -186,12 +128,22 @@ class ModelSampler(Sampler):
 
     # === Requests ===
 
-    def _prompt_ids(self, requests: Sequence[SampleRequest]) -> list[list[int]]:
-        """Token ids of whole prompts, which are texts or ids already."""
+    def tokenize_prompts(self, requests: Sequence[SampleRequest]) -> list[list[int]]:
+        """Token ids of whole prompts.
+
+        Args:
+            requests: At least one request. Their prompts are all texts or all ids.
+
+        Raises:
+            ValueError: if a prompt is empty or leaves no room for the completion.
+        """
         prompts = [request.prompt for request in requests]
         if isinstance(prompts[0], str):
-            return tokenize_prompts(self.model.preprocessor, prompts)
-        return [list(prompt) for prompt in prompts]
+            ids = tokenize_prompts(self.model.preprocessor, prompts)
+        else:
+            ids = [list(prompt) for prompt in prompts]
+        self._check_lengths(requests, ids)
+        return ids
 
     def _shared_length(self, requests: Sequence[SampleRequest], prompts) -> int:
         """Number of tokens of the shared prefix that all prompts begin with.
@@ -241,32 +193,6 @@ class ModelSampler(Sampler):
                     "(`max_sequence_length`). Shorten the few-shot prompt or "
                     "`max_new_tokens`, or leave the problem out."
                 )
-
-
-def end_token_ids(tokenizer) -> tuple[int, ...]:
-    """All tokens that end a completion.
-
-    Args:
-        tokenizer: A `keras_hub.tokenizers.Tokenizer`. Its `end_token_ids` count, or
-            else its `end_token_id` and KerasHub's `end_token2_id`, e.g. `<|eot_id|>`
-            of Llama 3, and Gemma 3's `<end_of_turn>`.
-
-    Returns:
-        At least one token id.
-
-    Raises:
-        ValueError: if the tokenizer has no end token.
-    """
-    ids = getattr(tokenizer, "end_token_ids", None)
-    if ids is None:
-        names = "end_token_id", "end_token2_id"
-        ids = [getattr(tokenizer, name, None) for name in names]
-        if isinstance(tokenizer, keras_hub.tokenizers.Gemma3Tokenizer):
-            ids.append(tokenizer.token_to_id("<end_of_turn>"))
-    ids = tuple(dict.fromkeys(i for i in ids if i is not None))
-    if not ids:
-        raise invalid("model", "a tokenizer with an end token", type(tokenizer))
-    return ids
 
 
 def max_sequence_length(model) -> int | None:

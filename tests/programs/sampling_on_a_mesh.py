@@ -60,7 +60,7 @@ def main():
     keras.distribution.set_distribution(distribution.model_parallel("batch:2,model:4"))
     split, sampler = results(make_model())
     steps = sampler.steps
-    cache = steps.resize(None, np.int32(0), 32, 8)
+    cache = steps.ring.resize(None, np.int32(0), 32, 8)
     found = {
         "devices": jax.device_count(),
         "whole": whole,
@@ -68,8 +68,13 @@ def main():
         "shape": cache[0][0].shape,
         "shard": cache[0][0].sharding.shard_shape(cache[0][0].shape),
         "compilations": {
-            name: getattr(steps, name)._cache_size()
-            for name in ("prefill", "insert", "decode", "compact")
+            step.__name__.strip("_"): step._cache_size()
+            for step in (
+                steps.prefill,
+                steps.ring.insert,
+                steps.decode,
+                steps.ring.compact,
+            )
         },
         "sampler_error": error(
             ContinuousSampler, sampler.model, max_new_tokens=4, batch_size=9

@@ -154,7 +154,7 @@ def test_samples_of_one_problem_share_its_prefill(
 ):
     steps = warm.steps
     prefilled, inserted = [], []
-    prefill, insert = steps.prefill, steps.insert
+    prefill, insert = steps.prefill, steps.ring.insert
 
     def counting_prefill(variables, token_ids, prefix):
         prefilled.append(int(token_ids.any(axis=1).sum()))
@@ -165,7 +165,7 @@ def test_samples_of_one_problem_share_its_prefill(
         return insert(cache, write_index, new, lengths, source)
 
     monkeypatch.setattr(steps, "prefill", counting_prefill)
-    monkeypatch.setattr(steps, "insert", counting_insert)
+    monkeypatch.setattr(steps.ring, "insert", counting_insert)
     completions = run(warm, requests([prompts[1]] * 8 + [prompts[2]] * 8))
     assert (prefilled, inserted) == ([2], [16])
     assert len({c.text for c in completions[:8]}) > 1
@@ -212,10 +212,10 @@ def test_compilations_are_bounded(byte_tokenizer, prompts, run, requests):
     # 64, 80 or 96. All that with a prefix and without, the last tokens in 1 slot.
     assert steps.prefill._cache_size() <= 1 + 2 * 2
     assert steps.decode._cache_size() <= 3 * 2 * 2
-    assert steps.insert._cache_size() <= 2 * 3
+    assert steps.ring.insert._cache_size() <= 2 * 3
     # From none to each, from each to the longer ones, and from 96 to 64.
-    assert steps.resize._cache_size() <= (3 + 3 + 1) * 2
-    assert 1 <= steps.compact._cache_size() <= 3
+    assert steps.ring.resize._cache_size() <= (3 + 3 + 1) * 2
+    assert 1 <= steps.ring.compact._cache_size() <= 3
 
 
 def test_weights_of_the_moment_are_used(byte_tokenizer, prompts, run, requests):
