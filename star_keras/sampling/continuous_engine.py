@@ -119,6 +119,7 @@ class ContinuousEngine:
                 prompt_ids=ids[start:],
                 key_data=request_key(sampler.seed, request.seed),
                 stop=tuple(stop),
+                log_probs=[] if request.log_probs else None,
             )
             samples.append(sample)
         samples.sort(key=lambda x: (-len(x.prompt_ids), x.prompt_ids))

@@ -1,5 +1,7 @@
 """The compiled steps of `ContinuousSampler`: prefill and decode."""
 
+import functools
+
 import jax
 from jax import numpy as jnp
 
@@ -13,6 +15,7 @@ from star_keras.sampling.ring_cache import (
     prompt_size,
     token_positions,
 )
+from star_keras.sampling.sampling_methods import token_log_probs
 
 
 class ContinuousSteps:
@@ -35,9 +38,10 @@ class ContinuousSteps:
         cast: `(matrix) -> matrix` in the compute dtype of the model.
         prefill: See `_prefill`.
         decode: See `_decode`. Donates the cache.
+        decode_with_log_probs: `decode`, with the log-probabilities of the tokens.
         ring: `RingCache`, the cache that `decode` extends.
 
-    The first three are functions of `jax.jit` with the arguments of the method.
+    The first four are functions of `jax.jit` with the arguments of the method.
     """
 
     def __init__(
@@ -52,6 +56,9 @@ class ContinuousSteps:
         self.cast = jax.jit(lambda x: x.astype(model.compute_dtype))
         self.prefill = jax.jit(self._prefill)
         self.decode = jax.jit(self._decode, donate_argnums=1)
+        self.decode_with_log_probs = jax.jit(
+            functools.partial(self._decode, log_probs=True), donate_argnums=1
+        )
 
     def lower(
         self,
@@ -138,6 +145,7 @@ class ContinuousSteps:
         active,
         key_data,
         enough,
+        log_probs=False,
     ):
         """Decode a chunk: at most `DECODE_CHUNK` tokens a slot.
 
@@ -157,10 +165,12 @@ class ContinuousSteps:
             active: bool array `(slots,)`. Whether a slot has a sample.
             key_data: uint32 array `(slots, 2)`. Random keys of the samples.
             enough: int scalar.
+            log_probs: Whether to return the log-probabilities of the new tokens.
 
         Returns:
             The cache, the next write index, and an int32 array `(slots,
-            DECODE_CHUNK)` of new tokens, -1 where there is none.
+            DECODE_CHUNK)` of new tokens, -1 where there is none. With `log_probs` a
+            float32 array of the same shape, see `token_log_probs`.
         """
         before = jnp.sum(active)
         length = cache[0][0].shape[2]
@@ -172,7 +182,7 @@ class ContinuousSteps:
             return (step < DECODE_CHUNK) & (left > 0) & (before - left < enough)
 
         def decode(state):
-            step, cache, write_index, token, position, count, active, written = state
+            step, cache, write_index, token, position, count, active, outputs = state
             there = token_positions(write_index, position, length)
             hidden_states, cache = extend_cache(
                 self.model,
@@ -188,23 +198,31 @@ class ContinuousSteps:
             write_index = jnp.mod(write_index + 1, length)
             logits = head(self.model).logits(hidden_states[:, 0])
             new = self.next_token(logits, key_data, count)
-            written = written.at[:, step].set(jnp.where(active, new, -1))
+            written = [jnp.where(active, new, -1)]
+            if log_probs:
+                written.append(token_log_probs(logits, new))
+            outputs = [
+                x.at[:, step].set(column)
+                for x, column in zip(outputs, written, strict=True)
+            ]
             token = jnp.where(active, new, token)
             position, count = position + active, count + active
             ended = jnp.isin(new, jnp.array(self._end_token_ids))
             active = active & ~ended & (count < self.max_new_tokens)
             state = step + 1, cache, write_index, token, position, count, active
-            return *state, written
+            return *state, outputs
 
-        written = jnp.full((len(token), DECODE_CHUNK), -1, "int32")
-        state = (0, cache, write_index, token, position, count, active, written)
+        outputs = [jnp.full((len(token), DECODE_CHUNK), -1, "int32")]
+        if log_probs:
+            outputs.append(jnp.zeros((len(token), DECODE_CHUNK), "float32"))
+        state = (0, cache, write_index, token, position, count, active, outputs)
         with with_variables(self.model, variables):
-            _, cache, write_index, *_, written = jax.lax.while_loop(
+            _, cache, write_index, *_, outputs = jax.lax.while_loop(
                 unfinished, decode, state
             )
         cache = self.ring.split(cache)
         # Every process reads the write index and the tokens.
-        return cache, *self.layout.constrain((write_index, written))
+        return cache, *self.layout.constrain((write_index, *outputs))
 
 
 def _prefix_arguments(prefix):

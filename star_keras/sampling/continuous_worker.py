@@ -37,6 +37,8 @@ class ContinuousWorker:
         self._cache = None
         self._write_index = np.int32(0)
         self._decoded = None
+        # The last prefilled group, for further samples of its prompts.
+        self._new = None
 
     def __len__(self):
         """Number of unfinished samples."""
@@ -58,13 +60,13 @@ class ContinuousWorker:
             self._decode(schedule)
         # The device works while the host reads the text.
         read = self.sampler.reader.read
-        return [(x.request_id, read(x.new_ids, x.stop)) for x in ended]
+        return [(x.request_id, read(x.new_ids, x.stop, x.log_probs)) for x in ended]
 
     def _collect(self) -> list[PartialSample]:
         """Add new tokens to the samples; the samples that end leave their slots."""
         if self._decoded is None:
             return []
-        self._write_index, written = map(np.asarray, self._decoded)
+        self._write_index, written, *log_probs = map(np.asarray, self._decoded)
         self._decoded = None
         has_ended = self.sampler.reader.has_ended
         ended = []
@@ -72,6 +74,8 @@ class ContinuousWorker:
             if (sample := self.scheduler.slots[slot]) is None:
                 continue
             sample.new_ids += new_ids[new_ids >= 0].tolist()
+            if sample.log_probs is not None:
+                sample.log_probs += log_probs[0][slot][new_ids >= 0].tolist()
             if not has_ended(sample.new_ids, DECODE_CHUNK, sample.stop):
                 continue
             if self.scheduler.finish(slot) is sample:
@@ -88,11 +92,14 @@ class ContinuousWorker:
         self._resize()
         for group in schedule.groups:
             token_ids, lengths, source = self._group_arrays(group)
-            new = steps.prefill(self.variables, token_ids, self.prefix)
+            if not group.prefilled:
+                self._new = steps.prefill(self.variables, token_ids, self.prefix)
             self._cache = steps.ring.insert(
-                self._cache, self._write_index, new, lengths, source
+                self._cache, self._write_index, self._new, lengths, source
             )
-        self._cache, *self._decoded = steps.decode(
+        wanted = any(x is not None and x.log_probs is not None for x in slots)
+        decode = steps.decode_with_log_probs if wanted else steps.decode
+        self._cache, *self._decoded = decode(
             self.variables,
             self._cache,
             self._write_index,

@@ -245,6 +245,21 @@ def sampling_method(
     return Greedy()
 
 
+def token_log_probs(logits, tokens):
+    """Log-probabilities of tokens under the distribution of the model.
+
+    Args:
+        logits: float array `(batch, vocabulary_size)`.
+        tokens: int array `(batch,)`.
+
+    Returns:
+        float32 array `(batch,)`.
+    """
+    logits = logits.astype("float32")
+    chosen = jnp.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0]
+    return chosen - jax.nn.logsumexp(logits, axis=-1)
+
+
 def request_key(seed: int, request_seed: Sequence[int]) -> np.ndarray:
     """The random key of a request.
 

@@ -18,6 +18,7 @@ class PartialSample:
         key_data: uint32 array `(2,)`. Random key of the request.
         stop: Strings that end the completion.
         new_ids: Token ids sampled so far.
+        log_probs: Their log-probabilities; `None` if the request asks for none.
         aborted: Whether the request was cancelled while in a slot.
     """
 
@@ -26,6 +27,7 @@ class PartialSample:
     key_data: np.ndarray
     stop: Sequence[str] = ()
     new_ids: list[int] = dataclasses.field(default_factory=list)
+    log_probs: list[float] | None = None
     aborted: bool = False
 
     def __len__(self):
@@ -36,13 +38,17 @@ class PartialSample:
 class Group:
     """Prompts that are prefilled together, and the slots that they go to.
 
+    Further samples of its prompts come in groups of their own, with the same prompts.
+
     Attributes:
         prompts: Token ids of each prompt, all different.
         rows: The prompt of each new slot: `{slot: index in prompts}`.
+        prefilled: Whether the prompts are those of the last group that was prefilled.
     """
 
     prompts: list[list[int]]
     rows: dict[int, int]
+    prefilled: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,6 +101,7 @@ class Scheduler:
         self.group_size = group_size
         self.slots: list[PartialSample | None] = []
         self._waiting: deque[PartialSample] = deque()
+        self._prefilled: list[list[int]] = []
         self._lock = threading.Lock()
 
     def __len__(self):
@@ -151,7 +158,7 @@ class Scheduler:
             kept = self._resize()
             groups = []
             while self._waiting and self._free >= self._wanted:
-                groups.append(self._fill())
+                groups += self._fill()
             # Without waiting samples no slot needs to become free early.
             enough = len(self.slots)
             if self._waiting:
@@ -186,16 +193,32 @@ class Scheduler:
         return kept
 
     def _fill(self):
-        """Move waiting samples to free slots: as many as one group prefills."""
+        """Groups for free slots, of which one is to be prefilled at most."""
+        if rows := self._place(self._prefilled, limit=0):
+            yield Group(prompts=self._prefilled, rows=rows, prefilled=True)
         prompts: list[list[int]] = []
+        if rows := self._place(prompts, limit=self.group_size):
+            self._prefilled = prompts
+            yield Group(prompts=prompts, rows=rows)
+
+    def _place(self, prompts, limit):
+        """Move waiting samples to free slots, in their order.
+
+        Args:
+            prompts: Prompts of these samples; new ones are appended.
+            limit: Longest list of prompts.
+
+        Returns:
+            `Group.rows`.
+        """
         rows = {}
         while self._waiting and None in self.slots:
             prompt_ids = self._waiting[0].prompt_ids
-            if not prompts or prompts[-1] != prompt_ids:
-                if len(prompts) == self.group_size:
+            if prompt_ids not in prompts:
+                if len(prompts) >= limit:
                     break
                 prompts.append(prompt_ids)
             slot = self.slots.index(None)
             self.slots[slot] = self._waiting.popleft()
-            rows[slot] = len(prompts) - 1
-        return Group(prompts=prompts, rows=rows)
+            rows[slot] = prompts.index(prompt_ids)
+        return rows

@@ -46,13 +46,19 @@ class CompletionReader:
         text = self._text(ids[-new - longest :])
         return any(s in text for s in stop)
 
-    def read(self, ids: Sequence[int], stop: Sequence[str] = ()) -> Completion | None:
+    def read(
+        self,
+        ids: Sequence[int],
+        stop: Sequence[str] = (),
+        log_probs: Sequence[float] | None = None,
+    ) -> Completion | None:
         """The completion in sampled tokens.
 
         Args:
             ids: Token ids that follow the prompt, and possibly more after the
                 end of the completion.
             stop: Strings that end a completion.
+            log_probs: The log-probability of each of `ids`, or none.
 
         Returns:
             `None` if the completion goes on after `ids`.
@@ -80,6 +86,7 @@ class CompletionReader:
             text=text,
             num_tokens=num_tokens,
             finish_reason="stop" if stopped or ended else "length",
+            log_probs=None if log_probs is None else tuple(log_probs[:num_tokens]),
         )
 
     def _text(self, ids):

@@ -171,6 +171,31 @@ def test_samples_of_one_problem_share_its_prefill(
     assert len({c.text for c in completions[:8]}) > 1
 
 
+@pytest.mark.parametrize("slots", [7, 16])
+def test_a_prompt_is_prefilled_once_however_many_samples_wait(
+    gpt_j, greedy, warm, prompts, run, requests, monkeypatch, slots
+):
+    """More samples than slots, behind a shared prefix, among other prompts."""
+    sampler = warm if slots == 16 else greedy(slots)
+    counts = [30, 1, 25, 2, 40]
+    wanted = [prompts[i] for i, count in enumerate(counts) for _ in range(count)]
+    wanted = requests(wanted, PREFIX)
+    expected = run(sampler, wanted)
+    prefilled, prefill = [], sampler.steps.prefill
+
+    def counting_prefill(variables, token_ids, prefix):
+        prefilled.append(int((token_ids > 0).sum()))
+        return prefill(variables, token_ids, prefix)
+
+    monkeypatch.setattr(sampler.steps, "prefill", counting_prefill)
+    assert run(sampler, wanted[::-1])[::-1] == expected
+    prefix_ids, rests = sampler.tokenize_requests(wanted)
+    # A prompt's last token is left to the first decoding step of each sample.
+    once = {tuple(rest): len(rest) - 1 for rest in rests}
+    assert len(once) == 5
+    assert sum(prefilled) == len(prefix_ids) + sum(once.values())
+
+
 @pytest.mark.parametrize(("slots", "group_size"), [(7, 1), (16, 2), (20, 3)])
 def test_all_groups_of_prompts_but_the_last_are_whole(
     greedy, warm, prompts, run, requests, monkeypatch, slots, group_size

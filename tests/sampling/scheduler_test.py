@@ -27,11 +27,11 @@ class Simulation:
         self.samples = {}
 
     def add(self, lengths):
-        """Samples whose completions have these lengths; two a prompt."""
+        """Samples whose completions have these lengths; three a prompt."""
         first = len(self.samples)
         new = [
             PartialSample(
-                request_id=i, prompt_ids=[i // 2] * (1 + i % 3 // 2), key_data=length
+                request_id=i, prompt_ids=[i // 3] * (1 + i // 3 % 2), key_data=length
             )
             for i, length in enumerate(lengths, first)
         ]
@@ -48,8 +48,13 @@ class Simulation:
             self.contents = moved + [None] * (len(slots) - len(moved))
         for group in schedule.groups:
             assert 1 <= len(group.prompts) <= self.group_size
-            self.prefilled += map(tuple, group.prompts)
-            assert sorted(set(group.rows.values())) == list(range(len(group.prompts)))
+            if group.prefilled:
+                assert group.prompts == self.last_prompts
+            else:
+                self.last_prompts = list(group.prompts)
+                self.prefilled += map(tuple, group.prompts)
+                rows = set(group.rows.values())
+                assert rows == set(range(len(group.prompts)))
             for slot, row in group.rows.items():
                 self.contents[slot] = (group.prompts[row], [])
                 self.entered.append(slots[slot].request_id)
@@ -130,6 +135,9 @@ def test_completions_do_not_depend_on_the_time_of_arrival(sizes, lengths, random
             simulation.finish()
     expected = {i: [(i, n) for n in range(length)] for i, length in enumerate(lengths)}
     assert at_once.done == slowly.done == expected
+    # The samples of a prompt arrive together, or before others.
+    for simulation in (at_once, slowly):
+        assert len(simulation.prefilled) == len(set(simulation.prefilled))
 
 
 def test_the_number_of_slots_follows_the_samples():
