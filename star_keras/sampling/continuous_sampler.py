@@ -10,6 +10,7 @@ from star_keras.distribution import CausalLMParallel, variable_shapes
 from star_keras.models.families import known_family
 from star_keras.sampling.continuous_engine import ContinuousEngine
 from star_keras.sampling.continuous_steps import ContinuousSteps
+from star_keras.sampling.merged_lora import merged_shapes
 from star_keras.sampling.model_sampler import ModelSampler
 from star_keras.sampling.sampler import Completion, SampleRequest
 
@@ -168,9 +169,10 @@ class ContinuousSampler(ModelSampler):
         if getattr(distribution, "zero", False):
             distribution = CausalLMParallel(distribution.device_mesh)
         dtype = self.model.compute_dtype
+        shapes = variable_shapes(self.model.variables, distribution)
         return [
             x.update(dtype=dtype) if x.ndim > 1 else x
-            for x in variable_shapes(self.model.variables, distribution)
+            for x in merged_shapes(self.model, shapes)
         ]
 
     def lower(

@@ -7,6 +7,7 @@ from jax import numpy as jnp
 
 from star_keras.distribution import CausalLMParallel
 from star_keras.sampling.layout import MeshLayout
+from star_keras.sampling.merged_lora import merged_values
 from star_keras.sampling.sampler import Sampler, SampleRequest
 from star_keras.sampling.sampling_methods import Greedy, sampling_method
 from star_keras.sampling.stopping import CompletionReader
@@ -124,7 +125,7 @@ class ModelSampler(Sampler):
         return values
 
     def _values(self):
-        return [v.value for v in self.model.variables]
+        return merged_values(self.model)
 
     # === Requests ===
 
@@ -214,11 +215,14 @@ def with_variables(model, variables):
 
     Args:
         model: A built Keras model.
-        variables: One array for each of `model.variables`.
+        variables: One array for each of `model.variables`. LoRA adapters may be of
+            another rank.
 
     Returns:
         A `keras.StatelessScope`.
     """
-    return keras.StatelessScope(
-        state_mapping=list(zip(model.variables, variables, strict=True))
-    )
+    scope = keras.StatelessScope()
+    for variable, value in zip(model.variables, variables, strict=True):
+        value = keras.ops.convert_to_tensor(value, dtype=variable.dtype)
+        scope.add_update((variable, value))
+    return scope
