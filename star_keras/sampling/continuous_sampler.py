@@ -32,8 +32,8 @@ class ContinuousSampler(ModelSampler):
     Compiled code decodes a chunk of up to 16 tokens for all slots. After each
     chunk the finished samples leave their slots, and the next prompts are
     prefilled and inserted, a group at a time, the longest prompts first. Equal
-    prompts of a group are prefilled once. The last samples move to a cache of a
-    quarter of the slots.
+    prompts are prefilled once. The last samples move to a cache of a quarter of the
+    slots. `sample` is all requests at once; `engine` takes them while it samples.
 
     Lengths are rounded up: those of prompts to two sizes an octave, those of
     caches, which every step reads, to four. So a run compiles few functions,
