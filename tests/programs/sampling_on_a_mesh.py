@@ -24,9 +24,16 @@ SCORE_REQUESTS = [
 
 
 def make_model():
-    return testing.tiny_gpt_j(
+    """A model with LoRA, whose adapters are replicated and its kernels split."""
+    model = testing.tiny_gpt_j(
         vocabulary_size=264, num_layers=1, num_heads=4, rotary_dim=4
     )
+    model.backbone.enable_lora(2)
+    generator = np.random.default_rng(0)
+    for variable in model.variables:
+        if "lora" in variable.path:
+            variable.assign(0.3 * generator.standard_normal(variable.shape))
+    return model
 
 
 def results(model):
