@@ -18,6 +18,19 @@ def plain(gpt_j):
     return PlainModel(gpt_j)
 
 
+@pytest.fixture(scope="module")
+def score(gpt_j):
+    """Our own scorer: token ids and the number of the last ones to a log-likelihood."""
+    scorer = Scorer(gpt_j, batch_size=1)
+
+    def score(ids, count):
+        request = ScoreRequest(context=ids[:-count], continuation=ids[-count:], name="")
+        ((_, found),) = next(scorer.score([request]))
+        return found.log_likelihood
+
+    return score
+
+
 @pytest.fixture
 def record_ids(monkeypatch):
     """Makes a sampler keep the token ids of each completion by its text."""
@@ -40,7 +53,7 @@ def record_ids(monkeypatch):
 @both
 @pytest.mark.parametrize("choices", [{}, CHOICES], ids=["greedy", "sampled"])
 def test_log_probs_are_those_of_the_model_before_truncation(
-    gpt_j, plain, prompts, cls, choices, run, requests, record_ids
+    gpt_j, plain, score, prompts, cls, choices, run, requests, record_ids
 ):
     sampler = cls(gpt_j, max_new_tokens=24, batch_size=3, **choices)
     without = requests(prompts[:7], PREFIX)
@@ -62,11 +75,8 @@ def test_log_probs_are_those_of_the_model_before_truncation(
         logits -= np.log(np.exp(logits).sum(axis=-1, keepdims=True))
         known = logits[np.arange(len(ids)), ids]
         np.testing.assert_allclose(completion.log_probs, known, atol=2e-5)
-        # The same by our own scorer.
-        score = ScoreRequest(context=prompt, continuation=ids, name=request.name)
-        ((_, scored),) = next(Scorer(gpt_j, batch_size=1).score([score]))
-        total = sum(completion.log_probs)
-        np.testing.assert_allclose(total, scored.log_likelihood, atol=1e-4)
+        total = score(prompt + ids, len(ids))
+        np.testing.assert_allclose(sum(completion.log_probs), total, atol=1e-4)
 
 
 def test_they_cost_nothing_where_no_request_asks(gpt_j, prompts, run, requests):

@@ -16,7 +16,7 @@ PROMPTS = ["Q: hi", "a", "What is 12 + 7?\nA:"]
 @pytest.fixture(scope="module", params=["gpt_j", "gemma"])
 def adapted(request):
     """A model whose adapters change its logits; the embedding's too, tied or not."""
-    model = tiny_causal_lm(request.param)
+    model = tiny_causal_lm(request.param, num_layers=1)
     names = model.backbone.default_lora_layer_names()
     model.backbone.enable_lora(3, target_layer_names=[*names, "token_embedding"])
     generator = np.random.default_rng(0)
@@ -51,8 +51,8 @@ def test_a_compiled_step_has_nothing_left_of_the_adapters(adapted):
         program = lowered["decode"].compile()
         return program.as_text().count(" dot("), program.cost_analysis()["flops"]
 
-    without = tiny_causal_lm("gpt_j" if "GPTJ" in type(adapted).__name__ else "gemma")
-    assert products(adapted) == products(without)
+    family = "gpt_j" if "GPTJ" in type(adapted).__name__ else "gemma"
+    assert products(adapted) == products(tiny_causal_lm(family, num_layers=1))
 
 
 def test_the_shapes_of_plans_are_those_of_the_merged_values(adapted):
