@@ -64,7 +64,8 @@ def _embed_gpt2(backbone, token_ids, training=False):
     return backbone.embeddings_dropout(x, training=training)
 
 
-def _embed_gpt_neo_x(backbone, token_ids, training=False):
+def embed_with_dropout(backbone, token_ids, training=False):
+    """Embeddings of tokens, without positions, behind a dropout."""
     x = backbone.token_embedding(token_ids)
     return backbone.embeddings_dropout(x, training=training)
 
@@ -131,7 +132,7 @@ _FAMILIES = {
         supports=lambda backbone: backbone.rope_scaling_type is None,
     ),
     keras_hub.models.GPTNeoXBackbone: Family(
-        model=keras_hub.models.GPTNeoXCausalLM, embed=_embed_gpt_neo_x
+        model=keras_hub.models.GPTNeoXCausalLM, embed=embed_with_dropout
     ),
     keras_hub.models.SmolLM3Backbone: Family(
         model=keras_hub.models.SmolLM3CausalLM, norm="norm"
