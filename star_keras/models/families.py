@@ -126,6 +126,14 @@ _FAMILIES = {
             backbone.text_only_model and not backbone.use_bidirectional_attention
         ),
     ),
+    keras_hub.models.MixtralBackbone: Family(
+        model=keras_hub.models.MixtralCausalLM,
+        supports=lambda backbone: (
+            # More results than hidden states; noise that KerasHub cannot draw.
+            not backbone.transformer_layers[0].output_router_logits
+            and not backbone.router_jitter_noise
+        ),
+    ),
     keras_hub.models.Phi3Backbone: Family(
         model=keras_hub.models.Phi3CausalLM,
         # The other scaling depends on the length of the longest row.
