@@ -92,6 +92,8 @@ class Family:
         embed: Callable `(backbone, token_ids, training) -> hidden_states`.
         norm: Name of the last norm, an attribute of the backbone.
         head: Callable `(model) -> Head`.
+        attention_dropout: Name of the rate of the dropout within attention, an
+            attribute of the backbone; `None` if there is no such dropout.
         supports: Callable `(backbone) -> bool`. Whether all that its configuration
             asks for is computed.
     """
@@ -100,6 +102,7 @@ class Family:
     embed: Callable = embed_tokens
     norm: str = "layer_norm"
     head: Callable = tied_head
+    attention_dropout: str | None = "dropout"
     supports: Callable = lambda backbone: True
 
 
@@ -143,7 +146,9 @@ _FAMILIES = {
         model=keras_hub.models.GPTNeoXCausalLM, embed=embed_with_dropout
     ),
     keras_hub.models.SmolLM3Backbone: Family(
-        model=keras_hub.models.SmolLM3CausalLM, norm="norm"
+        model=keras_hub.models.SmolLM3CausalLM,
+        norm="norm",
+        attention_dropout="attention_dropout",
     ),
 }
 

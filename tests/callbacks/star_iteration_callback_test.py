@@ -246,6 +246,13 @@ def test_too_long_example_is_named(make_star):
         fit(make_star(sequence_length=20), 1)
 
 
+def test_an_example_beyond_the_models_positions_is_refused(make_star, make_model):
+    # Rows of 128 tokens hold it, and a scripted sampler does not ask the model.
+    star = make_star(model=make_model(num_layers=1, max_sequence_length=20))
+    with pytest.raises(ValueError, match="more than the 20 of the model"):
+        fit(star, 1)
+
+
 def clueless(request):
     return " Hm."
 

@@ -116,5 +116,11 @@ def _head(model):
 
 
 register_family(
-    GPTJBackbone, Family(model=GPTJCausalLM, embed=embed_with_dropout, head=_head)
+    GPTJBackbone,
+    Family(
+        model=GPTJCausalLM,
+        embed=embed_with_dropout,
+        head=_head,
+        attention_dropout=None,
+    ),
 )
