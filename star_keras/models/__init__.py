@@ -1,5 +1,9 @@
 """Causal language models: KerasHub's families, GPT-J. Knows nothing of STaR."""
 
+from star_keras.models.general_llama.general_llama_backbone import GeneralLlamaBackbone
+from star_keras.models.general_llama.general_llama_causal_lm import (
+    GeneralLlamaCausalLM,
+)
 from star_keras.models.gpt_j.gpt_j_attention import GPTJAttention
 from star_keras.models.gpt_j.gpt_j_backbone import GPTJBackbone
 from star_keras.models.gpt_j.gpt_j_causal_lm import GPTJCausalLM
@@ -22,6 +26,8 @@ from star_keras.models.hugging_face.hugging_face_tokenizer import (
 )
 from star_keras.models.load_causal_lm import load_causal_lm
 from star_keras.models.packed_causal_lm import PackedCausalLM, packed_causal_lm
+from star_keras.models.pythia.pythia_backbone import PythiaBackbone
+from star_keras.models.pythia.pythia_causal_lm import PythiaCausalLM
 from star_keras.models.save_hugging_face import save_hugging_face
 
 __all__ = [
@@ -31,8 +37,12 @@ __all__ = [
     "GPTJCausalLMPreprocessor",
     "GPTJDecoder",
     "GPTJTokenizer",
+    "GeneralLlamaBackbone",
+    "GeneralLlamaCausalLM",
     "HuggingFaceTokenizer",
     "PackedCausalLM",
+    "PythiaBackbone",
+    "PythiaCausalLM",
     "find_hugging_face_gpt_j",
     "load_causal_lm",
     "load_hugging_face",
