@@ -16,7 +16,9 @@ def general_model_type(backbone):
         return "qwen3"
     if backbone.attention_bias and not backbone.attention_output_bias:
         return "qwen2"
-    return "mistral" if backbone.window_layers else "llama"
+    if backbone.window_layers:
+        return "mistral" if backbone.tie_word_embeddings else "phi3"
+    return "llama"
 
 
 def general_family(read_config, write_config, weights):

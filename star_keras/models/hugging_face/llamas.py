@@ -24,8 +24,8 @@ _ATTENTION_BIASES = {"attention_bias": True, "attention_output_bias": True}
 _GENERAL_FACTOR = "rope_position_scaling_factor"
 
 
-def _sizes(fields):
-    """Arguments that all four backbones have, their default being transformers'."""
+def read_sizes(fields):
+    """Arguments that all backbones have, their default being transformers'."""
     fields.only("hidden_act", "silu")
     fields.only("attention_dropout", 0.0)
     fields.unused("max_position_embeddings")  # the tokenizer keeps it
@@ -42,7 +42,7 @@ def _sizes(fields):
 
 
 def _read_llama(fields):
-    sizes = _sizes(fields)
+    sizes = read_sizes(fields)
     fields.only("rope_interleaved", False)
     theta, kind, parameters = take_rope(fields, types=("default", "linear", "llama3"))
     scaling = {}
@@ -78,7 +78,7 @@ def _linear_rope(fields, factor="rope_scaling_factor"):
 
 
 def _read_mistral(fields):
-    sizes = _sizes(fields)
+    sizes = read_sizes(fields)
     # transformers' default is 4096; null is no window.
     window = 4096
     if "sliding_window" in fields:
@@ -96,7 +96,7 @@ def _read_mistral(fields):
 
 
 def _read_qwen2(fields):
-    sizes = _sizes(fields)
+    sizes = read_sizes(fields)
     fields.only("use_mrope", False)
     sizes["tie_word_embeddings"] = fields.take("tie_word_embeddings", False)
     general = {
@@ -110,7 +110,7 @@ def _read_qwen2(fields):
 
 
 def _read_qwen3(fields):
-    sizes = _sizes(fields) | {"head_dim": fields.take("head_dim", 128)}
+    sizes = read_sizes(fields) | {"head_dim": fields.take("head_dim", 128)}
     sizes["tie_word_embeddings"] = fields.take("tie_word_embeddings", False)
     general = {
         **take_bias(fields, "attention_bias", **_ATTENTION_BIASES),

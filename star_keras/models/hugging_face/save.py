@@ -24,6 +24,7 @@ from star_keras.utils.errors import invalid
 _ARCHITECTURES = {
     "llama": "LlamaForCausalLM",
     "mistral": "MistralForCausalLM",
+    "phi3": "Phi3ForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
     "gemma": "GemmaForCausalLM",
@@ -52,7 +53,7 @@ def save_hugging_face_causal_lm(model, directory, max_file_bytes=2 * 1024**3):
     backbone = model.backbone
     kind = _model_type(backbone)
     family = FAMILIES[kind]
-    if not isinstance(backbone, family.backbone):
+    if family.general and not isinstance(backbone, family.backbone):
         family = family.general
     config = {
         "architectures": [_ARCHITECTURES[kind]],

@@ -112,6 +112,32 @@ def side_by_side(variables, rows):
     )
 
 
+def stacked(weights):
+    """A matrix whose rows are those of each of `weights` in turn."""
+    rows = [weight.shape[0] for weight in weights]
+    ends = np.cumsum(rows)
+
+    def split(tensor):
+        parts = np.split(tensor, ends[:-1])
+        return [
+            part
+            for weight, piece in zip(weights, parts, strict=True)
+            for part in weight.split(piece)
+        ]
+
+    return StoredWeight(
+        variables=tuple(v for weight in weights for v in weight.variables),
+        shape=(int(ends[-1]), *weights[0].shape[1:]),
+        split=split,
+        join=lambda arrays: np.concatenate(
+            [
+                weight.join([array])
+                for weight, array in zip(weights, arrays, strict=True)
+            ]
+        ),
+    )
+
+
 def make_with_weights(make_model, table, read, on_weight=None):
     """Make a model and set its weights, one tensor at a time, the largest first.
 
