@@ -24,7 +24,7 @@ def load_causal_lm(preset: str, **kwargs):
             KerasHub, e.g. `"gpt2_base_en"`; directory or handle of a preset; or
             directory or `hf://` handle of a Hugging Face model of one of the types
             gptj, gpt_neox, llama, mistral, phi3, qwen2, qwen3, gemma, gemma2,
-            gemma3_text and gpt2.
+            gemma3_text, gpt2 and smollm3.
         **kwargs: Arguments of `from_preset`, e.g. `dtype="bfloat16"`.
 
     Returns:

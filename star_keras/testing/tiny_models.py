@@ -193,6 +193,7 @@ _FAMILIES |= {
             "query_key_norm": True,
             "sliding_window": 7,
             "window_layers": (1,),
+            "layers_without_rope": (0,),
         },
     ),
     "pythia": (

@@ -31,7 +31,8 @@ class GeneralLlamaAttention(keras.layers.Layer):
             Qwen 3. Defaults to `False`.
         sliding_window: optional int. A query sees this many tokens, itself included.
             Defaults to `None`, all tokens.
-        rope: dict. Arguments of KerasHub's `LlamaRotaryEmbedding`. Defaults to none.
+        rope: optional dict. Arguments of KerasHub's `LlamaRotaryEmbedding`. Defaults to
+            `None`, no rotation.
         layer_norm_epsilon: float. Epsilon of the norms. Defaults to `1e-6`.
 
     Call arguments:
@@ -65,7 +66,7 @@ class GeneralLlamaAttention(keras.layers.Layer):
         self.use_output_bias = use_output_bias
         self.use_norm = use_norm
         self.sliding_window = sliding_window
-        self.rope = dict(rope or {})
+        self.rope = rope
         self.layer_norm_epsilon = layer_norm_epsilon
 
     # (Attributes have KerasHub's names: one table of weights reads all Llamas.)
@@ -109,9 +110,10 @@ class GeneralLlamaAttention(keras.layers.Layer):
         if self.use_norm:
             self._query_dense_layer_norm = norm("query_layernorm")
             self._key_dense_layer_norm = norm("key_layernorm")
-        self.rotary_embedding_layer = LlamaRotaryEmbedding(
-            **self.rope, dtype=self.dtype_policy
-        )
+        if self.rope is not None:
+            self.rotary_embedding_layer = LlamaRotaryEmbedding(
+                **self.rope, dtype=self.dtype_policy
+            )
         self.built = True
 
     def call(self, hidden_states, padding_mask=None):
@@ -122,14 +124,17 @@ class GeneralLlamaAttention(keras.layers.Layer):
             tokens = ops.reshape(hidden_states, (-1, 1, hidden_states.shape[-1]))
             with attention_scope(attention, positions):
                 return ops.reshape(self.call(tokens), ops.shape(hidden_states))
-        positions = ops.reshape(positions_in_force(), (-1, 1))
         query, key = self._query_dense(hidden_states), self._key_dense(hidden_states)
         if self.use_norm:
             query = self._query_dense_layer_norm(query)
             key = self._key_dense_layer_norm(key)
+        if self.rope is not None:
+            positions = ops.reshape(positions_in_force(), (-1, 1))
+            query = self.rotary_embedding_layer(query, positions=positions)
+            key = self.rotary_embedding_layer(key, positions=positions)
         outputs = vllm_paged_attention(
-            self.rotary_embedding_layer(query, positions=positions),
-            self.rotary_embedding_layer(key, positions=positions),
+            query,
+            key,
             self._value_dense(hidden_states),
             1 / math.sqrt(self.head_dim),
             sliding_window=self.sliding_window,

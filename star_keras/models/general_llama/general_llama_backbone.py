@@ -33,6 +33,8 @@ class GeneralLlamaBackbone(Backbone):
             itself included. Defaults to `None`.
         window_layers: sequence of int. Numbers of the blocks with the window. Defaults
             to none.
+        layers_without_rope: sequence of int. Numbers of the blocks whose queries and
+            keys are not rotated, as in SmolLM 3. Defaults to none.
         rope_max_wavelength: float. Longest wavelength of the rotation. Defaults to
             `10000`.
         rope_position_scaling_factor: float. Divisor of the positions. Defaults to
@@ -57,8 +59,9 @@ class GeneralLlamaBackbone(Backbone):
 
     Raises:
         ValueError: if `num_key_value_heads` does not divide `num_query_heads`,
-            `head_dim` is odd or below 2, `window_layers` has numbers that are no
-            blocks, or has blocks without a `sliding_window` of at least 1.
+            `head_dim` is odd or below 2, `window_layers` or `layers_without_rope` has
+            numbers that are no blocks, or `window_layers` comes without a
+            `sliding_window` of at least 1.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class GeneralLlamaBackbone(Backbone):
         query_key_norm=False,
         sliding_window=None,
         window_layers=(),
+        layers_without_rope=(),
         rope_max_wavelength=10000,
         rope_position_scaling_factor=1.0,
         rope_frequency_adjustment_factor=None,
@@ -89,6 +93,7 @@ class GeneralLlamaBackbone(Backbone):
     ):
         size = head_dim or hidden_dim // num_query_heads
         window_layers = tuple(sorted(window_layers))
+        layers_without_rope = tuple(sorted(layers_without_rope))
         _check(
             num_layers,
             num_query_heads,
@@ -96,6 +101,7 @@ class GeneralLlamaBackbone(Backbone):
             size,
             sliding_window,
             window_layers,
+            layers_without_rope,
         )
         arguments = {
             "vocabulary_size": vocabulary_size,
@@ -111,6 +117,7 @@ class GeneralLlamaBackbone(Backbone):
             "query_key_norm": query_key_norm,
             "sliding_window": sliding_window,
             "window_layers": window_layers,
+            "layers_without_rope": layers_without_rope,
             "rope_max_wavelength": rope_max_wavelength,
             "rope_position_scaling_factor": rope_position_scaling_factor,
             "rope_frequency_adjustment_factor": rope_frequency_adjustment_factor,
@@ -127,14 +134,14 @@ class GeneralLlamaBackbone(Backbone):
             "use_bias": attention_bias,
             "use_output_bias": attention_output_bias,
             "use_norm": query_key_norm,
-            "rope": {
-                "max_wavelength": rope_max_wavelength,
-                "position_scaling_factor": rope_position_scaling_factor,
-                "frequency_adjustment_factor": rope_frequency_adjustment_factor,
-                "low_freq_factor": rope_low_freq_factor,
-                "high_freq_factor": rope_high_freq_factor,
-                "pretraining_sequence_length": rope_pretraining_sequence_length,
-            },
+        }
+        rope = {
+            "max_wavelength": rope_max_wavelength,
+            "position_scaling_factor": rope_position_scaling_factor,
+            "frequency_adjustment_factor": rope_frequency_adjustment_factor,
+            "low_freq_factor": rope_low_freq_factor,
+            "high_freq_factor": rope_high_freq_factor,
+            "pretraining_sequence_length": rope_pretraining_sequence_length,
         }
 
         # === Layers ===
@@ -151,6 +158,7 @@ class GeneralLlamaBackbone(Backbone):
                 intermediate_dim=intermediate_dim,
                 attention={
                     **attention,
+                    "rope": None if i in layers_without_rope else rope,
                     "sliding_window": sliding_window if i in window_layers else None,
                 },
                 use_bias=feedforward_bias,
@@ -185,7 +193,15 @@ class GeneralLlamaBackbone(Backbone):
         return {**super().get_config(), **self._arguments}
 
 
-def _check(layers, query_heads, key_value_heads, head_dim, window, window_layers):
+def _check(
+    layers,
+    query_heads,
+    key_value_heads,
+    head_dim,
+    window,
+    window_layers,
+    layers_without_rope,
+):
     if query_heads % key_value_heads:
         raise invalid(
             "num_key_value_heads",

@@ -12,6 +12,8 @@ _FULL = ("full_attention",)
 
 def general_model_type(backbone):
     """The `model_type` of transformers that a `GeneralLlamaBackbone` is."""
+    if backbone.layers_without_rope:
+        return "smollm3"
     if backbone.query_key_norm:
         return "qwen3"
     if backbone.attention_bias and not backbone.attention_output_bias:

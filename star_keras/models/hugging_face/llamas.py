@@ -20,7 +20,7 @@ from star_keras.models.hugging_face.stored_weights import (
 )
 
 # Names in the general form.
-_ATTENTION_BIASES = {"attention_bias": True, "attention_output_bias": True}
+ATTENTION_BIASES = {"attention_bias": True, "attention_output_bias": True}
 _GENERAL_FACTOR = "rope_position_scaling_factor"
 
 
@@ -61,7 +61,7 @@ def _read_llama(fields):
         **sizes,
         **scaling,
         **take_head_dim(fields, sizes),
-        **take_bias(fields, "attention_bias", **_ATTENTION_BIASES),
+        **take_bias(fields, "attention_bias", **ATTENTION_BIASES),
         **take_bias(fields, "mlp_bias", feedforward_bias=True),
         "rope_max_wavelength": theta,
         "tie_word_embeddings": fields.take("tie_word_embeddings", False),
@@ -113,7 +113,7 @@ def _read_qwen3(fields):
     sizes = read_sizes(fields) | {"head_dim": fields.take("head_dim", 128)}
     sizes["tie_word_embeddings"] = fields.take("tie_word_embeddings", False)
     general = {
-        **take_bias(fields, "attention_bias", **_ATTENTION_BIASES),
+        **take_bias(fields, "attention_bias", **ATTENTION_BIASES),
         **take_windows(fields, sizes["num_layers"]),
     }
     if not general:

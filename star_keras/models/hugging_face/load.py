@@ -7,7 +7,14 @@ from pathlib import Path
 import huggingface_hub
 import numpy as np
 
-from star_keras.models.hugging_face import gemmas, gpt2, gpt_neo_x, llamas, phi3
+from star_keras.models.hugging_face import (
+    gemmas,
+    gpt2,
+    gpt_neo_x,
+    llamas,
+    phi3,
+    smollm3,
+)
 from star_keras.models.hugging_face.fields import Fields
 from star_keras.models.hugging_face.stored_weights import make_with_weights
 from star_keras.models.hugging_face.tensor_files import (
@@ -26,6 +33,7 @@ FAMILIES = {
     **gpt2.FAMILIES,
     **gpt_neo_x.FAMILIES,
     **phi3.FAMILIES,
+    **smollm3.FAMILIES,
 }
 
 # What older files store among the weights, and what follows from the configuration.

@@ -69,6 +69,8 @@ def test_logits_are_those_of_transformers(name):
         ("qwen2_window", {"use_sliding_window": False, "layer_types": ...}),
         ("qwen3_window", {"layer_types": ["full_attention", "sliding_attention"]}),
         ("phi3", {"sliding_window": 7}),
+        ("smollm3", {"no_rope_layers": [1, 1]}),
+        ("smollm3", {"no_rope_layers": ..., "no_rope_layer_interval": 1}),
         ("gpt_neox", {"hidden_act": "gelu_fast"}),
         ("gpt_neox", {"layer_norm_eps": 1e-3}),
         ("gpt_neox", {"rope_parameters": {"partial_rotary_factor": 0.5}}),

@@ -1,0 +1,49 @@
+"""SmolLM 3: a Llama with layers whose queries and keys are not rotated."""
+
+import dataclasses
+
+from star_keras.models.hugging_face.fields import take_rope
+from star_keras.models.hugging_face.general_llamas import take_bias, take_head_dim
+from star_keras.models.hugging_face.llamas import ATTENTION_BIASES, read_sizes
+from star_keras.models.hugging_face.llamas import FAMILIES as LLAMAS
+
+_LLAMA = LLAMAS["llama"].general
+
+
+def _read_config(fields):
+    sizes = read_sizes(fields)
+    num_layers = sizes["num_layers"]
+    fields.only("use_sliding_window", False)
+    fields.only("layer_types", None, ["full_attention"] * num_layers)
+    fields.unused("sliding_window", "max_window_layers")
+    interval = fields.take("no_rope_layer_interval", 4)
+    # A one stands for rotation.
+    rotated = fields.take(
+        "no_rope_layers", [(i + 1) % interval for i in range(num_layers)]
+    )
+    theta, _, _ = take_rope(fields, theta=2000000.0)
+    return {
+        **sizes,
+        **take_head_dim(fields, sizes),
+        **take_bias(fields, "attention_bias", **ATTENTION_BIASES),
+        **take_bias(fields, "mlp_bias", feedforward_bias=True),
+        "layers_without_rope": tuple(i for i, one in enumerate(rotated) if not one),
+        "rope_max_wavelength": theta,
+        "tie_word_embeddings": fields.take("tie_word_embeddings", True),
+    }
+
+
+def _write_config(backbone):
+    without = set(backbone.layers_without_rope)
+    return {
+        **_LLAMA.write_config(backbone),
+        "no_rope_layers": [int(i not in without) for i in range(backbone.num_layers)],
+        "use_sliding_window": False,
+    }
+
+
+FAMILIES = {
+    "smollm3": dataclasses.replace(
+        _LLAMA, read_config=_read_config, write_config=_write_config
+    )
+}
