@@ -53,11 +53,13 @@ class Session:
         """Open the directory, catch SIGTERM, and restore the latest weights.
 
         Raises:
-            ValueError: see `open`; if the weights are missing or damaged.
+            ValueError: see `open`; if weights or files of samples are missing or
+                damaged.
             RuntimeError: see `open`.
         """
         is_base = self.base is None  # the model is untouched before the first copy
         self.open()
+        self._run.samples.finished.check()
         self._preemption.start()
         done = self._run.trained
         if done:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import reprlib
 from collections.abc import Iterable
 
 from etils import epath
@@ -50,7 +51,7 @@ def json_line_bytes(records: Iterable[dict]) -> bytes:
     return "".join(lines).encode("utf-8")
 
 
-def read_json_lines(path, fields: set[str], *, exactly: bool = False) -> list[dict]:
+def read_json_lines(path, fields: set[str] = frozenset()) -> list[dict]:
     """Read a JSON-lines file that this package appends to.
 
     A last line without a newline was cut short by a kill and is ignored.
@@ -58,7 +59,6 @@ def read_json_lines(path, fields: set[str], *, exactly: bool = False) -> list[di
     Args:
         path: The file. A missing file has no lines.
         fields: Names that each line must have.
-        exactly: Whether a line must have no other names.
 
     Returns:
         The records in the order of the file.
@@ -68,21 +68,51 @@ def read_json_lines(path, fields: set[str], *, exactly: bool = False) -> list[di
             file and the line.
     """
     path = epath.Path(path)
-    if not path.exists():
-        return []
-    content = path.read_bytes()
-    end = content.rfind(b"\n") + 1
-    records = []
-    for number, line in enumerate(content[:end].splitlines(), start=1):
-        record = parse_json_line(line, fields, path, number)
-        if exactly and record.keys() != fields:
-            raise ValueError(
-                f"{path}, line {number}: unknown fields "
-                f"{sorted(record.keys() - fields)}. Expected {sorted(fields)}. The "
-                "file is of another version; use another directory."
-            )
-        records.append(record)
-    return records
+    content = path.read_bytes() if path.exists() else b""
+    return [
+        parse_json_line(line, fields, path, number)
+        for number, line in enumerate(whole_lines(content), start=1)
+    ]
+
+
+def whole_lines(content: bytes) -> list[bytes]:
+    """The lines of a file of JSON lines, without a last one that was cut short."""
+    return content[: content.rfind(b"\n") + 1].splitlines()
+
+
+def read_json_object(path) -> dict:
+    """Read a file that holds one JSON object.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ValueError: if it holds anything else; names the file and the place.
+        FileNotFoundError: if there is no such file.
+    """
+    path = epath.Path(path)
+    return parse_json_object(path.read_bytes(), str(path))
+
+
+def parse_json_object(content, where: str) -> dict:
+    """Parse text that must be one JSON object.
+
+    Args:
+        content: The text, `str` or `bytes`.
+        where: Its file and line, for the error.
+
+    Raises:
+        ValueError: if it is not; names `where` and the fault.
+    """
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where}: not valid JSON ({error}).") from None
+    if not isinstance(value, dict):
+        raise ValueError(
+            f"{where}: expected a JSON object. Received: {reprlib.repr(value)}."
+        )
+    return value
 
 
 def parse_json_line(line, fields: set[str], path, number: int) -> dict:
@@ -97,14 +127,7 @@ def parse_json_line(line, fields: set[str], path, number: int) -> dict:
     Raises:
         ValueError: if it is not; names the file, the line and the fault.
     """
-    try:
-        record = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"{path}, line {number}: not valid JSON ({error}).") from None
-    if not isinstance(record, dict):
-        raise ValueError(
-            f"{path}, line {number}: expected a JSON object. Received: {record!r}."
-        )
+    record = parse_json_object(line, f"{path}, line {number}")
     missing = sorted(fields - record.keys())
     if missing:
         raise ValueError(
