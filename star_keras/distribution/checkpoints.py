@@ -115,6 +115,32 @@ class Checkpoints:
                 raise files.unwritable(error, self.directory) from error
             raise
 
+    def check(self, name: str) -> dict:
+        """Check the files of a checkpoint. Waits for the current save.
+
+        Args:
+            name: Name of the checkpoint.
+
+        Returns:
+            Orbax's metadata of the variables, with `shape` and `dtype`, by key.
+
+        Raises:
+            ValueError: if the checkpoint is missing or damaged; names the file.
+        """
+        self.wait()
+        path = self.directory / name
+        if not path.exists():
+            raise ValueError(
+                f"The checkpoint {path} is missing. There are {self.names()}. Put it "
+                "back."
+            )
+        with _damage_named(path):
+            check_files(path)
+            metadata = self._checkpointer.metadata(path).item_metadata
+            if metadata is None:
+                raise ValueError("its metadata cannot be read.")
+            return metadata.tree
+
     def restore(self, name: str, variables):
         """Restore the values of variables, each in its present layout.
 
@@ -128,13 +154,8 @@ class Checkpoints:
                 variables. The error names the difference, and no variable is
                 changed.
         """
-        self.wait()
         path = self.directory / name
-        if not path.exists():
-            raise ValueError(
-                f"The checkpoint {path} is missing. There are {self.names()}. Put it "
-                "back."
-            )
+        tree = self.check(name)
         by_key = _by_key(variables)
         expected = {
             key: jax.ShapeDtypeStruct(
@@ -143,12 +164,7 @@ class Checkpoints:
             for key, v in by_key.items()
         }
         with _damage_named(path):
-            check_files(path)
-            metadata = self._checkpointer.metadata(path).item_metadata
-            if metadata is None:
-                raise ValueError("its metadata cannot be read.")
-            found = metadata.tree
-            found = {key: (tuple(m.shape), m.dtype) for key, m in found.items()}
+            found = {key: (tuple(m.shape), m.dtype) for key, m in tree.items()}
         differing = [
             f"{by_key[key].path if key in by_key else key}: "
             f"{found.get(key, 'missing')} there, "

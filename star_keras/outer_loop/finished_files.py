@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from etils import epath
 
+from star_keras.outer_loop.records import FINISHED_NAMES
 from star_keras.outer_loop.run_checkpoints import iteration_name
 from star_keras.utils import files
 from star_keras.utils.digests import Digest
@@ -37,12 +38,11 @@ class FinishedFiles:
 
     def new_digests(self, iteration: int) -> dict[str, Digest]:
         """Digests of an iteration's files that have none yet, by name."""
-        directory = self.path(iteration)
         return {
-            path.name: Digest.of(path.read_bytes())
-            for path in sorted(directory.iterdir() if directory.exists() else ())
-            if (iteration, path.name) not in self.recorded
-            and not path.name.endswith((".journal.jsonl", ".partial"))
+            name: Digest.of(self.path(iteration, name).read_bytes())
+            for name in FINISHED_NAMES
+            if (iteration, name) not in self.recorded
+            and self.path(iteration, name).exists()
         }
 
     def read(self, iteration: int, name: str) -> bytes:
@@ -106,9 +106,13 @@ class FinishedFiles:
             name: Its name.
             fault: What is wrong, as a verb.
         """
-        rerun = self._first_rerun(max(iteration, 1))
-        return ValueError(
-            f"The file {self.path(iteration, name)} {fault}. Put it back, or add "
-            f"--start_iter={rerun} once (in Python: `rewind({rerun})`) to run again "
-            "from that iteration on."
-        )
+        path = self.path(iteration, name)
+        if (iteration, name) not in self.recorded and path.exists():
+            remedy = "remove it: the same command writes it again."
+        else:
+            rerun = self._first_rerun(max(iteration, 1))
+            remedy = (
+                f"add --start_iter={rerun} once (in Python: `rewind({rerun})`) to run "
+                "again from that iteration on."
+            )
+        return ValueError(f"The file {path} {fault}. Put it back, or {remedy}")

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 
+from star_keras.outer_loop.records import FINISHED_NAMES
 from star_keras.utils.digests import Digest
 from star_keras.utils.json_lines import read_json_lines
 from star_keras.utils.records import is_count, make_record
@@ -41,13 +42,14 @@ def read_manifest(path) -> Phases:
             the file and the line.
     """
     phases: Phases = {}
+    name, last = str(path), 0
     lines = read_json_lines(path, {"iteration", "phase"})
     for number, line in enumerate(lines, start=1):
-        where = f"{path}, line {number}"
+        where = f"{name}, line {number}"
         key, phase = _parse(line, where)
         if key in phases:
             raise ValueError(f"{where}: phase {key[1]!r} of iteration {key[0]} twice.")
-        iteration, last = key[0], trained_iterations(phases)
+        iteration = key[0]
         if iteration != last and not (iteration == last + 1 and key[1] != "evaluate"):
             raise ValueError(
                 f"{where}: expected a phase of iteration {last + 1}, the first whose "
@@ -55,12 +57,22 @@ def read_manifest(path) -> Phases:
                 f"{iteration}. Lines are missing."
             )
         phases[key] = phase
+        last = iteration if key[1] == "train" else last
     return phases
 
 
 def trained_iterations(phases: Phases) -> int:
     """The last trained iteration; 0 before the first."""
     return max((i for i, phase in phases if phase == "train"), default=0)
+
+
+def recorded_files(phases: Phases) -> dict[tuple[int, str], Digest]:
+    """Digests of the files of all phases, by `(iteration, name)`."""
+    return {
+        (iteration, name): digest
+        for (iteration, _), phase in phases.items()
+        for name, digest in phase.files.items()
+    }
 
 
 def manifest_line(iteration: int, name: str, phase: Phase) -> dict:
@@ -100,9 +112,13 @@ def _parse(line, where):
         raise ValueError(f"{where}: {name!r} is no phase. Expected one of {PHASES}.")
     files = line.pop("files", {})
     if not isinstance(files, dict) or not all(
-        isinstance(digest, dict) for digest in files.values()
+        name in FINISHED_NAMES and isinstance(digest, dict)
+        for name, digest in files.items()
     ):
-        raise ValueError(f"{where}: `files` holds {files!r}, expected digests by name.")
+        raise ValueError(
+            f"{where}: `files` holds {files!r}. Expected digests of some of "
+            f"{FINISHED_NAMES}."
+        )
     for metric, value in line.items():
         if value is not None and type(value) not in (int, float):
             raise ValueError(f"{where}: metric {metric!r} is {value!r}, no number.")

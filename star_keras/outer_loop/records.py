@@ -1,12 +1,19 @@
 """Records of samples: the graded sample, and the decision on it."""
 
 import dataclasses
-from typing import Literal
+from typing import Literal, get_args
 
 from star_keras.tasks.grading import Verdict
 from star_keras.utils.errors import invalid
 
 SampleKind = Literal["rationale", "rationalization", "direct", "evaluation"]
+
+# The names of an iteration's files of finished phases.
+FINISHED_NAMES = (
+    *(f"{kind}.jsonl" for kind in get_args(SampleKind)),
+    "selection.jsonl",
+    "mastery.json",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,7 @@
 """The checkpoints of a run: weights after iterations, and a training under way."""
 
+import contextlib
+
 from star_keras.distribution.checkpoints import Checkpoints
 
 
@@ -44,8 +46,22 @@ class RunCheckpoints:
         Raises:
             ValueError: if they are missing, damaged or of another model.
         """
-        try:
+        with self._remedy(iteration):
             self.weights.restore(iteration_name(iteration), variables)
+
+    def check_weights(self, iteration: int) -> dict:
+        """Check the weights after an iteration, see `Checkpoints.check`.
+
+        Raises:
+            ValueError: if they are missing or damaged.
+        """
+        with self._remedy(iteration):
+            return self.weights.check(iteration_name(iteration))
+
+    @contextlib.contextmanager
+    def _remedy(self, iteration):
+        try:
+            yield
         except ValueError as error:
             rerun = self.first_rerun(iteration)
             raise ValueError(

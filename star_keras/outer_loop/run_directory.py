@@ -13,6 +13,7 @@ from star_keras.outer_loop.manifest import (
     manifest_line,
     metrics_of,
     read_manifest,
+    recorded_files,
     trained_iterations,
 )
 from star_keras.outer_loop.run_checkpoints import RunCheckpoints, iteration_name
@@ -49,6 +50,13 @@ class RunDirectory:
     Args:
         path: The directory, local or `gs://`; `~` is the user's home.
 
+    Attributes:
+        path: The absolute path.
+        manifest: The path of the manifest.
+        samples: The `SampleStore`.
+        checkpoints: The `RunCheckpoints`.
+        lock: The `RunLock`.
+
     Raises:
         ValueError: if the path is empty or that of a file.
     """
@@ -63,8 +71,8 @@ class RunDirectory:
             writes=processes.is_writer(),
             first_rerun=self.checkpoints.first_rerun,
         )
-        self._lock = RunLock(self.path)
-        self._manifest = self.path / "manifest.jsonl"
+        self.lock = RunLock(self.path)
+        self.manifest = self.path / "manifest.jsonl"
         self._phases: Phases | None = None
 
     def open(self, config: dict, free=frozenset()):
@@ -83,18 +91,14 @@ class RunDirectory:
         """
         read_configuration(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock.acquire()
+        self.lock.acquire()
         try:
             self._check_shared()
             self._check_config(json.loads(json.dumps(config)), free)
             self._phases = self.read_phases()
-            self.samples.finished.recorded = {
-                (iteration, name): digest
-                for (iteration, _), phase in self._phases.items()
-                for name, digest in phase.files.items()
-            }
+            self.samples.finished.recorded = recorded_files(self._phases)
             processes.sync("the run directory is read")
-            self._write_metrics()
+            self.write_metrics()
             self.checkpoints.remove_unfinished()
         except BaseException:
             self.close()
@@ -103,7 +107,7 @@ class RunDirectory:
     def close(self):
         """Let other processes in. No-op if it is not open."""
         self._phases = None  # another process may go on from here
-        self._lock.release()
+        self.lock.release()
 
     # === What the run is ===
 
@@ -146,7 +150,7 @@ class RunDirectory:
             ValueError: if a line is malformed or missing.
         """
         try:
-            return read_manifest(self._manifest)
+            return read_manifest(self.manifest)
         except ValueError as error:
             raise ValueError(
                 f"{error} Put the file back. Or remove this line and all lines after "
@@ -191,12 +195,12 @@ class RunDirectory:
         finished = Phase(metrics=metrics, files=new_files)
         if processes.is_writer():
             line = manifest_line(iteration, phase, finished)
-            append_json_lines(self._manifest, [line])
+            append_json_lines(self.manifest, [line])
         self._phases[iteration, phase] = finished
         for name, digest in new_files.items():
             self.samples.finished.recorded[iteration, name] = digest
         if phase == PHASES[-1]:
-            self._write_metrics()
+            self.write_metrics()
 
     def metrics(self, iteration: int) -> dict:
         """Metrics of the finished phases of an iteration, NaN included."""
@@ -207,7 +211,8 @@ class RunDirectory:
         """Metrics of each finished iteration and its number, without NaN."""
         return history_of(self._finished)
 
-    def _write_metrics(self):
+    def write_metrics(self):
+        """Write `metrics.jsonl`, if it does not hold the history already."""
         path, content = self.path / "metrics.jsonl", json_line_bytes(self.history)
         if (
             processes.is_writer()
@@ -251,7 +256,7 @@ class RunDirectory:
         processes.sync("iterations to discard are known")
         if processes.is_writer():
             self._discard(range(first, last + 1))
-        self._write_metrics()
+        self.write_metrics()
         processes.sync("iterations are discarded")
 
     def _discard(self, iterations):
@@ -274,4 +279,4 @@ class RunDirectory:
                     target.parent.mkdir(exist_ok=True)
                     path.rename(target)
         lines = [manifest_line(*key, phase) for key, phase in self._phases.items()]
-        write_json_lines(self._manifest, lines)
+        write_json_lines(self.manifest, lines)

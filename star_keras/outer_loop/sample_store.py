@@ -11,7 +11,6 @@ from star_keras.outer_loop.records import GradedSample, SampleKind, Selection
 from star_keras.utils.json_lines import (
     append_json_lines,
     json_line_bytes,
-    parse_json_line,
     parse_json_object,
     whole_lines,
 )
@@ -225,13 +224,12 @@ class SampleStore:
 
 
 def _records(path, content, cls):
-    names = {field.name for field in dataclasses.fields(cls)}
-    return [
-        make_record(
-            cls, parse_json_line(line, names, path, number), f"{path}, line {number}"
-        )
-        for number, line in enumerate(whole_lines(content), start=1)
-    ]
+    name = str(path)
+    records = []
+    for number, line in enumerate(whole_lines(content), start=1):
+        where = f"{name}, line {number}"
+        records.append(make_record(cls, parse_json_object(line, where), where))
+    return records
 
 
 def _check_samples(path, samples, iteration, kind):

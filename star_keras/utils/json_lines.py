@@ -69,8 +69,9 @@ def read_json_lines(path, fields: set[str] = frozenset()) -> list[dict]:
     """
     path = epath.Path(path)
     content = path.read_bytes() if path.exists() else b""
+    name = str(path)
     return [
-        parse_json_line(line, fields, path, number)
+        parse_json_line(line, fields, name, number)
         for number, line in enumerate(whole_lines(content), start=1)
     ]
 
@@ -127,11 +128,12 @@ def parse_json_line(line, fields: set[str], path, number: int) -> dict:
     Raises:
         ValueError: if it is not; names the file, the line and the fault.
     """
-    record = parse_json_object(line, f"{path}, line {number}")
+    where = f"{path}, line {number}"
+    record = parse_json_object(line, where)
     missing = sorted(fields - record.keys())
     if missing:
         raise ValueError(
-            f"{path}, line {number}: missing {', '.join(map(repr, missing))}. "
+            f"{where}: missing {', '.join(map(repr, missing))}. "
             f"Expected the fields {sorted(fields)}. Received: {sorted(record)}."
         )
     return record
