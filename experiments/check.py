@@ -9,10 +9,10 @@ the rest has its remedy in its line. Exits with 1 if something is damaged.
 import dataclasses
 
 from absl import app
+from etils import epath
 
 from experiments.command_line import define_flags, from_flags, say_hello
 from experiments.common import load_libraries
-from star_keras.utils import files
 from star_keras.utils.settings import Settings, setting
 
 
@@ -20,7 +20,7 @@ from star_keras.utils.settings import Settings, setting
 class CheckSettings(Settings):
     """What is checked."""
 
-    run_dir: str | None = setting(None, "Directory of the run. Needed.")
+    run_dir: str | None = setting(None, "Directory of the run. Needed.", is_path=True)
     mend: bool = setting(False, "Mend what a run can write again.")
 
     def check(self):
@@ -33,10 +33,9 @@ define_flags(CheckSettings)
 
 def main(argv):
     (settings,) = from_flags(argv, CheckSettings)
-    path = files.absolute("run_dir", settings.run_dir)
-    if not path.is_dir():
-        raise app.UsageError(f"--run_dir={settings.run_dir}: there is no {path}.")
-    say_hello(f"check of {path}")
+    if not epath.Path(settings.run_dir).is_dir():
+        raise app.UsageError(f"--run_dir: there is no directory {settings.run_dir}.")
+    say_hello(f"check of {settings.run_dir}")
     load_libraries()
     from star_keras.outer_loop.run_check import check_run, next_step
     from star_keras.outer_loop.run_directory import RunDirectory

@@ -7,12 +7,15 @@ import keras
 import keras_hub
 from jax import numpy as jnp
 
+from star_keras.config import RunConfig, SamplingConfig
 from star_keras.distribution import CausalLMParallel
 from star_keras.sampling.layout import MeshLayout
 from star_keras.sampling.sampler import Completion, Sampler, SampleRequest
 from star_keras.sampling.sampling_method import next_token
 from star_keras.training.examples import tokenize_prompts
+from star_keras.utils import memory
 from star_keras.utils.errors import invalid
+from star_keras.utils.settings import checked
 
 # Most tokens that a compiled call decodes before the host reads the text.
 DECODE_CHUNK = 16
@@ -39,7 +42,8 @@ class ModelSampler(Sampler):
         layout: `MeshLayout` of the `keras.distribution` at construction.
 
     Raises:
-        ValueError: if an argument is out of bounds, `top_k` or `top_p` is given
+        ValueError: if an argument is out of bounds, the logits of `batch_size` rows
+            are larger than the memory, `top_k` or `top_p` is given
             with `temperature=0`, or the distribution cannot split the batch or
             the variables.
     """
@@ -55,40 +59,32 @@ class ModelSampler(Sampler):
         top_p=None,
         seed=0,
     ):
-        for name, value, valid, rule in (
-            ("max_new_tokens", max_new_tokens, max_new_tokens >= 1, "at least 1"),
-            ("batch_size", batch_size, batch_size >= 1, "at least 1"),
-            ("temperature", temperature, temperature >= 0, "0 (greedy) or more"),
-            ("top_k", top_k, top_k is None or top_k >= 1, "`None` or at least 1"),
-            (
-                "top_p",
-                top_p,
-                top_p is None or 0 < top_p <= 1,
-                "`None` or a share above 0, at most 1",
-            ),
-            ("seed", seed, seed >= 0, "0 or more"),
-        ):
-            if not valid:
-                raise invalid(name, rule, value)
-        for name, value in (("top_k", top_k), ("top_p", top_p)):
-            if temperature == 0 and value is not None:
-                raise invalid(
-                    name,
-                    "`None` with temperature=0, which is greedy",
-                    value,
-                    "Set a temperature above 0.",
-                )
+        if getattr(model, "preprocessor", None) is None:
+            raise invalid("model", "a causal LM with a preprocessor", model)
+        batch_size = checked(
+            SamplingConfig, "sample_batch_size", batch_size, "batch_size"
+        )
+        config = SamplingConfig(
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+        )
+        # Each step has the logits of all rows.
+        memory.check_fits(
+            "batch_size", batch_size, 4 * model.backbone.vocabulary_size, "a row"
+        )
         self.layout = MeshLayout.current()
         self.layout.check_batch_size(batch_size)
         self.model = model
         self.tokenizer = model.preprocessor.tokenizer
         self.end_token_ids = end_token_ids(self.tokenizer)
-        self.max_new_tokens = max_new_tokens
+        self.max_new_tokens = config.max_new_tokens
         self.batch_size = batch_size
-        self.temperature = temperature
-        self.top_k = top_k
-        self.top_p = top_p
-        self.seed = seed
+        self.temperature = config.temperature
+        self.top_k = config.top_k
+        self.top_p = config.top_p
+        self.seed = checked(RunConfig, "seed", seed)
 
     def get_config(self):
         return {
@@ -192,6 +188,10 @@ class ModelSampler(Sampler):
         if isinstance(prompts[0], str):
             return tokenize_prompts(self.model.preprocessor, prompts)
         return [list(prompt) for prompt in prompts]
+
+    def check(self, requests):
+        if requests:
+            self._check_lengths(requests, self._prompt_ids(requests))
 
     def _shared_length(self, requests: Sequence[SampleRequest], prompts) -> int:
         """Number of tokens of the shared prefix that all prompts begin with.

@@ -15,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 
+from star_keras.utils import files
 from star_keras.utils.errors import invalid
 
 
@@ -31,6 +32,8 @@ class Rule:
         above: Value that a number must exceed.
         below: Value that a number must not reach.
         choices: All values of a string.
+        is_path: Whether a string is a path. It is made absolute, and `~` is the
+            user's home.
     """
 
     help: str
@@ -40,6 +43,7 @@ class Rule:
     above: float | None = None
     below: float | None = None
     choices: Sequence[str] | None = None
+    is_path: bool = False
 
     def describe(self, kind: type) -> str:
         """The values that are valid, for an error or the reference page.
@@ -49,6 +53,8 @@ class Rule:
         """
         if self.choices is not None:
             return "one of " + ", ".join(map(repr, self.choices))
+        if self.is_path:
+            return "a path"
         text = {
             int: "an integer",
             float: "a finite number",
@@ -129,6 +135,8 @@ class Setting:
         converted = _CONVERSIONS[self.kind](value)
         if converted is None or not self.rule.admits(converted):
             raise invalid(self.name, self.describe(), value)
+        if self.rule.is_path:
+            return str(files.absolute(self.name, converted))
         return converted
 
 
@@ -239,6 +247,38 @@ def groups_of(cls: type[Settings]) -> dict[str, type[Settings]]:
         for name, kind in typing.get_type_hints(cls).items()
         if isinstance(kind, type) and issubclass(kind, Settings)
     }
+
+
+def checked(cls: type[Settings], setting_name: str, value, argument: str = ""):
+    """The value of an argument that follows the rule of a setting.
+
+    Args:
+        cls: The class of the setting.
+        setting_name: Its name.
+        value: The value.
+        argument: The name of the argument. Defaults to that of the setting.
+
+    Raises:
+        ValueError: if it is of another type or out of bounds.
+    """
+    (item,) = (item for item in settings_of(cls) if item.name == setting_name)
+    return dataclasses.replace(item, name=argument or setting_name).checked(value)
+
+
+def checked_count(argument: str, value, at_least: int = 0) -> int:
+    """The value of an argument that is a number of things.
+
+    Args:
+        argument: The name of the argument.
+        value: The value; numbers of NumPy become those of Python.
+        at_least: Its lowest value.
+
+    Raises:
+        ValueError: if it is no integer, or below the lowest value.
+    """
+    rule = Rule(help="", at_least=at_least)
+    item = Setting(name=argument, kind=int, optional=False, default=None, rule=rule)
+    return item.checked(value)
 
 
 def free_settings(cls: type[Settings]) -> set[str]:

@@ -15,6 +15,7 @@ from star_keras.models.gpt_j.gpt_j_hugging_face import (
     load_hugging_face,
 )
 from star_keras.models.packed_causal_lm import PackedCausalLM
+from star_keras.models.preset_files import check_files, check_head
 from star_keras.models.presets import preset_path
 
 
@@ -101,7 +102,11 @@ class GPTJCausalLM(PackedCausalLM, CausalLM):
         preset = preset_path(preset)
         directory = find_hugging_face_gpt_j(preset)
         if directory is None:
-            return super().from_preset(preset, load_weights=load_weights, **kwargs)
+            check_files(preset)
+            model = super().from_preset(preset, load_weights=load_weights, **kwargs)
+            if load_weights:
+                check_head(model, preset)
+            return model
         return load_hugging_face(cls, directory, load_weights, **kwargs)
 
     # === Generation ===
