@@ -3,46 +3,80 @@
 import pathlib
 
 import h5py
+import safetensors
 from keras_hub.models import CausalLM
 from keras_hub.src.utils import preset_utils
 
 from star_keras.utils.json_lines import read_json_object
 
 _GIT_LFS = b"version https://git-lfs"
+# Sizes in a `config.json` of transformers, and those that may be null.
+_OPTIONAL = {"n_inner", "head_dim", "num_key_value_heads", "sliding_window"}
+_SIZES = _OPTIONAL | {
+    *("vocab_size", "hidden_size", "intermediate_size", "max_position_embeddings"),
+    *("num_attention_heads", "num_hidden_layers", "n_layer", "n_head", "n_embd"),
+    *("n_positions", "n_ctx", "rotary_dim"),
+}
 
 
 def check_files(directory):
-    """Check that the files of a local directory are whole.
+    """Check that the files of a local preset or Hugging Face directory are whole.
 
     Args:
         directory: The directory. No-op if there is none.
 
     Raises:
         ValueError: if a file is a Git LFS pointer, a JSON file does not hold an
-            object, or an HDF5 file is truncated; names it.
+            object, an HDF5 or safetensors file is truncated, a vocabulary is empty,
+            or a size in a `config.json` of transformers is no number; names the file.
     """
     directory = pathlib.Path(directory)
     for path in sorted(directory.iterdir()) if directory.is_dir() else ():
-        if not path.is_file():
-            continue
-        with path.open("rb") as file:
-            if file.read(len(_GIT_LFS)) == _GIT_LFS:
-                raise ValueError(
-                    f"{path} is a Git LFS pointer in place of the file. Run "
-                    f"`git lfs pull` in {directory}, or download the file itself."
-                )
+        if path.is_file():
+            _check_file(path)
+
+
+def _check_file(path):
+    with path.open("rb") as file:
+        if file.read(len(_GIT_LFS)) == _GIT_LFS:
+            raise ValueError(
+                f"{path} is a Git LFS pointer in place of the file. Run `git lfs pull` "
+                f"in {path.parent}, or download the file itself."
+            )
+    try:
         if path.suffix == ".json":
-            try:
-                read_json_object(path)
-            except ValueError as error:
-                raise ValueError(f"{error} Copy the file again.") from None
+            _check_json(path, read_json_object(path))
         elif path.suffix == ".h5":
-            try:
-                h5py.File(path).close()
-            except OSError as error:
+            h5py.File(path).close()
+        elif path.suffix == ".safetensors":
+            # Reads the header, and compares the size.
+            with safetensors.safe_open(path, "np"):
+                pass
+        elif path.name == "merges.txt" and not path.read_text(encoding="utf-8").strip():
+            raise ValueError("it has no merges")
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise ValueError(
+            f"{path} is damaged: {str(error).removeprefix(f'{path}: ')} Copy the file "
+            "again."
+        ) from error
+
+
+def _check_json(path, content):
+    if path.name == "vocab.json" and not content:
+        raise ValueError("it has no tokens.")
+    model = content.get("model")
+    is_tokenizer = path.name == "tokenizer.json" and isinstance(model, dict)
+    if is_tokenizer and not model.get("vocab"):
+        raise ValueError("its vocabulary is empty.")
+    if path.name == "config.json" and "model_type" in content:
+        for name in _SIZES & content.keys():
+            value = content[name]
+            if value is None and name in _OPTIONAL:
+                continue
+            if type(value) is not int or value < 1:
                 raise ValueError(
-                    f"{path} is no whole HDF5 file: {error}. Copy it again."
-                ) from error
+                    f"the field `{name}` is {value!r}, no integer of at least 1."
+                )
 
 
 def check_head(model: CausalLM, preset: str):
