@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from star_keras.outer_loop.prompts import PromptBuilder
 from star_keras.outer_loop.records import GradedSample
 from star_keras.tasks.task import Problem, Task
+from star_keras.utils.errors import invalid
 
 
 def checked_problems(task: Task, split: str) -> list[Problem]:
@@ -20,9 +21,11 @@ def checked_problems(task: Task, split: str) -> list[Problem]:
         split: One of its splits.
 
     Raises:
-        ValueError: if there is no problem, a problem has no answer, or an id
-            is not unique; names the problem.
+        ValueError: if `task` is no `Task`, there is no problem, a problem has no
+            answer, or an id is not unique; names the problem.
     """
+    if not isinstance(task, Task):
+        raise invalid("task", "a `star_keras.tasks.Task`", task)
     problems = list(task.problems(split))
     if not problems:
         raise ValueError(f"The task {task.name!r} has no problems in {split!r}.")
