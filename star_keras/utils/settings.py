@@ -32,8 +32,7 @@ class Rule:
         above: Value that a number must exceed.
         below: Value that a number must not reach.
         choices: All values of a string.
-        is_path: Whether a string is a path. It is made absolute, and `~` is the
-            user's home.
+        is_path: Whether a string is a path, which is made absolute.
     """
 
     help: str
@@ -53,13 +52,11 @@ class Rule:
         """
         if self.choices is not None:
             return "one of " + ", ".join(map(repr, self.choices))
-        if self.is_path:
-            return "a path"
         text = {
             int: "an integer",
             float: "a finite number",
             bool: "`True` or `False`",
-            str: "a string",
+            str: "a path" if self.is_path else "a string",
             tuple: "a sequence of strings",
         }[kind]
         bounds = []
