@@ -1,29 +1,45 @@
 """Comparisons: the rows of a table, each measured in a process of its own."""
 
-import importlib.util
 import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from absl import app
+from absl import app, flags
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string(
+    "peers_python",
+    sys.executable,
+    "Python interpreter for the rows of PyTorch, whose libraries may be in another "
+    "environment.",
+)
 
 _TRANSFORMERS = ("torch", "transformers")
-# Libraries of a peer that this package does not install.
-_LIBRARIES = {
+# Libraries of the rows that `python -m benchmarks.peers` measures.
+ALONE = {
     "transformers": _TRANSFORMERS,
     "transformers_prefix": _TRANSFORMERS,
+    "vllm": ("vllm",),
 }
 
 
 def missing_libraries(name: str) -> str:
     """Why a row cannot be measured, and what to do; `""` if it can."""
-    missing = [x for x in _LIBRARIES.get(name, ()) if not importlib.util.find_spec(x)]
+    libraries = ALONE.get(name, ())
+    program = (
+        "import importlib.util, sys\n"
+        "print(*(x for x in sys.argv[1:] if not importlib.util.find_spec(x)))"
+    )
+    command = [FLAGS.peers_python, "-c", program, *libraries]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    missing = done.stdout.split()
     if not missing:
         return ""
     return (
-        f"{name} needs {' and '.join(missing)}. Install the extra: "
-        'pip install -e ".[transformers]"'
+        f"{name} needs {' and '.join(missing)}. Install it in an environment of its "
+        "own, see benchmarks/README.md, and give its interpreter as --peers_python."
     )
 
 
@@ -57,6 +73,24 @@ def choose(names: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
     return chosen
 
 
+def measure_peer(directory: str, job: dict) -> dict:
+    """Run `python -m benchmarks.peers`.
+
+    Args:
+        directory: A Hugging Face directory. `job.json` is written into it.
+        job: What to do, see `benchmarks/peers/__main__.py`.
+
+    Returns:
+        The measurements.
+
+    Raises:
+        SystemExit: if the process fails.
+    """
+    Path(directory, "job.json").write_text(json.dumps(job))
+    _run([FLAGS.peers_python, "-m", "benchmarks.peers", directory], job["peer"])
+    return json.loads(Path(directory, "measurements.json").read_text())
+
+
 def measure_alone(module: str, arguments: Sequence[str], name: str) -> dict:
     """Run `python -m module --peer=name`.
 
@@ -71,11 +105,12 @@ def measure_alone(module: str, arguments: Sequence[str], name: str) -> dict:
     Raises:
         SystemExit: if the process fails.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", module, *arguments, f"--peer={name}"],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    command = [sys.executable, "-m", module, *arguments, f"--peer={name}"]
+    return json.loads(_run(command, name).splitlines()[-1])
+
+
+def _run(command, name):
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise SystemExit(f"{name} failed with exit code {done.returncode}.")
-    return json.loads(done.stdout.splitlines()[-1])
+    return done.stdout

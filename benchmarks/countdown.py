@@ -15,9 +15,8 @@ import dataclasses
 import numpy as np
 
 from benchmarks.models import LlamaSize, Size
+from benchmarks.peers import LONGEST_COMPLETION, LONGEST_QUESTION
 
-LONGEST_QUESTION = 48
-LONGEST_COMPLETION = 96
 # Letters and digits alone: white space at the end of the prefix would become a
 # part of the questions.
 _TOKENS = (16, 95)

@@ -118,6 +118,23 @@ SIZES = {
     "llama": {
         "tiny": LlamaSize(**_TINY, num_key_value_heads=1, intermediate_dim=176),
         "small": LlamaSize(**_SMALL, num_key_value_heads=2, intermediate_dim=704),
+        # The small one with the vocabulary of Qwen 2.5.
+        "large_vocabulary": LlamaSize(
+            **{**_SMALL, "vocabulary_size": 151_936},
+            num_key_value_heads=2,
+            intermediate_dim=704,
+            tied=True,
+        ),
+        # Qwen 2.5 0.5B, but for the biases of its queries, keys and values.
+        "qwen2.5_0.5b": LlamaSize(
+            num_layers=24,
+            hidden_dim=896,
+            num_heads=14,
+            num_key_value_heads=2,
+            intermediate_dim=4864,
+            vocabulary_size=151_936,
+            tied=True,
+        ),
         # SmolLM2 135M.
         "smollm2": LlamaSize(
             num_layers=30,

@@ -1,4 +1,4 @@
-"""Sampling speed: `ContinuousSampler` against `generate` of two libraries.
+"""Sampling speed: `ContinuousSampler` against other libraries.
 
     python -m benchmarks.sample --size=small --prefix_length=768
     python -m benchmarks.sample --family=llama --size=small --prefix_length=768
@@ -11,9 +11,11 @@ Peers, each in a process of its own; `generate` gets the questions sorted by len
     continuous           `ContinuousSampler`
     keras_hub            KerasHub's `CausalLM.generate` of our `GPTJCausalLM`, or of its
                          own `LlamaCausalLM`
-    transformers         `generate` of `GPTJForCausalLM`, left-padded
+    transformers         `generate` of transformers, left-padded
     transformers_prefix  the same; the prefix is computed once, and its cache
                          copied for each row
+    vllm                 `LLM.generate` of vLLM for CPUs, with prefix caching and as
+                         many sequences at a time as ours has slots
 
 Columns:
     tokens/s   tokens of completions, end tokens included
@@ -29,20 +31,20 @@ Columns:
 
 import functools
 import json
-import time
+import tempfile
 
 from absl import app, flags
 
 from benchmarks import countdown
-from benchmarks.comparison import choose, measure_alone
+from benchmarks.comparison import ALONE, choose, measure_alone, measure_peer
 from benchmarks.libraries import load_libraries
-from benchmarks.machine import matmul_peak, memory_mib, reset_peak
+from benchmarks.machine import matmul_peak
+from benchmarks.measurements import measure_sampling
 from benchmarks.models import chosen_size
 
-PEERS = {
-    "gpt_j": ("continuous", "keras_hub", "transformers", "transformers_prefix"),
-    "llama": ("continuous", "keras_hub"),
-}
+ROWS = ("continuous", "keras_hub", *ALONE)
+# vLLM has a GPT-J, but not for CPUs.
+PEERS = {"gpt_j": ROWS[:-1], "llama": ROWS}
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("prefix_length", 768, "Tokens of the few-shot prompt.")
@@ -56,9 +58,7 @@ flags.DEFINE_integer(
     "Questions of the peers, if fewer: whole batches. Batches come one after another, "
     "so tokens/s hardly depends on their number.",
 )
-flags.DEFINE_enum(
-    "peer", None, PEERS["gpt_j"], "Measure this row alone, and print JSON."
-)
+flags.DEFINE_enum("peer", None, ROWS[:2], "Measure this row alone, and print JSON.")
 
 
 def continuous(model, prefix, questions):
@@ -88,78 +88,70 @@ def continuous(model, prefix, questions):
     return sample
 
 
-def load_row(name):
-    """Import the libraries of a row.
-
-    Returns:
-        A function `(model, prefix, questions)` that returns the `sample` of the row,
-        see `benchmarks.peers`.
-    """
-    if name == "continuous":
-        load_libraries()
-        return continuous
-    if name == "keras_hub":
-        load_libraries(keep_memory=False)
-        from benchmarks.peers.keras_hub import make_sampler
-    else:
-        from benchmarks.peers.transformers import make_sampler
-
-        reuse_prefix = name == "transformers_prefix"
-        make_sampler = functools.partial(make_sampler, reuse_prefix=reuse_prefix)
-        load_libraries(keep_memory=False)
-    return functools.partial(make_sampler, batch_size=FLAGS.batch_size)
-
-
 def measure(name):
-    """Measurements of one row, as JSON.
+    """Measurements of a row of Keras."""
+    ours = name == "continuous"
+    load_libraries(keep_memory=ours)
+    if ours:
+        make_sampler = continuous
+    else:
+        from benchmarks.peers.keras_hub import make_sampler
 
-    Raises:
-        RuntimeError: if a completion is not the expected one.
-    """
-    ours, size = name == "continuous", chosen_size()
-    make_sample = load_row(name)
-    prefix, questions = countdown.make_problems(FLAGS.prefix_length, FLAGS.problems)
-    model = countdown.make_model(size, FLAGS.prefix_length)
-    sample = make_sample(model, prefix, questions)
-    before = memory_mib("VmRSS")
-    count, warm_up = FLAGS.problems, FLAGS.problems
-    if not ours:
-        # The peers compile with the first batch.
-        count, warm_up = min(count, FLAGS.peer_problems or count), FLAGS.batch_size
-    _, warm_up_seconds, _ = run(sample, min(warm_up, FLAGS.problems))
-    reset_peak()
-    cpu_start = time.process_time()
-    completions, seconds, first = run(sample, count)
-    cpu = time.process_time() - cpu_start
-    for i, question in enumerate(questions[:count]):
-        expected = countdown.expected_completion(question)
-        if completions[i] != expected:
-            raise RuntimeError(f"Expected {expected}. Received: {completions[i]}.")
+        make_sampler = functools.partial(make_sampler, batch_size=FLAGS.batch_size)
+    model = countdown.make_model(chosen_size(), FLAGS.prefix_length)
+    sample = make_sampler(model, *problems())
+    return measure_sampling(sample, *counts(name), compiles_at_once=not ours)
+
+
+def problems():
+    return countdown.make_problems(FLAGS.prefix_length, FLAGS.problems)
+
+
+def counts(name):
+    """Questions of a row, and of the run before."""
+    count = FLAGS.problems
+    if name == "continuous":
+        return count, count
+    # The peers compile with the first batch.
+    warm_up = count if name == "vllm" else FLAGS.batch_size
+    return min(count, FLAGS.peer_problems or count), min(warm_up, count)
+
+
+def save_model(directory):
+    """Write a Hugging Face directory for the rows of other libraries."""
+    load_libraries()
+    from star_keras.models import save_hugging_face
+
+    model = countdown.make_model(chosen_size(), FLAGS.prefix_length)
+    save_hugging_face(model, directory)
+
+
+def job(name):
+    """The `job.json` of a row, see `benchmarks.peers`."""
+    prefix, questions = problems()
+    count, warm_up = counts(name)
     return {
-        "tokens": sum(map(len, completions.values())),
-        "flops": countdown.needed_flops(size, prefix, questions[:count]),
-        "seconds": seconds,
-        "first": first,
-        "cpu": cpu,
-        "compile": warm_up_seconds - (seconds if ours else first),
-        "memory": memory_mib("VmHWM") - before,
+        "peer": name,
+        "work": "sample",
+        "prefix": prefix,
+        "questions": questions,
+        "batch_size": FLAGS.slots if name == "vllm" else FLAGS.batch_size,
+        "count": count,
+        "warm_up": warm_up,
     }
 
 
-def run(sample, count):
-    """Sample `count` completions.
+def check(completions):
+    """Completions of a row must be the expected ones.
 
-    Returns:
-        A dict of completions by question, the seconds of all, and the seconds of
-        the first batch.
+    Raises:
+        RuntimeError: if one is not.
     """
-    completions, first = {}, None
-    start = time.perf_counter()
-    for batch in sample(count):
-        if first is None:
-            first = time.perf_counter() - start
-        completions.update(batch)
-    return completions, time.perf_counter() - start, first
+    _, questions = problems()
+    for i, completion in completions:
+        expected = countdown.expected_completion(questions[i])
+        if completion != expected:
+            raise RuntimeError(f"Expected {expected}. Received: {completion}.")
 
 
 def main(argv):
@@ -178,15 +170,26 @@ def main(argv):
         f"{'':20} {'tokens/s':>9} {'ours is':>8} {'seconds':>8} {'first s':>8} "
         f"{'CPU s':>8} {'compile s':>9} {'MiB':>6} {'of peak':>8}"
     )
+    prefix, questions = problems()
     ours = None
+    directory = tempfile.TemporaryDirectory()
+    if not ALONE.keys().isdisjoint(peers):
+        save_model(directory.name)
     for peer in peers:
-        found = measure_alone("benchmarks.sample", arguments, peer)
-        speed = found["tokens"] / found["seconds"]
+        if peer in ALONE:
+            found = measure_peer(directory.name, job(peer))
+        else:
+            found = measure_alone("benchmarks.sample", arguments, peer)
+        check(found["completions"])
+        answered = [questions[i] for i, _ in found["completions"]]
+        flops = countdown.needed_flops(chosen_size(), prefix, answered)
+        tokens = sum(len(completion) for _, completion in found["completions"])
+        speed = tokens / found["seconds"]
         ours = ours or speed
         print(
             f"{peer:20} {speed:9.0f} {ours / speed:7.1f}x {found['seconds']:8.1f} "
             f"{found['first']:8.1f} {found['cpu']:8.1f} {found['compile']:9.1f} "
-            f"{found['memory']:6.0f} {found['flops'] / found['seconds'] / peak:8.1%}",
+            f"{found['memory']:6.0f} {flops / found['seconds'] / peak:8.1%}",
             flush=True,
         )
 

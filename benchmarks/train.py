@@ -10,7 +10,7 @@ peer has a process of its own:
     checkpointing  the same with gradient checkpointing
     keras_hub      `fit` of the stock `LlamaCausalLM`, and for GPT-J of KerasHub's
                    `GPTNeoXCausalLM` of the same size
-    transformers   `GPTJForCausalLM` and AdamW in PyTorch
+    transformers   the model of transformers and AdamW in PyTorch
 
 With `--rationales` the rows hold examples of the lengths of GSM8K's training problems
 (33 to 425 tokens), and only tokens of examples count:
@@ -30,20 +30,18 @@ Columns:
 import functools
 import itertools
 import json
-import time
+import tempfile
 
 from absl import app, flags
 
 from benchmarks import training_rows
-from benchmarks.comparison import choose, measure_alone
+from benchmarks.comparison import choose, measure_alone, measure_peer
 from benchmarks.libraries import load_libraries
-from benchmarks.machine import matmul_peak, memory_mib, reset_peak
+from benchmarks.machine import matmul_peak
+from benchmarks.measurements import measure_training
 from benchmarks.models import adam, chosen_size
 
-PEERS = {
-    "gpt_j": ("star_keras", "checkpointing", "keras_hub", "transformers"),
-    "llama": ("star_keras", "checkpointing", "keras_hub"),
-}
+ROWS = ("star_keras", "checkpointing", "keras_hub", "transformers")
 RATIONALES = ("packed", "padded", "keras_hub")
 
 FLAGS = flags.FLAGS
@@ -58,7 +56,7 @@ flags.DEFINE_list("peers", None, "Rows of the table. Default: all that are insta
 flags.DEFINE_enum(
     "peer",
     None,
-    list(dict.fromkeys((*PEERS["gpt_j"], *RATIONALES))),
+    list(dict.fromkeys((*ROWS[:3], *RATIONALES))),
     "Measure this row alone, and print JSON.",
 )
 
@@ -118,11 +116,6 @@ def make_batches(packed):
 
 def make_step(name):
     """A function that makes `steps` training steps, and the tokens of one step."""
-    if name == "transformers":
-        from benchmarks.peers.transformers import make_trainer
-
-        tokens = full_rows()
-        return make_trainer(chosen_size(), tokens, FLAGS.steps), tokens.size
     stock = name == "keras_hub"
     load_libraries(keep_memory=not stock)
     from star_keras.training import training_dataset
@@ -147,22 +140,27 @@ def make_step(name):
 
 
 def measure(name):
-    """Measurements of one row, as JSON."""
+    """Measurements of a row of Keras, as JSON."""
     step, tokens = make_step(name)
-    before = memory_mib("VmRSS")
-    seconds = []
-    for _ in range(1 + FLAGS.repeats):
-        reset_peak()
-        start = time.perf_counter()
-        step()
-        seconds.append(time.perf_counter() - start)
-    best = min(seconds[1:])
-    return {
-        "tokens_per_second": tokens * FLAGS.steps / best,
-        "step": best / FLAGS.steps,
-        "compile": seconds[0] - best,
-        "memory": memory_mib("VmHWM") - before,
+    return {"tokens": tokens, **measure_training(step, FLAGS.repeats)}
+
+
+def measure_transformers():
+    """Measurements of the row of transformers."""
+    load_libraries()
+    from star_keras.models import save_hugging_face
+
+    tokens = full_rows()
+    job = {
+        "peer": "transformers",
+        "work": "train",
+        "tokens": tokens.tolist(),
+        "steps": FLAGS.steps,
+        "repeats": FLAGS.repeats,
     }
+    with tempfile.TemporaryDirectory() as directory:
+        save_hugging_face(chosen_size().make_model(), directory)
+        return {"tokens": tokens.size, **measure_peer(directory, job)}
 
 
 def main(argv):
@@ -170,7 +168,7 @@ def main(argv):
         print(json.dumps(measure(FLAGS.peer)))
         return
     size = chosen_size()
-    rows = RATIONALES if FLAGS.rationales else PEERS[FLAGS.family]
+    rows = RATIONALES if FLAGS.rationales else ROWS
     peers = choose(rows, FLAGS.peers)
     length = sequence_length()
     settings = {
@@ -196,12 +194,17 @@ def main(argv):
     )
     first = None
     for peer in peers:
-        found = measure_alone("benchmarks.train", arguments, peer)
-        speed = found["tokens_per_second"]
+        found = (
+            measure_transformers()
+            if peer == "transformers"
+            else measure_alone("benchmarks.train", arguments, peer)
+        )
+        step = found["seconds"] / FLAGS.steps
+        speed = found["tokens"] / step
         first = first or speed
         share = f"{speed * flops_a_token / peak:8.0%}"
         print(
-            f"{peer:16} {speed:9.0f} {first / speed:7.2f}x {1e3 * found['step']:8.0f} "
+            f"{peer:16} {speed:9.0f} {first / speed:7.2f}x {1e3 * step:8.0f} "
             f"{'' if FLAGS.rationales else share:>8} {found['compile']:9.1f} "
             f"{found['memory']:6.0f}",
             flush=True,

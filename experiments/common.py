@@ -57,11 +57,14 @@ class TaskSettings(Settings):
         for name, value in dataclasses.asdict(self).items():
             default = getattr(type(self), name)
             if name not in used and value != default:
-                raise invalid(name, f"{default!r} with task={self.task!r}", value)
+                rule = f"{default!r} with task={self.task!r}, which does not use it"
+                raise invalid(name, rule, value, "Leave it out.")
         if self.task == "jsonl" and not (self.train_path and self.eval_path):
             raise ValueError("--task=jsonl needs --train_path and --eval_path.")
         if not all(length.isdecimal() for length in self.digits):
             raise invalid("digits", "numbers like 1,2,3", ",".join(self.digits))
+        if self.task == "arithmetic":
+            tasks.Arithmetic(**self._arguments())
 
     def _parameters(self):
         names = inspect.signature(tasks.TASKS[self.task]).parameters
@@ -74,10 +77,13 @@ class TaskSettings(Settings):
             ValueError: see `star_keras.tasks.get`.
             FileNotFoundError: if a file is missing.
         """
+        return tasks.get(self.task, prompts_file=self.prompts_file, **self._arguments())
+
+    def _arguments(self):
         arguments = {name: getattr(self, name) for name in self._parameters()}
         if "digits" in arguments:
             arguments["digits"] = [int(length) for length in self.digits]
-        return tasks.get(self.task, prompts_file=self.prompts_file, **arguments)
+        return arguments
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

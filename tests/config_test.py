@@ -75,7 +75,7 @@ def test_a_resumed_run_refuses_other_values_of_fixed_settings_alone(
         run.close()
 
     settings = {}
-    if item.name in ("top_k", "top_p"):
+    if item.name in ("top_k", "top_p", "min_p"):
         settings["temperature"] = 1.0
     open_run(**settings)
     used = {"start_steps": 2, "add_steps": 1, "batch_size": 2, "sequence_length": 128}
@@ -123,6 +123,7 @@ def test_bad_values_are_named(part, arguments):
     [
         (SamplingConfig, {"top_k": 3}, "top_k"),
         (SamplingConfig, {"top_p": 0.9, "temperature": 0}, "top_p"),
+        (SamplingConfig, {"min_p": 0.1}, "min_p"),
         (OptimizerConfig, {"lr_schedule": "cosine"}, "decay_steps"),
         (OptimizerConfig, {"decay_steps": 3}, "decay_steps"),
         (OptimizerConfig, {"hold_steps": 3}, "hold_steps"),

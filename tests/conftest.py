@@ -1,20 +1,16 @@
 """Small models and tasks that the tests share."""
 
 import atexit
-import concurrent.futures
 import functools
 import gc
 import importlib.metadata
 import importlib.util
 import json
 import os
-import pathlib
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 
 # The tests run on CPU, whatever else there is.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -45,9 +41,12 @@ import jax
 import pytest
 
 from star_keras import testing
+from tests import forks
 
 # The same examples in every run, however slow the machine is.
-hypothesis.settings.register_profile("tests", deadline=None, derandomize=True)
+hypothesis.settings.register_profile(
+    "tests", deadline=None, derandomize=True, database=None
+)
 hypothesis.settings.load_profile("tests")
 
 
@@ -56,7 +55,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
         shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True
     )
 
-ROOT = pathlib.Path(__file__).parents[1]
+PROGRAMS, ROOT = forks.PROGRAMS, forks.ROOT
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -65,9 +64,6 @@ def free_compiled_programs():
     yield
     jax.clear_caches()
     gc.collect()
-
-
-PROGRAMS = ROOT / "tests" / "programs"
 
 
 def xla_flags(num_devices):
@@ -85,20 +81,7 @@ def run_on_eight_devices(program, *arguments):
         program: Name of the program, without `.py`.
         *arguments: Its arguments.
     """
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": xla_flags(8),
-        "PYTHONPATH": str(ROOT),
-    }
-    done = subprocess.run(
-        [sys.executable, PROGRAMS / f"{program}.py", *map(str, arguments)],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = forks.run(program, *arguments, environment={"XLA_FLAGS": xla_flags(8)})
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)
     assert found["devices"] == 8
@@ -124,48 +107,8 @@ def run_with_torch(program, *arguments):
 
 
 def run_experiment(script, *arguments):
-    """Run `python -m experiments.<script>`; a `subprocess.CompletedProcess`."""
-    return subprocess.run(
-        [sys.executable, "-m", f"experiments.{script}", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
-
-
-def run_processes(program, *arguments, timeout=300):
-    """Run a program of `tests/programs` as two processes of two devices each.
-
-    It gets the arguments, the coordinator's address and its number, 0 or 1.
-
-    Returns:
-        Two `subprocess.CompletedProcess`, with the time each `ended`.
-    """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        coordinator = f"127.0.0.1:{free.getsockname()[1]}"
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": xla_flags(2),
-        "PYTHONPATH": str(ROOT),
-    }
-
-    def run(number):
-        last = [coordinator, str(number)]
-        done = subprocess.run(
-            [sys.executable, PROGRAMS / f"{program}.py", *map(str, arguments), *last],
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
-        done.ended = time.time()
-        return done
-
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        return list(pool.map(run, (0, 1)))
+    """Run the module `experiments.<script>`; a `subprocess.CompletedProcess`."""
+    return forks.run(f"experiments.{script}", *arguments)
 
 
 @pytest.fixture

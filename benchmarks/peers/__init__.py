@@ -1,14 +1,21 @@
 """Peers: other libraries that do the same work.
 
-Each module has `make_sampler` and one of the other two functions:
+Each module has some of these functions:
 
 - `make_sampler(model, prefix, questions, batch_size)` returns a function
   `sample(count)`, a generator of batches: lists of `(index of a question, token
   ids of its completion)`;
-- `make_trainer(size, tokens, steps)` returns a function that makes `steps`
-  training steps on `tokens`, an int array `(batch_size, sequence_length)`;
+- `make_trainer(directory, tokens, steps)` returns a function that makes `steps`
+  training steps on `tokens`, integers `(batch_size, sequence_length)`;
 - `make_trained_model(size)` returns a compiled model for `fit`.
+
+For KerasHub `model` is a model, for the others the path of a Hugging Face directory:
+they run by `python -m benchmarks.peers`, in an environment of their own if need be,
+and where TensorFlow is not loaded.
 """
+
+LONGEST_QUESTION = 48
+LONGEST_COMPLETION = 96
 
 
 def batches(questions, count, batch_size):

@@ -5,9 +5,8 @@ import keras
 import numpy as np
 from keras_hub.models import GPTNeoXBackbone, GPTNeoXCausalLM
 
-from benchmarks.countdown import LONGEST_COMPLETION, LONGEST_QUESTION
 from benchmarks.models import LlamaSize, adam
-from benchmarks.peers import batches
+from benchmarks.peers import LONGEST_COMPLETION, LONGEST_QUESTION, batches
 
 
 def make_sampler(model, prefix, questions, batch_size):

@@ -19,7 +19,7 @@ from star_keras.outer_loop.training_phase import TrainingPhase
 from star_keras.sampling.get_sampler import training_and_eval_sampler
 from star_keras.training.dataset import feed_token_ids
 from star_keras.utils.errors import invalid
-from star_keras.utils.settings import checked_count
+from star_keras.utils.settings import checked
 
 # Value of `model.stop_training` where this callback ends an epoch, not the fit.
 _END_OF_EPOCH = object()
@@ -147,7 +147,7 @@ class StarIterationCallback(keras.callbacks.Callback):
         Returns:
             The `keras.callbacks.History`. For errors see the class.
         """
-        epochs = checked_count("epochs", epochs)
+        epochs = checked("epochs", int, epochs, at_least=0)
         if any(callback is self for callback in callbacks or ()):
             raise invalid("callbacks", "callbacks besides this one", callbacks)
         training = self.config.training
@@ -197,7 +197,7 @@ class StarIterationCallback(keras.callbacks.Callback):
             ValueError: if the iteration was not reached, or those weights are
                 gone; and see the class.
         """
-        self._session.rewind(checked_count("iteration", iteration))
+        self._session.rewind(checked("iteration", int, iteration, at_least=0))
 
     # === Hooks ===
 

@@ -91,6 +91,15 @@ class SamplingConfig(Settings):
         on_resume="fixed",
     )
 
+    min_p: float | None = setting(
+        None,
+        "Sample among the tokens of at least `min_p` times the highest probability. "
+        "Needs a temperature above 0.",
+        above=0,
+        at_most=1,
+        on_resume="fixed",
+    )
+
     def check(self):
         if self.sampler not in ("auto", "continuous", "batch") and (
             ":" not in self.sampler
@@ -101,7 +110,7 @@ class SamplingConfig(Settings):
                 self.sampler,
             )
         if self.temperature == 0:
-            for name in ("top_k", "top_p"):
+            for name in ("top_k", "top_p", "min_p"):
                 if getattr(self, name) is not None:
                     raise invalid(
                         name,
@@ -119,4 +128,5 @@ SAMPLER_SETTINGS = (
     "temperature",
     "top_k",
     "top_p",
+    "min_p",
 )

@@ -15,10 +15,25 @@ _SPLIT = (
     (r"self_attention/(query|key|value)/kernel", (None, "split", None)),
     (r"self_attention/(query|key|value)/bias", ("split", None)),
     (r"decoder_block_\d+/attention/(query|key|value)/kernel", ("split", None, None)),
+    (
+        r"transformer_layer_\d+/attention/(query|key|value)/kernel",
+        (None, "split", None),
+    ),
     (r"attention_output/kernel", ("split", None, None)),
-    # Width of the MLP.
-    (r"feedforward_(intermediate|gate)_dense/kernel", (None, "split")),
-    (r"feedforward_intermediate_dense/bias", ("split",)),
+    # GPT-NeoX has one kernel for all three, and SmolLM 3 matrices.
+    (r"self_attention/query_key_value/kernel", (None, "split", None)),
+    (r"self_attention/query_key_value/bias", ("split", None)),
+    (r"self_attn/(q|k|v)_proj/kernel", (None, "split")),
+    (r"self_attn/(q|k|v)_proj/bias", ("split",)),
+    (r"o_proj/kernel", ("split", None, None)),
+    # Width of the MLP. (The router of Mixtral's experts is no MLP.)
+    (r"(?<!sparse_)feedforward_(intermediate|gate)_dense/kernel", (None, "split")),
+    (r"feedforward_(intermediate|gate)_dense/bias", ("split",)),
+    (r"mlp/(gate|up)_proj/kernel", (None, "split")),
+    (r"mlp/(gate|up)_proj/bias", ("split",)),
+    (r"mlp/down_proj/kernel", ("split", None)),
+    (r"expert_feedforward_(intermediate|gate)_dense", (None, None, "split")),
+    (r"expert_feedforward_output_dense", (None, "split", None)),
     (r"feedforward_output_dense/kernel", ("split", None)),
     (r"ffw_gating(_2)?/kernel", (None, "split")),
     (r"ffw_linear/kernel", ("split", None)),
@@ -28,14 +43,15 @@ _SPLIT = (
 REPLICATED = (
     r"position_embedding/embeddings",  # 0.6% of GPT-2
     r".*/lora_(kernel|embeddings)_[ab]",
+    r"sparse_feedforward_gate_dense/kernel",
 )
 
 
 def causal_lm_layout_map(device_mesh, model_axis="model"):
     """Layout map that splits a causal LM over one axis of a mesh.
 
-    It knows GPT-J, KerasHub's GPT-2, Llama, Mistral, Gemma and Qwen, and other
-    models with the same weight names. As in Megatron-LM, heads, the MLP's width and
+    It knows the families of the fast way, and other models with the same weight
+    names. As in Megatron-LM, heads, the MLP's width and
     the vocabulary are split. LayerNorms, the biases of output projections and the
     weights of `REPLICATED` are not.
 

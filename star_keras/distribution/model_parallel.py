@@ -141,8 +141,8 @@ class CausalLMParallel(keras.distribution.ModelParallel):
             raise ValueError(
                 f"These weights would be replicated on all {self._sizes['model']} "
                 f"devices of the mesh's axis 'model':\n{listed}\n"
-                "Layouts are known for GPT-J and for KerasHub's GPT-2, Llama, "
-                "Mistral, Gemma and Qwen. Use a mesh without `model`, or a "
+                "Layouts are known for the families of the fast way, see "
+                "docs/models.md. Use a mesh without `model`, or a "
                 "`keras.distribution.ModelParallel` with a layout map of your own."
             )
 
@@ -180,13 +180,16 @@ class CausalLMParallel(keras.distribution.ModelParallel):
         """Mesh axes of a variable without `zero`."""
         layout = self._layout_map[path]
         size = self._sizes["model"]
+        if len(shape) == 2 and re.search("attention_output[/_]kernel", path):
+            axes = ["model", None]  # GPT-NeoX: heads and their sizes are one axis
         # Some optimizers have slots that are not shaped like their weight.
-        if layout is None or len(layout.axes) != len(shape):
+        elif layout is None or len(layout.axes) != len(shape):
             large = layout is None and size > 1 and len(shape) > 1
             if large and not is_replicated(path):
                 self._unknown[path] = shape
             return [None] * len(shape)
-        axes = list(layout.axes)
+        else:
+            axes = list(layout.axes)
         at = axes.index("model")
         if shape[at] % size == 0:
             return axes

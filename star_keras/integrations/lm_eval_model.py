@@ -228,8 +228,8 @@ class StarKerasLM(TemplateLM):
         Args:
             requests: `Instance`s whose `args` are `(prompt, generation_kwargs)`.
                 The latter may be `until` (stop strings), `max_gen_toks`,
-                `do_sample`, `temperature`, `top_k` and `top_p`. A prompt loses
-                its beginning if it leaves no room for `max_gen_toks`.
+                `do_sample`, `temperature`, `top_k`, `top_p` and `min_p`. A
+                prompt loses its beginning if it leaves no room for `max_gen_toks`.
             disable_tqdm: Whether to show no progress.
 
         Returns:
@@ -274,12 +274,13 @@ class StarKerasLM(TemplateLM):
         max_new_tokens = rest.pop("max_gen_toks")
         do_sample = rest.pop("do_sample")
         temperature = float(rest.pop("temperature", 0))
-        choices = {name: rest.pop(name, None) for name in ("top_k", "top_p")}
+        names = "top_k", "top_p", "min_p"
+        choices = {name: rest.pop(name, None) for name in names}
         if rest:
             raise invalid(
                 "generation_kwargs",
                 "no settings but `until`, `max_gen_toks`, `do_sample`, "
-                "`temperature`, `top_k` and `top_p`",
+                "`temperature`, `top_k`, `top_p` and `min_p`",
                 settings,
             )
         if do_sample and temperature <= 0:

@@ -1,4 +1,4 @@
-"""Attention layers of KerasHub 0.32 that do not call the attention function in force.
+"""Layers of KerasHub 0.32 that do not know the attention function in force.
 
 Within an `attention_scope` they do so; elsewhere they compute what KerasHub wrote.
 """
@@ -7,11 +7,20 @@ import math
 
 from keras import ops
 from keras_hub.src.models.gpt_neo_x.gpt_neo_x_attention import GPTNeoXAttention
+from keras_hub.src.models.mixtral.mixtral_attention import CachedMixtralAttention
+from keras_hub.src.models.mixtral.mixtral_decoder import (
+    MixtralSparseMoeBlock,
+    compute_load_balancing_loss,
+)
 from keras_hub.src.models.phi3.phi3_attention import Phi3Attention
 from keras_hub.src.models.smollm3.smollm3_layers import SmolLM3Attention
 from keras_hub.src.vllm.attention import vllm_paged_attention
 
-from star_keras.models.attention_modes import adapt, positions_in_force
+from star_keras.models.attention_modes import (
+    adapt,
+    padding_mask_in_force,
+    positions_in_force,
+)
 
 
 def _phi3(layer, x, positions):
@@ -23,6 +32,35 @@ def _phi3(layer, x, positions):
         layer._inv_norm_factor,
     )
     return layer.output_dense(outputs)
+
+
+def _mixtral(layer, x, positions):
+    rotate = layer.rotary_embedding_layer
+    outputs = vllm_paged_attention(
+        rotate(layer.query_dense(x), positions=positions),
+        rotate(layer.key_dense(x), positions=positions),
+        layer.value_dense(x),
+        layer._inv_norm_factor,
+        sliding_window=layer.sliding_window,
+    )
+    return layer.output_dense(outputs)
+
+
+def _mixtral_experts(
+    layer, stock_call, hidden_states, attention_mask=None, training=False
+):
+    """The experts of each token. The loss of their load leaves padding out."""
+    del attention_mask  # blocks have none
+    outputs, router_logits = stock_call(layer, hidden_states)
+    if training:
+        loss = compute_load_balancing_loss(
+            router_logits,
+            layer.num_experts,
+            layer.top_k,
+            attention_mask=padding_mask_in_force(),
+        )
+        layer.add_loss(layer.router_aux_loss_coef * loss)
+    return outputs, router_logits
 
 
 def _gpt_neo_x(layer, x, positions):
@@ -78,5 +116,7 @@ def _at_positions(attention):
 
 
 adapt(Phi3Attention, _at_positions(_phi3))
+adapt(CachedMixtralAttention, _at_positions(_mixtral))
+adapt(MixtralSparseMoeBlock, _mixtral_experts)
 adapt(GPTNeoXAttention, _at_positions(_gpt_neo_x))
 adapt(SmolLM3Attention, _at_positions(_smollm3))

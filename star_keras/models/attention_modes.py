@@ -52,6 +52,11 @@ def rows_in_force():
     return get_vllm_context().paged_attention_func.shape
 
 
+def padding_mask_in_force():
+    """The mask `(B, L)` of packed rows in an `attention_scope`, or `None`."""
+    return getattr(get_vllm_context().paged_attention_func, "padding_mask", None)
+
+
 def attend_in_force(query, key, value, scale):
     """Attention of the next layer by the function in force, heads first.
 

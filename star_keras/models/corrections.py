@@ -6,6 +6,8 @@ Changed in place, so that a preset that was saved loads with the same numbers.
 import functools
 
 import keras_hub
+from keras_hub.src.models.gemma.gemma_decoder_block import GemmaDecoderBlock
+from keras_hub.src.models.llama.llama_rotary_embedding import LlamaRotaryEmbedding
 from keras_hub.src.models.qwen3.qwen3_decoder import Qwen3TransformerDecoder
 
 
@@ -36,7 +38,32 @@ def _with_epsilon(build):
     return corrected
 
 
+def _with_scale(build):
+    """The blocks of Gemma 1 and 2 divide queries by the root of a head's size alone."""
+
+    @functools.wraps(build)
+    def corrected(self, *args, **kwargs):
+        build(self, *args, **kwargs)
+        self.attention.query_head_dim_normalize = self.query_head_dim_normalize
+
+    return corrected
+
+
+def _with_position_scaling(get_inverse_freq):
+    """The rotation of Llamas drops `position_scaling_factor`."""
+
+    @functools.wraps(get_inverse_freq)
+    def corrected(self, rotary_dim):
+        return get_inverse_freq(self, rotary_dim) / self.position_scaling_factor
+
+    return corrected
+
+
 keras_hub.models.LlamaBackbone.get_config = _with_tied_head(
     keras_hub.models.LlamaBackbone.get_config
 )
 Qwen3TransformerDecoder.build = _with_epsilon(Qwen3TransformerDecoder.build)
+GemmaDecoderBlock.build = _with_scale(GemmaDecoderBlock.build)
+LlamaRotaryEmbedding._get_inverse_freq = _with_position_scaling(
+    LlamaRotaryEmbedding._get_inverse_freq
+)

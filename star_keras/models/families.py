@@ -64,7 +64,8 @@ def _embed_gpt2(backbone, token_ids, training=False):
     return backbone.embeddings_dropout(x, training=training)
 
 
-def _embed_gpt_neo_x(backbone, token_ids, training=False):
+def embed_with_dropout(backbone, token_ids, training=False):
+    """Embeddings of tokens, without positions, behind a dropout."""
     x = backbone.token_embedding(token_ids)
     return backbone.embeddings_dropout(x, training=training)
 
@@ -91,6 +92,8 @@ class Family:
         embed: Callable `(backbone, token_ids, training) -> hidden_states`.
         norm: Name of the last norm, an attribute of the backbone.
         head: Callable `(model) -> Head`.
+        attention_dropout: Name of the rate of the dropout within attention, an
+            attribute of the backbone; `None` if there is no such dropout.
         supports: Callable `(backbone) -> bool`. Whether all that its configuration
             asks for is computed.
     """
@@ -99,6 +102,7 @@ class Family:
     embed: Callable = embed_tokens
     norm: str = "layer_norm"
     head: Callable = tied_head
+    attention_dropout: str | None = "dropout"
     supports: Callable = lambda backbone: True
 
 
@@ -125,16 +129,26 @@ _FAMILIES = {
             backbone.text_only_model and not backbone.use_bidirectional_attention
         ),
     ),
+    keras_hub.models.MixtralBackbone: Family(
+        model=keras_hub.models.MixtralCausalLM,
+        supports=lambda backbone: (
+            # More results than hidden states; noise that KerasHub cannot draw.
+            not backbone.transformer_layers[0].output_router_logits
+            and not backbone.router_jitter_noise
+        ),
+    ),
     keras_hub.models.Phi3Backbone: Family(
         model=keras_hub.models.Phi3CausalLM,
         # The other scaling depends on the length of the longest row.
         supports=lambda backbone: backbone.rope_scaling_type is None,
     ),
     keras_hub.models.GPTNeoXBackbone: Family(
-        model=keras_hub.models.GPTNeoXCausalLM, embed=_embed_gpt_neo_x
+        model=keras_hub.models.GPTNeoXCausalLM, embed=embed_with_dropout
     ),
     keras_hub.models.SmolLM3Backbone: Family(
-        model=keras_hub.models.SmolLM3CausalLM, norm="norm"
+        model=keras_hub.models.SmolLM3CausalLM,
+        norm="norm",
+        attention_dropout="attention_dropout",
     ),
 }
 

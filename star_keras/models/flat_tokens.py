@@ -18,6 +18,9 @@ from keras_hub.src.models.gemma3.gemma3_layers import (
 )
 from keras_hub.src.models.llama.llama_layernorm import LlamaLayerNorm
 from keras_hub.src.models.mistral.mistral_layer_norm import MistralLayerNormalization
+from keras_hub.src.models.mixtral.mixtral_layer_norm import (
+    MixtralLayerNormalization,
+)
 from keras_hub.src.models.phi3.phi3_layernorm import Phi3LayerNorm
 from keras_hub.src.models.qwen.qwen_layernorm import QwenLayerNorm
 from keras_hub.src.models.qwen3.qwen3_layernorm import Qwen3LayerNorm
@@ -31,6 +34,7 @@ _NORMS = (
     GemmaNormalization,
     LlamaLayerNorm,
     MistralLayerNormalization,
+    MixtralLayerNormalization,
     Phi3LayerNorm,
     Qwen3LayerNorm,
     QwenLayerNorm,

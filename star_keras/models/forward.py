@@ -189,21 +189,25 @@ def extend_cache(
 def _recomputed(block, x, training):
     """`block(x)`, whose activations are computed again in the backward pass.
 
-    What the block changes, such as the seed of its dropout, are results of the
-    recomputed function: else it would change twice.
+    What the block changes, such as the seed of its dropout, and the losses that it adds
+    are results of the recomputed function: else they would come twice.
     """
     variables = block.variables
 
     @jax.checkpoint
     def call(x, values):
         mapping = list(zip(variables, values, strict=True))
-        with keras.StatelessScope(mapping) as scope:
+        with keras.StatelessScope(mapping, collect_losses=True) as scope:
             y = block(x, training=training)
-        return y, [scope.get_current_value(v) for v in variables if not v.trainable]
+        states = [scope.get_current_value(v) for v in variables if not v.trainable]
+        return y, states, scope.losses
 
-    x, states = call(x, [v.value for v in variables])
+    x, states, losses = call(x, [v.value for v in variables])
     for variable, state in zip(
         (v for v in variables if not v.trainable), states, strict=True
     ):
         variable.assign(state)
+    block._clear_losses()  # those of the function itself
+    if losses:
+        block.add_loss(losses)
     return x

@@ -24,7 +24,8 @@ def load_causal_lm(preset: str, **kwargs):
         preset: Name of a preset of this package, e.g. `"arithmetic_base"`, or of
             KerasHub, e.g. `"gpt2_base_en"`; directory or handle of a preset; or
             directory or `hf://` handle of a Hugging Face model of one of the types
-            gptj, llama, mistral, qwen2, qwen3, gemma, gemma2, gemma3_text and gpt2.
+            gptj, gpt_neox, llama, mistral, qwen2, qwen3, gemma, gemma2, gemma3_text
+            and gpt2.
         **kwargs: Arguments of `from_preset`, e.g. `dtype="bfloat16"`.
 
     Returns:

@@ -1,6 +1,7 @@
 """Causal LMs of any known family with packed rows and the training step."""
 
 import functools
+import warnings
 
 import keras
 import keras_hub
@@ -37,7 +38,19 @@ class PackedCausalLM(TrainingStep):
         return super().call(inputs, training=training, mask=mask, **kwargs)
 
     def hidden_states(self, inputs):
-        """The last hidden states in training, see `forward.hidden_states`."""
+        """The last hidden states in training, see `forward.hidden_states`.
+
+        Warns of a dropout within attention, which is left out.
+        """
+        name = known_family(self).attention_dropout
+        rate = getattr(self.backbone, name, 0) if name else 0
+        if rate:
+            warnings.warn(
+                f"{type(self).__name__} has {name}={rate}. In training it acts on "
+                "embeddings and on what blocks add, and is left out within attention. "
+                f"For none at all, make the backbone with {name}=0.",
+                stacklevel=2,
+            )
         return hidden_states(
             self,
             inputs,

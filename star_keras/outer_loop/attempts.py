@@ -12,7 +12,7 @@ from star_keras.sampling.sampler import Completion, Sampler, SampleRequest
 from star_keras.tasks.grading import grade
 from star_keras.tasks.task import Problem
 from star_keras.utils.records import is_count, is_text
-from star_keras.utils.settings import checked_count
+from star_keras.utils.settings import checked
 
 
 def attempt(
@@ -55,7 +55,7 @@ def attempt(
             returns one twice, or returns no `Completion` with valid values.
         OSError: if the store cannot be written.
     """
-    num_samples = checked_count("num_samples", num_samples, 1)
+    num_samples = checked("num_samples", int, num_samples, at_least=1)
     wanted = list(itertools.product(problems, range(num_samples)))
     keys = [(iteration, kind, problem.id, n) for problem, n in wanted]
     finished, done = None, {}

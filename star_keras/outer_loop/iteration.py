@@ -25,7 +25,7 @@ from star_keras.outer_loop.progress import Progress
 from star_keras.outer_loop.prompts import PromptBuilder
 from star_keras.outer_loop.run_directory import RunDirectory
 from star_keras.outer_loop.selection import load_copies, select, selection_metrics
-from star_keras.outer_loop.sources import check_known_answers, rationale_source
+from star_keras.outer_loop.sources import rationale_source
 from star_keras.outer_loop.training_set import TrainingSet, make_training_set
 from star_keras.utils.errors import invalid
 
@@ -115,9 +115,8 @@ class OuterLoop:
             iteration: The iteration, from 1.
 
         Raises:
-            ValueError: if a prompt or a training example is too long, stored
-                samples do not fit the run, or a known answer is not graded as
-                correct.
+            ValueError: if a prompt or a training example is too long, or stored
+                samples do not fit the run.
             OSError: if a file cannot be written.
         """
         start = time.monotonic()
@@ -142,11 +141,8 @@ class OuterLoop:
     def _sample(self, iteration, problems):
         """Sample rationales without a hint, or take the known answers."""
         samples = self._attempt(iteration, "sample", self.source.kind, problems)
-        if self.source.kind == "direct":
-            metrics = {}
-            check_known_answers(samples)
-        else:
-            metrics = self._accuracy(samples, "train_")
+        is_direct = self.source.kind == "direct"
+        metrics = {} if is_direct else self._accuracy(samples, "train_")
         self._run.finish(iteration, "sample", metrics)
         return samples
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 
 from star_keras.outer_loop.prompts import PromptBuilder
 from star_keras.outer_loop.records import GradedSample
+from star_keras.tasks.checks import check_problem, check_task
 from star_keras.tasks.task import Problem, Task
-from star_keras.utils.errors import invalid
 
 
 def checked_problems(task: Task, split: str) -> list[Problem]:
@@ -21,21 +21,18 @@ def checked_problems(task: Task, split: str) -> list[Problem]:
         split: One of its splits.
 
     Raises:
-        ValueError: if `task` is no `Task`, there is no problem, a problem has no
-            answer, or an id is not unique; names the problem.
+        ValueError: if there is no such split or no problem, an id is not unique, or
+            an answer can never be right, see `star_keras.tasks.checks`; names the
+            problem.
     """
-    if not isinstance(task, Task):
-        raise invalid("task", "a `star_keras.tasks.Task`", task)
+    check_task(task)
+    task.check_split(split)
     problems = list(task.problems(split))
     if not problems:
         raise ValueError(f"The task {task.name!r} has no problems in {split!r}.")
     ids = set()
     for problem in problems:
-        if not problem.answer.strip():
-            raise ValueError(
-                f"Problem {problem.id!r} of the task {task.name!r} has no answer. "
-                "Give it one, or leave it out."
-            )
+        check_problem(task, problem)
         if problem.id in ids:
             raise ValueError(
                 f"The task {task.name!r} has the id {problem.id!r} twice in "

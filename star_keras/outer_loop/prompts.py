@@ -1,5 +1,6 @@
 """Prompts: worked examples, then one problem, with or without a hint."""
 
+from star_keras.tasks.checks import check_example, check_task
 from star_keras.tasks.task import Problem, Task
 
 EXAMPLE_SEPARATOR = "\n\n"
@@ -13,6 +14,11 @@ class PromptBuilder:
         few_shot: Whether prompts begin with the worked examples.
         direct: Whether the worked examples show answers without rationales.
 
+    Raises:
+        ValueError: if it is no task, its `stop` is no sequence of texts, or the
+            response of a worked example can never be right, see
+            `star_keras.tasks.checks`.
+
     Example:
     ```python
     prompts = PromptBuilder(task)
@@ -22,6 +28,10 @@ class PromptBuilder:
     """
 
     def __init__(self, task: Task, *, few_shot: bool = True, direct: bool = False):
+        check_task(task)
+        if few_shot:
+            for example in task.few_shot_examples:
+                check_example(task, example)
         self.task = task
         self.few_shot = few_shot
         self.direct = direct

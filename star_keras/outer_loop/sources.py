@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from star_keras.config import StarConfig
-from star_keras.outer_loop.records import GradedSample, SampleKind
+from star_keras.outer_loop.records import SampleKind
 from star_keras.sampling.sampler import Completion, Sampler
 from star_keras.tasks.task import Problem, Task
 
@@ -45,26 +45,6 @@ def rationale_source(
         num_samples=config.sampling.samples_per_problem,
         check_working=config.selection.check_working,
     )
-
-
-def check_known_answers(samples: Sequence[GradedSample]):
-    """Check that all known answers were graded as correct.
-
-    Args:
-        samples: Samples of `KnownAnswers`.
-
-    Raises:
-        ValueError: if the task does not read a known answer as correct; names the
-            problem.
-    """
-    for sample in samples:
-        if sample.verdict != "correct":
-            raise ValueError(
-                f"The known answer of problem {sample.problem!r} is graded as "
-                f"{sample.verdict}: {sample.completion!r} is read as "
-                f"{sample.answer!r}. Correct the problem, or the task's "
-                "`format_response` and `extract_answer`."
-            )
 
 
 class KnownAnswers(Sampler):

@@ -12,6 +12,7 @@ from star_keras.outer_loop.progress import Progress
 from star_keras.outer_loop.run_directory import RunDirectory
 from star_keras.outer_loop.session import Session
 from star_keras.outer_loop.training_set import TrainingSet
+from star_keras.sampling.model_sampler import max_sequence_length
 from star_keras.training.dataset import training_batches, training_dataset
 from star_keras.utils import memory
 from star_keras.utils.errors import invalid
@@ -116,8 +117,10 @@ class TrainingPhase:
             show_bar: Whether to show the steps.
 
         Raises:
-            ValueError: if the saved state is damaged or of another model.
+            ValueError: if an example is longer than the model's longest sequence, or
+                the saved state is damaged or of another model.
         """
+        self._check_lengths(training_set)
         self.iteration, self.training_set = iteration, training_set
         self._session.base.restart()
         self._session.set_learning_rate(iteration)
@@ -131,6 +134,18 @@ class TrainingPhase:
             name = f"iteration {iteration}, train"
             self._bar = self._progress.start(name, "steps")
             self._shown_step = self._first_step
+
+    def _check_lengths(self, training_set):
+        # (Rows may be longer: positions start anew in each example.)
+        limit = max_sequence_length(self._model)
+        longest = max(map(len, training_set.examples), default=0)
+        if limit is not None and longest > limit:
+            raise ValueError(
+                f"A training example has {longest} tokens, more than the {limit} of "
+                "the model (`max_sequence_length`). Lower `max_new_tokens`, leave out "
+                "the few-shot prompt (`few_shot_train=False`), or use a model for "
+                "longer sequences, in a new run_dir."
+            )
 
     def begin_step(self, batch: int) -> bool:
         """Save a checkpoint if one is due.

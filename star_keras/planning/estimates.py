@@ -81,6 +81,7 @@ def plan_sampling(
         temperature=config.temperature,
         top_k=config.top_k,
         top_p=config.top_p,
+        min_p=config.min_p,
     )
     lowered = sampler.lower(
         prefix_length=prefix_length,

@@ -1,6 +1,7 @@
 """Samplers of a causal LM: prompts in, completions out; and a scorer."""
 
 from star_keras.sampling.batch_sampler import BatchSampler
+from star_keras.sampling.continuous_engine import ContinuousEngine
 from star_keras.sampling.continuous_sampler import ContinuousSampler
 from star_keras.sampling.get_sampler import configured_sampler, get_sampler
 from star_keras.sampling.sampler import Completion, Sampler, SampleRequest
@@ -9,6 +10,7 @@ from star_keras.sampling.scorer import Score, Scorer, ScoreRequest
 __all__ = [
     "BatchSampler",
     "Completion",
+    "ContinuousEngine",
     "ContinuousSampler",
     "SampleRequest",
     "Sampler",

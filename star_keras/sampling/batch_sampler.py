@@ -14,7 +14,7 @@ from star_keras.sampling.model_sampler import (
     with_variables,
 )
 from star_keras.sampling.sampler import Completion, SampleRequest
-from star_keras.sampling.sampling_method import request_key
+from star_keras.sampling.sampling_methods import request_key, token_log_probs
 
 # Lengths of prefilled prompts and of caches are multiples of this.
 _MULTIPLE = 16
@@ -48,15 +48,14 @@ class BatchSampler(ModelSampler):
     def __init__(self, model, **kwargs):
         super().__init__(model, **kwargs)
         self._prefill = jax.jit(self._prefill_step, static_argnames=("total", "shared"))
-        self._decode = jax.jit(self._decode_chunk, donate_argnums=(1, 2))
+        self._decode = jax.jit(self._decode_chunk, donate_argnums=(1, 2, 6))
 
     def sample(
         self, requests: Sequence[SampleRequest], *, stop: Sequence[str] = ()
     ) -> Iterator[list[tuple[int, Completion]]]:
         if not requests:
             return
-        prompts = self._prompt_ids(requests)
-        self._check_lengths(requests, prompts)
+        prompts = self.tokenize_prompts(requests)
         shared = self._shared_length(requests, prompts)
         variables = self._variables()
         order = sorted(range(len(requests)), key=lambda i: len(prompts[i]))
@@ -65,13 +64,13 @@ class BatchSampler(ModelSampler):
             completions = self._sample_batch(
                 variables,
                 [prompts[i] for i in batch],
-                [requests[i].seed for i in batch],
+                [requests[i] for i in batch],
                 stop,
                 shared,
             )
             yield list(zip(batch, completions, strict=True))
 
-    def _sample_batch(self, variables, prompts, seeds, stop, shared):
+    def _sample_batch(self, variables, prompts, requests, stop, shared):
         rows = self.batch_size
         lengths = np.array([len(p) for p in prompts], "int32")
         longest, shortest = int(lengths.max()), int(lengths.min())
@@ -85,7 +84,7 @@ class BatchSampler(ModelSampler):
         for row, i in enumerate(filled):
             token_ids[row, : lengths[i]] = prompts[i]
         row_lengths = lengths[filled]
-        key_data = np.stack([request_key(self.seed, seeds[i]) for i in filled])
+        key_data = np.stack([request_key(self.seed, requests[i].seed) for i in filled])
 
         # Prefill leaves out a prompt's last token: it is the first input of
         # the decoding steps.
@@ -96,16 +95,20 @@ class BatchSampler(ModelSampler):
         position = jnp.asarray(min(length, shortest - 1), "int32")
         done: list[Completion | None] = [None] * len(prompts)
         token_ids = jnp.asarray(token_ids)
+        log_probs = None
+        if any(request.log_probs for request in requests):
+            log_probs = jnp.zeros(token_ids.shape, "float32")
         for _ in range(0, total, DECODE_CHUNK):
-            token_ids, cache, position = self._decode(
-                variables, token_ids, cache, position, row_lengths, key_data
+            token_ids, cache, position, log_probs = self._decode(
+                variables, token_ids, cache, position, row_lengths, key_data, log_probs
             )
             written = int(position) + 1
-            ids = np.asarray(token_ids)
+            ids, values = np.asarray(token_ids), np.asarray(log_probs)
             for row, start in enumerate(lengths):
                 if done[row] is None:
-                    new_ids = ids[row, start : max(written, start)].tolist()
-                    done[row] = self.read_completion(new_ids, stop)
+                    new = np.s_[row, start : max(written, start)]
+                    known = values[new].tolist() if requests[row].log_probs else None
+                    done[row] = self.reader.read(ids[new].tolist(), stop, known)
             if None not in done:
                 break
         return done
@@ -132,11 +135,13 @@ class BatchSampler(ModelSampler):
                 )
         return self._split_rows(cache)
 
-    def _decode_chunk(self, variables, token_ids, cache, position, lengths, key_data):
+    def _decode_chunk(
+        self, variables, token_ids, cache, position, lengths, key_data, log_probs
+    ):
         total = token_ids.shape[1]
 
         def step(_, state):
-            token_ids, cache, position = state
+            token_ids, cache, position, log_probs = state
             logits, _, cache = self.model.call_with_cache(
                 jax.lax.dynamic_slice_in_dim(token_ids, position, 1, axis=1),
                 cache,
@@ -147,15 +152,19 @@ class BatchSampler(ModelSampler):
             sampled = self.next_token(logits[:, 0], key_data, after - lengths)
             is_prompt = (after < lengths) | (position + 1 > after)
             token = jnp.where(is_prompt, token_ids[:, after], sampled)
-            return token_ids.at[:, after].set(token), cache, after
+            if log_probs is not None:
+                new = token_log_probs(logits[:, 0], token)
+                new = jnp.where(position + 1 > after, log_probs[:, after], new)
+                log_probs = log_probs.at[:, after].set(new)
+            return token_ids.at[:, after].set(token), cache, after, log_probs
 
         with with_variables(self.model, variables):
-            token_ids, cache, position = jax.lax.fori_loop(
-                0, DECODE_CHUNK, step, (token_ids, cache, position)
+            token_ids, cache, position, log_probs = jax.lax.fori_loop(
+                0, DECODE_CHUNK, step, (token_ids, cache, position, log_probs)
             )
         # Every process reads the tokens.
-        token_ids = self.layout.constrain(token_ids)
-        return token_ids, self._split_rows(cache), position
+        token_ids, log_probs = self.layout.constrain((token_ids, log_probs))
+        return token_ids, self._split_rows(cache), position, log_probs
 
     def _split_rows(self, cache):
         """Split the rows over the mesh's batch axis; XLA lays out the other axes."""

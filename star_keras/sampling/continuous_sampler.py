@@ -1,22 +1,18 @@
 """A sampler with one shared prefix, and slots that are refilled at once."""
 
-import contextlib
-import itertools
-from collections import deque
+import dataclasses
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import keras
-import numpy as np
 
 from star_keras.distribution import CausalLMParallel, variable_shapes
 from star_keras.models.families import known_family
-from star_keras.sampling.continuous_steps import ContinuousSteps, prefix_size
-from star_keras.sampling.continuous_worker import ContinuousWorker, PartialSample
+from star_keras.sampling.continuous_engine import ContinuousEngine
+from star_keras.sampling.continuous_steps import ContinuousSteps
+from star_keras.sampling.merged_lora import merged_shapes
 from star_keras.sampling.model_sampler import ModelSampler
 from star_keras.sampling.sampler import Completion, SampleRequest
-from star_keras.sampling.sampling_method import request_key
 
 # A group of prompts that are prefilled together fills this share of the slots.
 _GROUPS = 8
@@ -36,8 +32,8 @@ class ContinuousSampler(ModelSampler):
     Compiled code decodes a chunk of up to 16 tokens for all slots. After each
     chunk the finished samples leave their slots, and the next prompts are
     prefilled and inserted, a group at a time, the longest prompts first. Equal
-    prompts of a group are prefilled once. The last samples move to a cache of a
-    quarter of the slots.
+    prompts are prefilled once. The last samples move to a cache of a quarter of the
+    slots. `sample` is all requests at once; `engine` takes them while it samples.
 
     Lengths are rounded up: those of prompts to two sizes an octave, those of
     caches, which every step reads, to four. So a run compiles few functions,
@@ -89,7 +85,7 @@ class ContinuousSampler(ModelSampler):
             model,
             next_token=self.next_token,
             max_new_tokens=self.max_new_tokens,
-            end_token_ids=self.end_token_ids,
+            end_token_ids=self.reader.end_token_ids,
             layout=self.layout,
         )
         on_cpu = self.layout.mesh is None and jax.default_backend() == "cpu"
@@ -106,19 +102,27 @@ class ContinuousSampler(ModelSampler):
     ) -> Iterator[list[tuple[int, Completion]]]:
         if not requests:
             return
-        prefix_ids, prompts = self.tokenize_requests(requests)
-        variables = self._variables()
-        prefix = self._prefill_prefix(variables, prefix_ids)
-        workers = [
-            ContinuousWorker(self, variables, prefix, waiting, stop)
-            for waiting in self._queues(requests, prompts)
-        ]
-        runs = [worker.run() for worker in workers]
-        batches = _in_threads(runs) if len(runs) > 1 else runs[0]
-        with contextlib.closing(batches):
-            for batch in batches:
-                if batch:
-                    yield batch
+        prefix_ids, rests = self.tokenize_requests(requests)
+        tokenized = {
+            i: dataclasses.replace(request, prompt=(*prefix_ids, *ids), prefix="")
+            for i, (request, ids) in enumerate(zip(requests, rests, strict=True))
+        }
+        with self.engine(prefix_ids) as engine:
+            engine.add_requests(tokenized, stop=stop)
+            engine.close()
+            yield from engine
+
+    def engine(self, prefix_ids: Sequence[int] = ()) -> ContinuousEngine:
+        """An engine that takes requests while it samples.
+
+        Args:
+            prefix_ids: Token ids that all prompts begin with. They are computed once.
+                Defaults to none.
+
+        Returns:
+            A `ContinuousEngine`, with the weights that the model has now.
+        """
+        return ContinuousEngine(self, self._variables(), prefix_ids)
 
     def tokenize_requests(
         self, requests: Sequence[SampleRequest]
@@ -138,37 +142,9 @@ class ContinuousSampler(ModelSampler):
             ValueError: if the requests have different prefixes, or a prompt does
                 not begin with its prefix, is empty, or is too long.
         """
-        prompts = self._prompt_ids(requests)
-        self._check_lengths(requests, prompts)
+        prompts = self.tokenize_prompts(requests)
         shared = self._shared_length(requests, prompts)
         return prompts[0][:shared], [ids[shared:] for ids in prompts]
-
-    def _prefill_prefix(self, variables, prefix_ids):
-        if not prefix_ids:
-            return ()
-        token_ids = np.zeros((1, prefix_size(len(prefix_ids))), "int32")
-        token_ids[0, : len(prefix_ids)] = prefix_ids
-        cache = self.steps.prefill(variables, token_ids, ())
-        return cache, np.int32(len(prefix_ids))
-
-    def _queues(self, requests, prompts):
-        """Divide the requests among the workers; equal prompts stay together."""
-        order = sorted(
-            range(len(requests)), key=lambda i: (-len(prompts[i]), prompts[i])
-        )
-        samples = (
-            PartialSample(
-                request=i,
-                prompt_ids=prompts[i],
-                key_data=request_key(self.seed, requests[i].seed),
-            )
-            for i in order
-        )
-        queues: list[deque[PartialSample]] = [deque() for _ in range(self.num_workers)]
-        for _, equal in itertools.groupby(samples, key=lambda x: x.prompt_ids):
-            while several := list(itertools.islice(equal, self.slots)):
-                min(queues, key=len).extend(several)
-        return [queue for queue in queues if queue]
 
     # === Weights ===
 
@@ -193,9 +169,10 @@ class ContinuousSampler(ModelSampler):
         if getattr(distribution, "zero", False):
             distribution = CausalLMParallel(distribution.device_mesh)
         dtype = self.model.compute_dtype
+        shapes = variable_shapes(self.model.variables, distribution)
         return [
             x.update(dtype=dtype) if x.ndim > 1 else x
-            for x in variable_shapes(self.model.variables, distribution)
+            for x in merged_shapes(self.model, shapes)
         ]
 
     def lower(
@@ -223,14 +200,3 @@ class ContinuousSampler(ModelSampler):
             prompt_length=prompt_length,
             cache_length=cache_length,
         )
-
-
-def _in_threads(generators):
-    """The items of generators that run in threads, one item of each in turn."""
-    with ThreadPoolExecutor(len(generators)) as pool:
-        pending = deque((x, pool.submit(next, x, None)) for x in generators)
-        while pending:
-            generator, future = pending.popleft()
-            if (item := future.result()) is not None:
-                pending.append((generator, pool.submit(next, generator, None)))
-                yield item

@@ -1,29 +1,34 @@
-"""The compiled steps of `ContinuousSampler`: prefill, insert, decode and others."""
+"""The compiled steps of `ContinuousSampler`: prefill and decode."""
+
+import functools
 
 import jax
 from jax import numpy as jnp
 
 from star_keras.models.forward import build_cache, extend_cache, head
-from star_keras.sampling.buckets import bucket
 from star_keras.sampling.layout import MeshLayout
 from star_keras.sampling.model_sampler import DECODE_CHUNK, with_variables
+from star_keras.sampling.ring_cache import (
+    RingCache,
+    cache_size,
+    prefix_size,
+    prompt_size,
+    token_positions,
+)
+from star_keras.sampling.sampling_methods import token_log_probs
 
 
 class ContinuousSteps:
     """Compiled functions on the caches of a causal LM.
 
-    A cache is what `star_keras.models.forward.build_cache` makes: a pair of arrays
-    `(rows, num_kv_heads, length, head_dim)` for each layer, keys and values. The
-    rows of the cache that `decode` extends are the slots. This cache is a ring: all
-    slots write their next token at the same index of its third axis, the write index,
-    and go on at 0 after the last. A slot's tokens end just before the write index.
+    `decode` extends a `RingCache`; `prefill` makes a cache whose rows are prompts.
 
     The shared prefix is `()`, or a pair: a cache of one row, and its number of tokens.
 
     Args:
         model: A `keras_hub.models.CausalLM` of a known family, with a preprocessor.
         next_token: Callable `(logits, key_data, token_number) -> tokens`, see
-            `star_keras.sampling.sampling_method.next_token`.
+            `ModelSampler.next_token`.
         max_new_tokens: int. Longest completion in tokens.
         end_token_ids: tuple of ints. Each of them ends a completion.
         layout: `MeshLayout`. Slots are split over its batch axis, and heads
@@ -31,13 +36,12 @@ class ContinuousSteps:
 
     Attributes:
         cast: `(matrix) -> matrix` in the compute dtype of the model.
-        resize: See `_resize`.
         prefill: See `_prefill`.
-        insert: See `_insert`. Donates the cache.
-        compact: See `_compact`.
         decode: See `_decode`. Donates the cache.
+        decode_with_log_probs: `decode`, with the log-probabilities of the tokens.
+        ring: `RingCache`, the cache that `decode` extends.
 
-    Each attribute is a function of `jax.jit` with the arguments of the method.
+    The first four are functions of `jax.jit` with the arguments of the method.
     """
 
     def __init__(
@@ -48,13 +52,13 @@ class ContinuousSteps:
         self.max_new_tokens = max_new_tokens
         self.layout = layout
         self._end_token_ids = end_token_ids
-        self._heads_axis = layout.heads_axis(model)
+        self.ring = RingCache(model, layout)
         self.cast = jax.jit(lambda x: x.astype(model.compute_dtype))
-        self.resize = jax.jit(self._resize, static_argnums=(2, 3))
         self.prefill = jax.jit(self._prefill)
-        self.insert = jax.jit(self._insert, donate_argnums=0)
-        self.compact = jax.jit(self._compact)
         self.decode = jax.jit(self._decode, donate_argnums=1)
+        self.decode_with_log_probs = jax.jit(
+            functools.partial(self._decode, log_probs=True), donate_argnums=1
+        )
 
     def lower(
         self,
@@ -79,7 +83,7 @@ class ContinuousSteps:
         Returns:
             A dict of `jax.stages.Lowered`: `"prefill"` and `"decode"`.
         """
-        batch_axis, heads_axis = self.layout.batch_axis, self._heads_axis
+        batch_axis, heads_axis = self.layout.batch_axis, self.ring.heads_axis
 
         def cache(batch_size, length, *axes):
             sharding = self.layout.sharding(*axes)
@@ -112,31 +116,6 @@ class ContinuousSteps:
 
     # === Compiled ===
 
-    def _resize(self, cache, write_index, length, slots):
-        """A longer or shorter cache with the newest tokens of another one.
-
-        Args:
-            cache: The other cache; `None` for an empty one.
-            write_index: int scalar. Write index of the other cache.
-            length: int. New length.
-            slots: int. Number of slots of an empty cache.
-
-        Returns:
-            A cache of the new length; its write index is 0.
-        """
-        if cache is None:
-            cache = build_cache(self.model, slots, length)
-        more = max(length - cache[0][0].shape[2], 0)
-        cache = jax.tree.map(
-            # Newest last; then drop the oldest, or put zeros first.
-            lambda x: jnp.pad(
-                jnp.roll(x, -write_index, axis=2)[:, :, -length:],
-                ((0, 0), (0, 0), (more, 0), (0, 0)),
-            ),
-            cache,
-        )
-        return self._split_slots(cache)
-
     def _prefill(self, variables, token_ids, prefix):
         """Compute the caches of prompts.
 
@@ -152,48 +131,7 @@ class ContinuousSteps:
             cache = build_cache(self.model, *token_ids.shape)
             shared = _prefix_arguments(prefix)
             _, cache = extend_cache(self.model, token_ids, cache, 0, **shared)
-        return self.layout.constrain(cache, None, self._heads_axis)
-
-    def _insert(self, cache, write_index, new, lengths, source):
-        """Insert prefilled prompts into slots.
-
-        Args:
-            cache: The cache of the slots.
-            write_index: int scalar.
-            new: The cache that `prefill` returned.
-            lengths: int32 array `(group_size,)`. Tokens of each prompt in `new`.
-            source: int32 array `(slots,)`. The row of `new` for each slot, or
-                -1 for a slot that keeps its own.
-
-        Returns:
-            The cache of the slots.
-        """
-        is_new = (source >= 0)[:, None, None, None]
-        length = cache[0][0].shape[2]
-
-        def insert(x, new):
-            # The cache has room for every prompt, but not for all its padding.
-            new = new[:, :, :length]
-            more = length - new.shape[2]
-            new = jnp.pad(new, ((0, 0), (0, 0), (0, more), (0, 0)))
-            new = jax.vmap(lambda row, n: jnp.roll(row, write_index - n, axis=1))(
-                new, lengths
-            )
-            return jnp.where(is_new, new[source], x)
-
-        return self._split_slots(jax.tree.map(insert, cache, new))
-
-    def _compact(self, cache, kept):
-        """The cache of some of the slots.
-
-        Args:
-            cache: The cache of all slots.
-            kept: int32 array. Numbers of the slots to keep.
-
-        Returns:
-            A cache with a row for each number; its write index is the same.
-        """
-        return self._split_slots(jax.tree.map(lambda x: x[kept], cache))
+        return self.layout.constrain(cache, None, self.ring.heads_axis)
 
     def _decode(
         self,
@@ -207,6 +145,7 @@ class ContinuousSteps:
         active,
         key_data,
         enough,
+        log_probs=False,
     ):
         """Decode a chunk: at most `DECODE_CHUNK` tokens a slot.
 
@@ -226,10 +165,12 @@ class ContinuousSteps:
             active: bool array `(slots,)`. Whether a slot has a sample.
             key_data: uint32 array `(slots, 2)`. Random keys of the samples.
             enough: int scalar.
+            log_probs: Whether to return the log-probabilities of the new tokens.
 
         Returns:
             The cache, the next write index, and an int32 array `(slots,
-            DECODE_CHUNK)` of new tokens, -1 where there is none.
+            DECODE_CHUNK)` of new tokens, -1 where there is none. With `log_probs` a
+            float32 array of the same shape, see `token_log_probs`.
         """
         before = jnp.sum(active)
         length = cache[0][0].shape[2]
@@ -241,10 +182,8 @@ class ContinuousSteps:
             return (step < DECODE_CHUNK) & (left > 0) & (before - left < enough)
 
         def decode(state):
-            step, cache, write_index, token, position, count, active, written = state
-            # Number of tokens since each index was written.
-            age = jnp.mod(write_index - jnp.arange(length, dtype="int32"), length)
-            there = position[:, None] - age
+            step, cache, write_index, token, position, count, active, outputs = state
+            there = token_positions(write_index, position, length)
             hidden_states, cache = extend_cache(
                 self.model,
                 token[:, None],
@@ -259,42 +198,32 @@ class ContinuousSteps:
             write_index = jnp.mod(write_index + 1, length)
             logits = head(self.model).logits(hidden_states[:, 0])
             new = self.next_token(logits, key_data, count)
-            written = written.at[:, step].set(jnp.where(active, new, -1))
+            written = [jnp.where(active, new, -1)]
+            if log_probs:
+                written.append(token_log_probs(logits, new))
+            outputs = [
+                x.at[:, step].set(column)
+                for x, column in zip(outputs, written, strict=True)
+            ]
             token = jnp.where(active, new, token)
             position, count = position + active, count + active
             ended = jnp.isin(new, jnp.array(self._end_token_ids))
             active = active & ~ended & (count < self.max_new_tokens)
             state = step + 1, cache, write_index, token, position, count, active
-            return *state, written
+            return *state, outputs
 
-        written = jnp.full((len(token), DECODE_CHUNK), -1, "int32")
-        state = (0, cache, write_index, token, position, count, active, written)
+        outputs = [jnp.full((len(token), DECODE_CHUNK), -1, "int32")]
+        if log_probs:
+            outputs.append(jnp.zeros((len(token), DECODE_CHUNK), "float32"))
+        state = (0, cache, write_index, token, position, count, active, outputs)
         with with_variables(self.model, variables):
-            _, cache, write_index, *_, written = jax.lax.while_loop(
+            _, cache, write_index, *_, outputs = jax.lax.while_loop(
                 unfinished, decode, state
             )
-        cache = self._split_slots(cache)
+        cache = self.ring.split(cache)
         # Every process reads the write index and the tokens.
-        return cache, *self.layout.constrain((write_index, written))
-
-    def _split_slots(self, cache):
-        return self.layout.constrain(cache, self.layout.batch_axis, self._heads_axis)
+        return cache, *self.layout.constrain((write_index, *outputs))
 
 
 def _prefix_arguments(prefix):
     return dict(zip(("prefix_cache", "prefix_length"), prefix, strict=False))
-
-
-def prefix_size(length: int) -> int:
-    """Length of the cache of a shared prefix of `length` tokens."""
-    return bucket(length, 64)
-
-
-def prompt_size(length: int) -> int:
-    """Tokens to prefill for a prompt of `length` tokens; `decode` gets the last."""
-    return bucket(length - 1, 32)
-
-
-def cache_size(length: int) -> int:
-    """Length of the cache of slots with at most `length` tokens."""
-    return bucket(length + DECODE_CHUNK, 64, 4)

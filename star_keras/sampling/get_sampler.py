@@ -77,7 +77,7 @@ def configured_sampler(
         model: A `keras_hub.models.CausalLM` with a preprocessor.
         config: Its `sampler`, sizes and temperature are used.
         seed: Seed of the samples.
-        greedy: Whether to leave out the temperature, `top_k` and `top_p`.
+        greedy: Whether to leave out the temperature, `top_k`, `top_p` and `min_p`.
 
     Raises:
         ValueError: see `get_sampler`.
@@ -88,6 +88,7 @@ def configured_sampler(
             "temperature": config.temperature,
             "top_k": config.top_k,
             "top_p": config.top_p,
+            "min_p": config.min_p,
         }
     return get_sampler(
         model,

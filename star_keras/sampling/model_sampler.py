@@ -1,28 +1,28 @@
 """The common part of the samplers of a KerasHub causal LM."""
 
-import bisect
 from collections.abc import Sequence
 
 import keras
-import keras_hub
 from jax import numpy as jnp
 
 from star_keras.config import RunConfig, SamplingConfig
 from star_keras.distribution import CausalLMParallel
 from star_keras.sampling.layout import MeshLayout
-from star_keras.sampling.sampler import Completion, Sampler, SampleRequest
-from star_keras.sampling.sampling_method import next_token
+from star_keras.sampling.merged_lora import merged_values
+from star_keras.sampling.sampler import Sampler, SampleRequest
+from star_keras.sampling.sampling_methods import Greedy, sampling_method
+from star_keras.sampling.stopping import CompletionReader
 from star_keras.training.examples import tokenize_prompts
 from star_keras.utils import memory
 from star_keras.utils.errors import invalid
-from star_keras.utils.settings import checked
+from star_keras.utils.settings import checked_setting
 
 # Most tokens that a compiled call decodes before the host reads the text.
 DECODE_CHUNK = 16
 
 
 class ModelSampler(Sampler):
-    """Base class: arguments, tokenization, the next token, the end of a completion.
+    """Base class: arguments, weights, the tokens of prompts, the next token.
 
     Args:
         model: A `keras_hub.models.CausalLM` with a preprocessor.
@@ -33,18 +33,21 @@ class ModelSampler(Sampler):
         top_k: optional int. Sample among the `top_k` likeliest tokens.
         top_p: optional float. Sample among the likeliest tokens that together
             have this probability.
+        min_p: optional float. Sample among the tokens of at least `min_p` times the
+            highest probability.
         seed: int. Seed of all samples, see `SampleRequest.seed`. Defaults to
             `0`.
 
     Attributes:
         tokenizer: The tokenizer of the model's preprocessor.
-        end_token_ids: tuple of ints. Each of them ends a completion.
+        method: `Greedy` or `Temperature`, see `star_keras.sampling.sampling_methods`.
+        reader: `CompletionReader`, which finds the end of completions.
         layout: `MeshLayout` of the `keras.distribution` at construction.
 
     Raises:
         ValueError: if an argument is out of bounds, the logits of `batch_size` rows
-            are larger than the memory, `top_k` or `top_p` is given
-            with `temperature=0`, or the distribution cannot split the batch or
+            are larger than the memory, `top_k`, `top_p` or `min_p` is given with
+            `temperature=0`, or the distribution cannot split the batch or
             the variables.
     """
 
@@ -57,19 +60,26 @@ class ModelSampler(Sampler):
         temperature=0.0,
         top_k=None,
         top_p=None,
+        min_p=None,
         seed=0,
     ):
         if getattr(model, "preprocessor", None) is None:
             raise invalid("model", "a causal LM with a preprocessor", model)
-        batch_size = checked(
+        self.max_new_tokens = checked_setting(
+            SamplingConfig, "max_new_tokens", max_new_tokens
+        )
+        self.batch_size = checked_setting(
             SamplingConfig, "sample_batch_size", batch_size, "batch_size"
         )
-        config = SamplingConfig(
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-        )
+        self.seed = checked_setting(RunConfig, "seed", seed)
+        choices = {
+            "temperature": temperature,
+            "top_k": top_k,
+            "top_p": top_p,
+            "min_p": min_p,
+        }
+        choices = {k: checked_setting(SamplingConfig, k, v) for k, v in choices.items()}
+        self.method = sampling_method(**choices)
         # Each step has the logits of all rows.
         memory.check_fits(
             "batch_size", batch_size, 4 * model.backbone.vocabulary_size, "a row"
@@ -78,20 +88,13 @@ class ModelSampler(Sampler):
         self.layout.check_batch_size(batch_size)
         self.model = model
         self.tokenizer = model.preprocessor.tokenizer
-        self.end_token_ids = end_token_ids(self.tokenizer)
-        self.max_new_tokens = config.max_new_tokens
-        self.batch_size = batch_size
-        self.temperature = config.temperature
-        self.top_k = config.top_k
-        self.top_p = config.top_p
-        self.seed = checked(RunConfig, "seed", seed)
+        self.reader = CompletionReader(self.tokenizer, self.max_new_tokens)
+        self._choices = choices
 
     def get_config(self):
         return {
             "max_new_tokens": self.max_new_tokens,
-            "temperature": self.temperature,
-            "top_k": self.top_k,
-            "top_p": self.top_p,
+            **self._choices,
             "seed": self.seed,
         }
 
@@ -106,66 +109,18 @@ class ModelSampler(Sampler):
             token_number: int array `(batch,)`.
 
         Returns:
-            int32 array `(batch,)`, see `sampling_method.next_token`.
+            int32 array `(batch,)`.
         """
         logits = logits.astype("float32")
         size = self.tokenizer.vocabulary_size()
         if size < logits.shape[-1]:
             known = jnp.arange(logits.shape[-1]) < size
             logits = jnp.where(known, logits, -jnp.inf)
-        if self.temperature:
+        if self.method != Greedy():
             # The whole vocabulary on each device: else every sum over it would
             # be an exchange.
             logits = self.layout.constrain(logits, self.layout.batch_axis)
-        return next_token(
-            logits,
-            key_data,
-            token_number,
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-        )
-
-    def read_completion(
-        self, ids: Sequence[int], stop: Sequence[str] = ()
-    ) -> Completion | None:
-        """The completion in sampled tokens.
-
-        Args:
-            ids: Token ids that follow the prompt, and possibly more after the
-                end of the completion.
-            stop: Strings that end a completion.
-
-        Returns:
-            `None` if the completion goes on after `ids`.
-        """
-        kept = list(ids[: self.max_new_tokens])
-        ends = [i for i, token in enumerate(kept) if token in self.end_token_ids]
-        ended = bool(ends)
-        if ended:
-            kept = kept[: ends[0]]
-        text = self._text(kept)
-        num_tokens = len(kept) + ended
-        stopped = any(s in text for s in stop)
-        if stopped:
-            # The first token that completes a stop string.
-            num_tokens = bisect.bisect_left(
-                range(len(kept)),
-                True,
-                key=lambda n: any(s in self._text(kept[:n]) for s in stop),
-            )
-            text = self._text(kept[:num_tokens])
-            text = text[: min(text.index(s) for s in stop if s in text)]
-        if not stopped and not ended and num_tokens < self.max_new_tokens:
-            return None
-        return Completion(
-            text=text,
-            num_tokens=num_tokens,
-            finish_reason="stop" if stopped or ended else "length",
-        )
-
-    def _text(self, ids):
-        return self.tokenizer.detokenize(list(ids)) if len(ids) else ""
+        return self.method.next_token(logits, key_data, token_number)
 
     # === Weights ===
 
@@ -178,20 +133,30 @@ class ModelSampler(Sampler):
         return values
 
     def _values(self):
-        return [v.value for v in self.model.variables]
+        return merged_values(self.model)
 
     # === Requests ===
 
-    def _prompt_ids(self, requests: Sequence[SampleRequest]) -> list[list[int]]:
-        """Token ids of whole prompts, which are texts or ids already."""
+    def tokenize_prompts(self, requests: Sequence[SampleRequest]) -> list[list[int]]:
+        """Token ids of whole prompts.
+
+        Args:
+            requests: At least one request. Their prompts are all texts or all ids.
+
+        Raises:
+            ValueError: if a prompt is empty or leaves no room for the completion.
+        """
         prompts = [request.prompt for request in requests]
         if isinstance(prompts[0], str):
-            return tokenize_prompts(self.model.preprocessor, prompts)
-        return [list(prompt) for prompt in prompts]
+            ids = tokenize_prompts(self.model.preprocessor, prompts)
+        else:
+            ids = [list(prompt) for prompt in prompts]
+        self._check_lengths(requests, ids)
+        return ids
 
     def check(self, requests):
         if requests:
-            self._check_lengths(requests, self._prompt_ids(requests))
+            self.tokenize_prompts(requests)
 
     def _shared_length(self, requests: Sequence[SampleRequest], prompts) -> int:
         """Number of tokens of the shared prefix that all prompts begin with.
@@ -243,32 +208,6 @@ class ModelSampler(Sampler):
                 )
 
 
-def end_token_ids(tokenizer) -> tuple[int, ...]:
-    """All tokens that end a completion.
-
-    Args:
-        tokenizer: A `keras_hub.tokenizers.Tokenizer`. Its `end_token_ids` count, or
-            else its `end_token_id` and KerasHub's `end_token2_id`, e.g. `<|eot_id|>`
-            of Llama 3, and Gemma 3's `<end_of_turn>`.
-
-    Returns:
-        At least one token id.
-
-    Raises:
-        ValueError: if the tokenizer has no end token.
-    """
-    ids = getattr(tokenizer, "end_token_ids", None)
-    if ids is None:
-        names = "end_token_id", "end_token2_id"
-        ids = [getattr(tokenizer, name, None) for name in names]
-        if isinstance(tokenizer, keras_hub.tokenizers.Gemma3Tokenizer):
-            ids.append(tokenizer.token_to_id("<end_of_turn>"))
-    ids = tuple(dict.fromkeys(i for i in ids if i is not None))
-    if not ids:
-        raise invalid("model", "a tokenizer with an end token", type(tokenizer))
-    return ids
-
-
 def max_sequence_length(model) -> int | None:
     """The longest sequence in tokens that a causal LM is made for.
 
@@ -288,11 +227,14 @@ def with_variables(model, variables):
 
     Args:
         model: A built Keras model.
-        variables: One array for each of `model.variables`.
+        variables: One array for each of `model.variables`. LoRA adapters may be of
+            another rank.
 
     Returns:
         A `keras.StatelessScope`.
     """
-    return keras.StatelessScope(
-        state_mapping=list(zip(model.variables, variables, strict=True))
-    )
+    scope = keras.StatelessScope()
+    for variable, value in zip(model.variables, variables, strict=True):
+        value = keras.ops.convert_to_tensor(value, dtype=variable.dtype)
+        scope.add_update((variable, value))
+    return scope

@@ -21,12 +21,14 @@ class SampleRequest:
         prefix: The shared prefix: the beginning of the prompt, the same for all
             requests of a call, e.g. the few-shot prompt. It saves work and
             changes no completion.
+        log_probs: Whether the completion has the log-probabilities of its tokens.
     """
 
     prompt: str | tuple[int, ...]
     name: str
     seed: tuple[int, ...] = ()
     prefix: str = ""
+    log_probs: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,11 +40,17 @@ class Completion:
         num_tokens: Number of sampled tokens, with the stop.
         finish_reason: `"stop"` at a stop string or end token, `"length"` when
             `max_new_tokens` ran out.
+        log_probs: The natural logarithm of the probability of each of the
+            `num_tokens` tokens, computed in float32, if the request asks for it.
+            The probability is that of the model: before temperature, top-k, top-p
+            and min-p. The end token has one; of a token that a stop string cuts, it
+            is that of the whole token.
     """
 
     text: str
     num_tokens: int
     finish_reason: Literal["stop", "length"]
+    log_probs: tuple[float, ...] | None = None
 
 
 class Sampler(abc.ABC):

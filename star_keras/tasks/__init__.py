@@ -1,11 +1,15 @@
 """Tasks: problems, and the making and reading of their text."""
 
+import inspect
+
 from star_keras.tasks.arithmetic import Arithmetic
+from star_keras.tasks.checks import check_example
 from star_keras.tasks.commonsense_qa import CommonsenseQA
 from star_keras.tasks.gsm8k import GSM8K
 from star_keras.tasks.jsonl import JsonLines
-from star_keras.tasks.sources import read_problems
+from star_keras.tasks.sources import existing_file, read_examples
 from star_keras.tasks.task import FewShotExample, Problem, Task
+from star_keras.utils.errors import invalid
 
 TASKS = {
     "arithmetic": Arithmetic,
@@ -37,31 +41,30 @@ def get(name: str, *, prompts_file=None, **kwargs) -> Task:
         **kwargs: Arguments of the task's constructor.
 
     Raises:
-        ValueError: if there is no such task, or the response of a worked
-            example does not have the right answer.
+        ValueError: if there is no such task, an argument is unknown, missing or
+            invalid, or a worked example holds a stop string or does not have the
+            right answer.
         FileNotFoundError: if a file is missing.
     """
-    if name not in TASKS:
-        raise ValueError(
-            "Invalid value for argument `name`. Expected one of "
-            f"{sorted(TASKS)}. Received: name={name!r}."
-        )
+    if not isinstance(name, str) or name not in TASKS:
+        raise invalid("name", f"one of {sorted(TASKS)}", name)
+    parameters = inspect.signature(TASKS[name]).parameters
+    for argument, value in kwargs.items():
+        if argument not in parameters:
+            rule = f"one of the arguments of the task {name!r}, {list(parameters)}"
+            raise invalid(argument, rule, value, "Leave it out.")
+    for argument, parameter in parameters.items():
+        if parameter.default is parameter.empty and kwargs.get(argument) is None:
+            rule = f"the path of a file, which the task {name!r} needs"
+            raise invalid(argument, rule, kwargs.get(argument))
     task = TASKS[name](**kwargs)
     if prompts_file is not None:
-        problems, examples = read_problems(prompts_file, task.make_problem, "example")
-        if problems or not examples:
-            raise ValueError(
-                f"{prompts_file}: expected worked examples, each with a 'rationale'. "
-                f"Received: {len(examples)} with and {len(problems)} without."
-            )
+        path = existing_file(prompts_file, "prompts_file")
+        examples = read_examples(path, task.make_problem)
         for example in examples:
-            response = task.format_response(example.rationale, example.problem)
-            answer = task.extract_answer(response)
-            if answer is None or not task.is_correct(answer, example.problem):
-                raise ValueError(
-                    f"{prompts_file}: the response of example {example.problem.id!r} "
-                    f"does not read as its answer {example.problem.answer!r}. "
-                    f"Received: {response!r}, read as {answer!r}."
-                )
+            try:
+                check_example(task, example)
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from None
         task.few_shot_examples = examples
     return task

@@ -21,9 +21,14 @@ A hint shows the answer behind `Target:`.
 import functools
 import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from star_keras.tasks.task import FewShotExample, Problem, Task
+from star_keras.utils.errors import invalid
+from star_keras.utils.settings import checked
+
+_MOST_DIGITS = 100
+_COUNT = {"at_least": 0, "at_most": 10_000_000}
 
 
 def scratchpad(first: str, second: str) -> str:
@@ -63,13 +68,18 @@ class Arithmetic(Task):
     Args:
         digits: Lengths of the operands in `"train"` and `"eval"`.
         extrapolation_digits: Lengths in the split `"extrapolation"`, for
-            evaluation alone.
+            evaluation alone. Defaults to the five after the longest of `digits`.
         train_problems: Problems a length in `"train"`.
         eval_problems: Problems a length in the other two splits.
         examples_per_length: Worked examples a length in the few-shot prompt
             (the paper has 10). They are in no split.
         seed: Decides the problems. With another count a split is longer or
             shorter, with the same problems at its beginning.
+
+    Raises:
+        ValueError: if an argument is no integer or out of bounds, lengths are
+            not different, or one is in both arguments; by `problems`, if there
+            is no such split.
     """
 
     name = "arithmetic"
@@ -79,48 +89,35 @@ class Arithmetic(Task):
     def __init__(
         self,
         digits: Sequence[int] = (1, 2, 3, 4, 5),
-        extrapolation_digits: Sequence[int] = (6, 7, 8, 9, 10),
+        extrapolation_digits: Sequence[int] | None = None,
         train_problems: int = 10_000,
         eval_problems: int = 200,
         examples_per_length: int = 2,
         seed: int = 0,
     ):
-        for name, lengths in (
-            ("digits", digits),
-            ("extrapolation_digits", extrapolation_digits),
-        ):
-            if any(n < 1 for n in lengths) or len(set(lengths)) < len(lengths):
-                raise ValueError(
-                    f"Invalid value for argument `{name}`. Expected different "
-                    f"positive numbers. Received: {name}={lengths}."
-                )
-        if set(digits) & set(extrapolation_digits):
-            raise ValueError(
-                "Invalid value for argument `extrapolation_digits`. Expected "
-                f"lengths that are not trained on, digits={digits}. Received: "
-                f"extrapolation_digits={extrapolation_digits}."
+        self.digits = _lengths("digits", digits)
+        if not self.digits:
+            raise invalid("digits", "at least one length, e.g. [1, 2, 3]", digits)
+        if extrapolation_digits is None:
+            next_one = max(self.digits) + 1
+            extrapolation_digits = range(next_one, min(next_one + 5, _MOST_DIGITS + 1))
+        self.extrapolation_digits = _lengths(
+            "extrapolation_digits", extrapolation_digits
+        )
+        if set(self.digits) & set(self.extrapolation_digits):
+            raise invalid(
+                "extrapolation_digits",
+                f"lengths that are not trained on, digits={list(self.digits)}",
+                extrapolation_digits,
+                "Leave it out for the five lengths after the longest of these.",
             )
-        for name, value in (
-            ("train_problems", train_problems),
-            ("eval_problems", eval_problems),
-        ):
-            if value < 0:
-                raise ValueError(
-                    f"Invalid value for argument `{name}`. Expected 0 or more. "
-                    f"Received: {name}={value}."
-                )
+        self.train_problems = checked("train_problems", int, train_problems, **_COUNT)
+        self.eval_problems = checked("eval_problems", int, eval_problems, **_COUNT)
         # More would leave one digit without problems to train on.
-        if not 0 <= examples_per_length <= 50:
-            raise ValueError(
-                "Invalid value for argument `examples_per_length`. Expected 0 to 50. "
-                f"Received: examples_per_length={examples_per_length}."
-            )
-        self.digits = tuple(digits)
-        self.extrapolation_digits = tuple(extrapolation_digits)
-        self.train_problems = train_problems
-        self.eval_problems = eval_problems
-        self.examples_per_length = examples_per_length
-        self.seed = seed
+        self.examples_per_length = checked(
+            "examples_per_length", int, examples_per_length, at_least=0, at_most=50
+        )
+        self.seed = checked("seed", int, seed)
 
     @functools.cache  # noqa: B019 (lives as long as its run)
     def _problems_of_length(self, n: int) -> tuple[list, list, list]:
@@ -165,6 +162,7 @@ class Arithmetic(Task):
                     yield pair
 
     def problems(self, split: str) -> list[Problem]:
+        self.check_split(split)
         lengths = self.extrapolation_digits if split == "extrapolation" else self.digits
         part = {"train": 2, "eval": 1, "extrapolation": 1}[split]
         return [p for n in lengths for p in self._problems_of_length(n)[part]]
@@ -211,3 +209,13 @@ def make_problem(first: str, second: str) -> Problem:
 
 def _operands(question: str) -> list[str]:
     return question.replace(" ", "").split("+")
+
+
+def _lengths(name, values):
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise invalid(name, "a sequence of integers, e.g. [1, 2, 3]", values)
+    values = list(values)
+    lengths = [checked(name, int, n, at_least=1, at_most=_MOST_DIGITS) for n in values]
+    if len(set(lengths)) < len(lengths):
+        raise invalid(name, "different lengths", values, "Name each once.")
+    return tuple(lengths)

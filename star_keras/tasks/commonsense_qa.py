@@ -16,15 +16,23 @@ import functools
 import re
 from pathlib import Path
 
-from star_keras.tasks.sources import read_problems, tfds_records
+from star_keras.tasks.choices import LETTERS, read_choices
+from star_keras.tasks.record_fields import optional_text
+from star_keras.tasks.sources import (
+    existing_file,
+    existing_sources,
+    read_examples,
+    read_problems,
+    tfds_records,
+)
 from star_keras.tasks.task import Problem, Task
+from star_keras.utils.errors import invalid
 
 FILES = {"train": "train_rand_split.jsonl", "eval": "dev_rand_split.jsonl"}
 URL = "https://s3.amazonaws.com/commensenseqa/"
 
 _CHOICES = "\nAnswer Choices:\n"
 _MARK = " (CORRECT)"
-_LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _IN_BRACKETS = re.compile(r"\(\s*([A-Za-z])\s*\)")
 _ALONE = re.compile(r"\W*([A-Za-z])\W*", re.ASCII)
 
@@ -40,15 +48,17 @@ class CommonsenseQA(Task):
         data_dir: Directory with the official `train_rand_split.jsonl` and
             `dev_rand_split.jsonl`. By default TensorFlow Datasets downloads
             them, see `star_keras.tasks.commonsense_qa_builder`.
-        train_path: A JSON-lines file in place of the official one. Its records
-            are like the official ones, or have `question`, `choices` (texts)
-            and `answer` (a letter).
+        train_path: A JSON-lines file in place of the official one, with records
+            like those of CommonsenseQA, ARC or MMLU: see
+            `star_keras.tasks.choices.read_choices`.
         eval_path: The same for `"eval"`.
 
     Raises:
         ConnectionError: by `problems`, if the download fails.
-        FileNotFoundError: by `problems`, if a file is missing.
-        ValueError: by `problems`, if a line is malformed.
+        FileNotFoundError: if a file or directory is missing; by `problems`, if an
+            official file is.
+        ValueError: if a path is none, or `data_dir` is given besides both files; by
+            `problems`, if there is no such split, or a line is malformed.
 
     Reference:
         [CommonsenseQA](https://arxiv.org/abs/1811.00937).
@@ -59,60 +69,37 @@ class CommonsenseQA(Task):
     answer_marker = "Therefore, the answer is"
 
     def __init__(self, data_dir=None, train_path=None, eval_path=None):
-        self._data_dir = data_dir
-        self._paths = {"train": train_path, "eval": eval_path}
+        self._data_dir, self._paths = existing_sources(data_dir, train_path, eval_path)
+        if data_dir is not None and None not in self._paths.values():
+            rule = "`None` with train_path and eval_path, which take its place"
+            raise invalid("data_dir", rule, data_dir, "Leave it out.")
 
     @functools.cache  # noqa: B019 (lives as long as its run)
     def problems(self, split):
+        self.check_split(split)
         path = self._paths[split]
         if path is None and self._data_dir is not None:
-            path = Path(self._data_dir) / FILES[split]
+            path = existing_file(self._data_dir / FILES[split], "data_dir")
         if path is not None:
-            return read_problems(path, self.make_problem, split)[0]
-        problems = []
-        for record in tfds_records(_make_builder, split, URL + FILES[split], FILES):
-            columns = record["question"]["choices"]
-            record["question"]["choices"] = [
-                {"label": label, "text": text}
-                for label, text in zip(columns["label"], columns["text"], strict=True)
-            ]
-            problems.append(self.make_problem(record, ""))
-        return problems
+            return read_problems(path, self.make_problem, split)
+        records = tfds_records(_make_builder, split, URL + FILES[split], FILES)
+        return [self.make_problem(record, "") for record in records]
 
     @functools.cached_property
     def few_shot_examples(self):
         path = Path(__file__).parent / "few_shot" / "commonsense_qa.jsonl"
-        return read_problems(path, self.make_problem, "example")[1]
+        return read_examples(path, self.make_problem)
 
     def make_problem(self, record, default_id):
-        if isinstance(record["question"], dict):  # as in the official files
-            stem, choices = record["question"]["stem"], record["question"]["choices"]
-            labels = [choice["label"].lower() for choice in choices]
-            texts = [choice["text"] for choice in choices]
-            answer = record.get("answerKey")
-        else:
-            stem, texts = record["question"], record.get("choices")
-            if not isinstance(texts, list) or not 2 <= len(texts) <= len(_LETTERS):
-                raise ValueError(
-                    f"expected 2 to {len(_LETTERS)} texts as 'choices'. Received: "
-                    f"{texts!r}."
-                )
-            labels, answer = list(_LETTERS[: len(texts)]), record.get("answer")
-        answer = str(answer or "").strip().strip("()").lower()
-        if answer not in labels:
-            raise ValueError(
-                f"expected one of the letters {labels} as the answer. Received: "
-                f"{answer!r}."
-            )
+        question, texts, answer = read_choices(record)
         lines = [
-            f"({label}) {' '.join(str(text).split())}"
-            for label, text in zip(labels, texts, strict=True)
+            f"({letter}) {text}" for letter, text in zip(LETTERS, texts, strict=False)
         ]
         return Problem(
-            id=str(record.get("id", default_id)),
-            question=" ".join(stem.split()) + _CHOICES + "\n".join(lines),
+            id=optional_text(record, "id") or default_id,
+            question=question + _CHOICES + "\n".join(lines),
             answer=answer,
-            problem_class=str(record.get("class", "")),
+            problem_class=optional_text(record, "class") or "",
         )
 
     def format_question(self, problem, hint=False):

@@ -13,27 +13,34 @@ the solution.
 """
 
 import ast
-import decimal
+import dataclasses
 import functools
 import hashlib
 import operator
 import re
 from pathlib import Path
 
-from star_keras.tasks.sources import read_problems, tfds_records
-from star_keras.tasks.task import Problem, Task
+from star_keras.tasks.read_number import join_thousands, last_number, read_number
+from star_keras.tasks.record_fields import required_text
+from star_keras.tasks.sources import (
+    existing_file,
+    existing_sources,
+    read_examples,
+    read_problems,
+    tfds_records,
+)
+from star_keras.tasks.task import Task
+from star_keras.utils.errors import invalid
+from star_keras.utils.settings import checked
 
 _FILES = {"train": "train.jsonl", "test": "test.jsonl"}
 _URL = (
     "https://raw.githubusercontent.com/openai/grade-school-math/master/"
     "grade_school_math/data/train.jsonl"
 )
-# No sign where it may be a minus between two numbers.
-_NUMBER = re.compile(
-    r"(?<![\w.)])-?\s?\$?\s?(?:\d[\d,]*(?:\.\d+)?|\.\d+)|\d[\d,]*(?:\.\d+)?"
-)
-_STRICT = re.compile(r"####\s*([^\n]*)")
+_STRICT = re.compile(r"####\s*([^\n#]*)")
 _ANNOTATION = re.compile(r"<<([^<>]*)>>")
+_ARITHMETIC = re.compile(r"[\d.+*/() -]{1,200}", re.ASCII)
 
 
 class GSM8K(Task):
@@ -53,10 +60,13 @@ class GSM8K(Task):
         validation_problems: Number of training problems held out.
 
     Raises:
-        ValueError: if `validation_problems` is negative; by `problems`, if a
-            line is malformed.
+        ValueError: if `validation_problems` is negative or no integer, or a path is
+            none; by `problems`, if there is no such split, a line is malformed or a
+            question comes twice.
         ConnectionError: by `problems`, if the download fails.
-        FileNotFoundError: by `problems`, if a file is missing.
+        FileNotFoundError: if a file or directory is missing; by `problems`, if an
+            official file is.
+        RuntimeError: by the methods that read answers, if math-verify does not start.
 
     Reference:
         [Training Verifiers to Solve Math Word Problems](https://arxiv.org/abs/2110.14168).
@@ -69,16 +79,13 @@ class GSM8K(Task):
     def __init__(
         self, data_dir=None, train_path=None, eval_path=None, validation_problems=500
     ):
-        if validation_problems < 0:
-            raise ValueError(
-                "Invalid value for argument `validation_problems`. Expected 0 or "
-                f"more. Received: validation_problems={validation_problems}."
-            )
-        self._data_dir = data_dir
-        self._paths = {"train": train_path, "eval": eval_path}
-        self.validation_problems = validation_problems
+        self._data_dir, self._paths = existing_sources(data_dir, train_path, eval_path)
+        self.validation_problems = checked(
+            "validation_problems", int, validation_problems, at_least=0
+        )
 
     def problems(self, split):
+        self.check_split(split)
         if self._paths.get(split):
             return self._read(split)
         if split == "test":
@@ -99,9 +106,9 @@ class GSM8K(Task):
     def _read(self, split):
         path = self._paths.get(split)
         if path is None and self._data_dir is not None:
-            path = Path(self._data_dir) / _FILES[split]
+            path = existing_file(self._data_dir / _FILES[split], "data_dir")
         if path is not None:
-            problems, _ = read_problems(path, self.make_problem, split)
+            problems = read_problems(path, self.make_problem, split)
         else:
             records = tfds_records(
                 lambda tfds: tfds.builder("gsm8k"), split, _URL, _FILES
@@ -112,36 +119,35 @@ class GSM8K(Task):
     @functools.cached_property
     def few_shot_examples(self):
         path = Path(__file__).parent / "few_shot" / "gsm8k.jsonl"
-        return read_problems(path, self.make_problem, "example")[1]
+        return read_examples(path, self.make_problem)
 
     def make_problem(self, record, default_id):
-        problem = super().make_problem(record, default_id)
-        question = " ".join(problem.question.split())
-        answer = _number(problem.answer.rpartition("####")[2])
-        if answer is None:
-            raise ValueError(
-                "expected a number as the answer, or a solution that ends in "
-                f"'#### number'. Received: {problem.answer!r}."
-            )
+        question = " ".join(required_text(record, "question").split())
         digest = hashlib.sha256(question.encode()).hexdigest()[:16]
-        return Problem(
-            id=str(record.get("id", digest)),
-            question=question,
-            answer=answer,
-            problem_class=problem.problem_class,
-        )
+        problem = super().make_problem(record, digest)
+        answer = read_number(problem.answer.rpartition("####")[2])
+        if answer is None:
+            raise invalid(
+                "answer",
+                "a number, or a solution that ends in '#### number'",
+                problem.answer,
+                "Correct it, or leave the line out.",
+            )
+        return dataclasses.replace(problem, question=question, answer=answer)
 
     def format_response(self, rationale, problem):
         steps = f" {rationale}\n" if rationale else " "
         return f"{steps}#### {problem.answer}"
 
     def extract_answer(self, completion):
+        """The number behind the last `####`, see `read_number`."""
         found = _STRICT.findall(completion)
-        return _number(found[-1]) if found else None
+        return read_number(found[-1]) if found else None
 
     def extract_answer_flexible(self, completion):
-        found = _NUMBER.findall(_ANNOTATION.sub("", completion))
-        return _number(found[-1]) if found else None
+        """The strict reading, or else the last number, see `last_number`."""
+        answer = self.extract_answer(completion)
+        return answer or last_number(_ANNOTATION.sub("", completion))
 
     def working_is_valid(self, completion, problem):
         """Whether all calculator annotations of a completion are true."""
@@ -156,18 +162,6 @@ class GSM8K(Task):
         """
         equations = [e.replace(" ", "") for e in _ANNOTATION.findall(completion)]
         return "\n".join(equations) or super().rationale_key(completion)
-
-
-def _number(text):
-    """The normal form of a number like `"$1,080.50."`, or `None`."""
-    text = text.strip().strip("*").rstrip(".").replace(",", "").replace("$", "")
-    text = re.sub(r"\s+", "", text.rstrip("%"))
-    if not re.fullmatch(r"-?(\d+(\.\d*)?|\.\d+)", text, re.ASCII):
-        return None
-    value = format(decimal.Decimal(text), "f")
-    if "." in value:
-        value = value.rstrip("0").rstrip(".")
-    return "0" if value in ("-0", "") else value
 
 
 _OPERATORS = {
@@ -193,14 +187,16 @@ def _value(node):
 
 def _equation_holds(equation):
     """Whether `"20/3=6.67"` is true to the last decimal that it gives."""
-    left, _, right = equation.replace(",", "").replace("%", "/100").rpartition("=")
+    left, _, right = join_thousands(equation).replace("%", "/100").rpartition("=")
+    if not (_ARITHMETIC.fullmatch(left) and _ARITHMETIC.fullmatch(right)):
+        return False
     try:
         sides = [
             # Leading zeros are no Python.
             _value(ast.parse(re.sub(r"(?<![\d.])0+(?=\d)", "", side), mode="eval").body)
             for side in (left.strip(), right.strip())
         ]
-    except (ValueError, SyntaxError, ZeroDivisionError, OverflowError, RecursionError):
+    except (ValueError, SyntaxError, ArithmeticError, MemoryError, RecursionError):
         return False
     decimals = len(right.strip().partition(".")[2])
     # Rounded or cut off; the rest is for floating-point errors.

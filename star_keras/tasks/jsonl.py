@@ -4,13 +4,17 @@ One real line:
 
     {"question": "Which sea lies between Italy and Croatia?", "answer": "Adriatic"}
 
-Fields `id` and `class` are optional. A line with a `rationale` is a few-shot
-example instead of a problem.
+Fields `id` and `class` are optional. A line of the training file with a `rationale`
+is a few-shot example instead of a problem. `null` and blank texts mean absent.
 """
 
 import functools
 
-from star_keras.tasks.sources import existing_file, read_problems
+from star_keras.tasks.sources import (
+    existing_file,
+    read_problems,
+    read_problems_and_examples,
+)
 from star_keras.tasks.task import Task
 
 
@@ -23,27 +27,30 @@ class JsonLines(Task):
         eval_path: Held-out problems.
 
     Raises:
-        ValueError: when problems are asked for and a line is not a JSON
-            object with `question` and `answer`, an answer is empty, or an id
-            comes twice; names the file and the line.
+        ValueError: if a path is none; by `problems`, if there is no such split,
+            or a line is malformed, lacks `question` or `answer`, has an id twice,
+            or has a `rationale` in the held-out file; names the file and the line.
         FileNotFoundError: if a file is missing.
     """
 
     name = "jsonl"
 
     def __init__(self, train_path, eval_path):
-        self._paths = {
-            "train": existing_file(train_path),
-            "eval": existing_file(eval_path),
-        }
-
-    @functools.cache  # noqa: B019 (lives as long as its run)
-    def _read(self, split):
-        return read_problems(self._paths[split], self.make_problem, split)
+        self._train = existing_file(train_path, "train_path")
+        self._eval = existing_file(eval_path, "eval_path")
 
     def problems(self, split):
-        return self._read(split)[0]
+        self.check_split(split)
+        return self._train_lines[0] if split == "train" else self._eval_problems
+
+    @functools.cached_property
+    def _train_lines(self):
+        return read_problems_and_examples(self._train, self.make_problem, "train")
+
+    @functools.cached_property
+    def _eval_problems(self):
+        return read_problems(self._eval, self.make_problem, "eval")
 
     @functools.cached_property
     def few_shot_examples(self):
-        return self._read("train")[1]
+        return self._train_lines[1]

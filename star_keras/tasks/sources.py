@@ -1,33 +1,84 @@
 """Where problems come from: files of JSON lines, or TensorFlow Datasets."""
 
+import codecs
+import os
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from star_keras.tasks.record_fields import optional_text
 from star_keras.tasks.task import FewShotExample, Problem
+from star_keras.utils.errors import invalid
 from star_keras.utils.json_lines import parse_json_line
 
 _SECONDS_TO_ANSWER = 5
 
 
-def existing_file(path) -> Path:
-    """The path, if there is a file.
+def existing_file(path, name: str) -> Path:
+    """The absolute path, if there is a file.
+
+    Args:
+        path: The path. A leading `~` is the user's home.
+        name: Name of the argument that it comes from, for the error.
 
     Raises:
-        FileNotFoundError: if there is none.
+        ValueError: if it is no path.
+        FileNotFoundError: if there is no such file.
     """
-    path = Path(path)
-    if not path.is_file():
+    full = _absolute(path, name)
+    if not full.is_file():
         raise FileNotFoundError(
-            f"There is no file {path}. Expected JSON lines like "
-            '{"question": "...", "answer": "..."}.'
+            f"Invalid value for argument `{name}`. Expected a file of JSON lines like "
+            '{"question": "...", "answer": "..."}. '
+            f"Received: {name}={str(path)!r}. There is no file {full}: correct the "
+            "path."
         )
-    return path
+    return full
+
+
+def existing_sources(
+    data_dir, train_path, eval_path
+) -> tuple[Path | None, dict[str, Path | None]]:
+    """The absolute paths of a task's arguments, each `None` where it is.
+
+    Args:
+        data_dir: A directory.
+        train_path: A file.
+        eval_path: A file.
+
+    Returns:
+        The directory, and the files by `"train"` and `"eval"`.
+
+    Raises:
+        ValueError: if one is no path.
+        FileNotFoundError: if a file or the directory does not exist.
+    """
+    if data_dir is not None:
+        full = _absolute(data_dir, "data_dir")
+        if not full.is_dir():
+            raise FileNotFoundError(
+                "Invalid value for argument `data_dir`. Expected a directory. "
+                f"Received: data_dir={str(data_dir)!r}. There is no directory {full}: "
+                "correct the path."
+            )
+        data_dir = full
+    paths = {"train": train_path, "eval": eval_path}
+    return data_dir, {
+        split: None if path is None else existing_file(path, f"{split}_path")
+        for split, path in paths.items()
+    }
+
+
+def _absolute(path, name):
+    is_path = isinstance(path, str | os.PathLike)
+    if not is_path or not os.fspath(path) or "\0" in str(path):
+        raise invalid(name, "the path of a file", path, "Leave it out for none.")
+    return Path(path).expanduser().absolute()
 
 
 def read_problems(
     path, make_problem: Callable[[dict, str], Problem], prefix: str
-) -> tuple[list[Problem], list[FewShotExample]]:
+) -> list[Problem]:
     """Read a JSON-lines file of problems.
 
     Args:
@@ -36,38 +87,108 @@ def read_problems(
             see `Task.make_problem`.
         prefix: Beginning of default ids, before the number of the line.
 
-    Returns:
-        The problems, and the worked examples: lines with a `rationale`.
+    Raises:
+        ValueError: if there is no line, a line is malformed or has a `rationale`,
+            or an id comes twice; names the file and the line.
+    """
+    problems = []
+    for number, problem, rationale in _read(path, make_problem, prefix):
+        if rationale is not None:
+            raise ValueError(
+                f"{path}, line {number}: a line with a `rationale` is a worked "
+                f"example. Expected problems alone. Received: rationale={rationale!r}. "
+                "Leave the field out, or put the line into a file for `prompts_file`."
+            )
+        problems.append(problem)
+    return problems
+
+
+def read_examples(
+    path, make_problem: Callable[[dict, str], Problem]
+) -> list[FewShotExample]:
+    """Read a JSON-lines file of worked examples, each with a `rationale`.
+
+    Args:
+        path: The file.
+        make_problem: See `read_problems`.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if a line is malformed, or an id comes twice; names the
-            file and the line.
+        ValueError: if there is no line, a line is malformed or has no `rationale`,
+            or an id comes twice; names the file and the line.
     """
-    path = existing_file(path)
-    problems, examples, ids = [], [], set()
-    with path.open(encoding="utf-8") as file:
+    examples = []
+    for number, problem, rationale in _read(path, make_problem, "example"):
+        if rationale is None:
+            raise ValueError(
+                f"{path}, line {number}: expected a worked example. Received no "
+                "`rationale`. Add one, or leave the line out."
+            )
+        examples.append(FewShotExample(problem=problem, rationale=rationale))
+    return examples
+
+
+def read_problems_and_examples(
+    path, make_problem: Callable[[dict, str], Problem], prefix: str
+) -> tuple[list[Problem], list[FewShotExample]]:
+    """Read a JSON-lines file of problems and, with a `rationale`, worked examples.
+
+    Args:
+        path: The file.
+        make_problem: See `read_problems`.
+        prefix: See `read_problems`.
+
+    Raises:
+        ValueError: if there is no problem, a line is malformed, or an id comes
+            twice; names the file and the line.
+    """
+    problems, examples = [], []
+    for _, problem, rationale in _read(path, make_problem, prefix):
+        if rationale is None:
+            problems.append(problem)
+        else:
+            examples.append(FewShotExample(problem=problem, rationale=rationale))
+    if not problems:
+        raise ValueError(
+            f"{path}: expected problems. Received {len(examples)} lines, all of them "
+            "worked examples, for they have a `rationale`. Leave that field out of the "
+            "lines to train on."
+        )
+    return problems, examples
+
+
+def _read(path, make_problem, prefix):
+    """Yields the number, the problem and the rationale or `None` of each line."""
+    lines: dict[str, int] = {}
+    with Path(path).open("rb") as file:
         for number, line in enumerate(file, start=1):
-            if not line.strip():
+            if not line.removeprefix(codecs.BOM_UTF8).strip():
                 continue
             record = parse_json_line(line, {"question"}, path, number)
             try:
                 problem = make_problem(record, f"{prefix}-{number}")
+                rationale = record.get("rationale")
+                if rationale is not None and not isinstance(rationale, str):
+                    remedy = "Leave it out for a problem without one."
+                    raise invalid("rationale", "a text", rationale, remedy)
             except ValueError as error:
                 raise ValueError(f"{path}, line {number}: {error}") from None
-            if problem.id in ids:
+            if problem.id in lines:
+                what = f"the id {problem.id!r}"
+                if optional_text(record, "id") is None:
+                    what = f"the question {problem.question!r:.200}"
                 raise ValueError(
-                    f"{path}, line {number}: the id {problem.id!r} comes twice. "
-                    "Ids must be unique in a file."
+                    f"{path}, line {number}: {what} comes twice, first in line "
+                    f"{lines[problem.id]}. Expected each once. Remove one of the lines"
+                    + ("." if what.startswith("the q") else ", or change its id.")
                 )
-            ids.add(problem.id)
-            if "rationale" in record:
-                examples.append(
-                    FewShotExample(problem=problem, rationale=record["rationale"])
-                )
-            else:
-                problems.append(problem)
-    return problems, examples
+            lines[problem.id] = number
+            is_blank = rationale is None or not rationale.strip()
+            yield number, problem, None if is_blank else rationale
+    if not lines:
+        raise ValueError(
+            f"{path}: the file is empty. Expected JSON lines like "
+            '{"question": "...", "answer": "..."}. Write some into it.'
+        )
 
 
 def tfds_records(

@@ -3,6 +3,9 @@
 import dataclasses
 from collections.abc import Sequence
 
+from star_keras.tasks.record_fields import optional_text, required_text
+from star_keras.utils.errors import invalid
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Problem:
@@ -14,6 +17,10 @@ class Problem:
         answer: The correct final answer as `Task.extract_answer` returns it.
         problem_class: Accuracy is also reported for each class, e.g. the
             number of digits. Empty for none.
+
+    Raises:
+        ValueError: if an attribute is no text, holds half a character (a lone
+            surrogate), or is blank; the class alone may be empty.
     """
 
     id: str
@@ -21,13 +28,42 @@ class Problem:
     answer: str
     problem_class: str = ""
 
+    def __post_init__(self):
+        _check_text("id", self.id, self.id)
+        _check_text("question", self.question, self.id)
+        _check_text("answer", self.answer, self.id)
+        if self.problem_class:
+            _check_text("problem_class", self.problem_class, self.id)
+        elif self.problem_class != "":
+            raise invalid("problem_class", 'a text, `""` for none', self.problem_class)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FewShotExample:
-    """A problem worked out by hand, for the prompt."""
+    """A problem worked out by hand, for the prompt.
+
+    Raises:
+        ValueError: if the rationale is blank, no text, or holds half a character.
+    """
 
     problem: Problem
     rationale: str
+
+    def __post_init__(self):
+        if not isinstance(self.problem, Problem):
+            raise invalid("problem", "a `Problem`", self.problem)
+        _check_text("rationale", self.rationale, self.problem.id)
+
+
+def _check_text(name, value, problem_id):
+    remedy = f"Correct the problem {problem_id!r}, or leave it out."
+    if not isinstance(value, str) or not value.strip():
+        raise invalid(name, "a text that is not blank", value, remedy)
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        rule = "Unicode text without lone surrogates, which are halves of characters"
+        raise invalid(name, rule, value, remedy) from None
 
 
 class Task:
@@ -75,6 +111,15 @@ class Task:
         """The problems of a split, the same at every call."""
         raise NotImplementedError
 
+    def check_split(self, split: str):
+        """Check the argument of `problems`.
+
+        Raises:
+            ValueError: if it is none of `splits`.
+        """
+        if split not in self.splits:
+            raise invalid("split", f"one of {list(self.splits)}", split)
+
     def format_question(self, problem: Problem, hint: bool = False) -> str:
         """The text before a completion; with `hint` it shows the answer."""
         if hint:
@@ -115,26 +160,16 @@ class Task:
         """The problem of a line of a JSON-lines file.
 
         Args:
-            record: Has `question` and `answer`, and optionally `id` and `class`.
+            record: Has `question` and `answer`, and optionally `id` and `class`:
+                texts or numbers. `null` and blank mean absent.
             default_id: Its id if it has none.
 
         Raises:
             ValueError: if it is malformed; the caller adds file and line.
         """
-        for name in ("question", "answer"):
-            if name not in record:
-                raise ValueError(f"missing {name!r}. Received: {sorted(record)}.")
-            if not isinstance(record[name], str | int | float):
-                raise ValueError(
-                    f"expected a text or a number as {name!r}. Received: "
-                    f"{record[name]!r}."
-                )
-        answer = str(record["answer"]).strip()
-        if not answer:
-            raise ValueError("the answer is empty. Give it one, or leave the line out.")
         return Problem(
-            id=str(record.get("id", default_id)),
-            question=str(record["question"]),
-            answer=answer,
-            problem_class=str(record.get("class", "")),
+            id=optional_text(record, "id") or default_id,
+            question=required_text(record, "question"),
+            answer=required_text(record, "answer").strip(),
+            problem_class=optional_text(record, "class") or "",
         )

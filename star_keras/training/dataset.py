@@ -9,7 +9,7 @@ import tensorflow as tf
 from star_keras.config import TrainingConfig
 from star_keras.training.examples import TrainingExample
 from star_keras.training.packing import make_row, pack, stack_rows
-from star_keras.utils.settings import checked
+from star_keras.utils.settings import checked_setting
 
 
 def training_batches(
@@ -44,8 +44,10 @@ def training_batches(
         ValueError: if `batch_size` or `sequence_length` is no integer of at least 1,
             or an example is longer than a row.
     """
-    batch_size = checked(TrainingConfig, "batch_size", batch_size)
-    sequence_length = checked(TrainingConfig, "sequence_length", sequence_length)
+    batch_size = checked_setting(TrainingConfig, "batch_size", batch_size)
+    sequence_length = checked_setting(
+        TrainingConfig, "sequence_length", sequence_length
+    )
     generator = np.random.default_rng(list(seed))
     lengths = [len(example) for example in examples]
     waiting = []

@@ -7,7 +7,7 @@ from keras import ops
 
 from star_keras.config import LR_SCHEDULES, OptimizerConfig
 from star_keras.utils.errors import invalid
-from star_keras.utils.settings import checked
+from star_keras.utils.settings import checked_setting
 
 
 @keras.saving.register_keras_serializable(package="star_keras")
@@ -58,11 +58,15 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
         if (decay == "constant") != (decay_steps == 0):
             rule = "0" if decay == "constant" else "at least 1"
             raise invalid("decay_steps", f"{rule} with decay={decay!r}", decay_steps)
-        self.learning_rate = checked(OptimizerConfig, "learning_rate", learning_rate)
-        self.warmup_steps = checked(OptimizerConfig, "warmup_steps", warmup_steps)
+        self.learning_rate = checked_setting(
+            OptimizerConfig, "learning_rate", learning_rate
+        )
+        self.warmup_steps = checked_setting(
+            OptimizerConfig, "warmup_steps", warmup_steps
+        )
         self.decay = decay
-        self.decay_steps = checked(OptimizerConfig, "decay_steps", decay_steps)
-        self.hold_steps = checked(OptimizerConfig, "hold_steps", hold_steps)
+        self.decay_steps = checked_setting(OptimizerConfig, "decay_steps", decay_steps)
+        self.hold_steps = checked_setting(OptimizerConfig, "hold_steps", hold_steps)
         if not 0 <= final_share <= 1:
             raise invalid("final_share", "a share from 0 to 1", final_share)
         self.final_share = final_share

@@ -8,7 +8,7 @@ from star_keras.config import OptimizerConfig
 from star_keras.training import gradient_noise
 from star_keras.training.head_loss import head_cross_entropy
 from star_keras.utils.errors import invalid
-from star_keras.utils.settings import checked
+from star_keras.utils.settings import checked_setting
 
 _STEP_METRICS = (
     "gradient_norm",
@@ -85,10 +85,10 @@ class TrainingStep:
             ValueError: if a number is out of bounds, one of the three is set together
                 with a loss or metrics of the user, or the optimizer accumulates.
         """
-        gradient_accumulation_steps = checked(
+        gradient_accumulation_steps = checked_setting(
             OptimizerConfig, "gradient_accumulation_steps", gradient_accumulation_steps
         )
-        z_loss = checked(OptimizerConfig, "z_loss", z_loss)
+        z_loss = checked_setting(OptimizerConfig, "z_loss", z_loss)
         if getattr(optimizer, "gradient_accumulation_steps", None):
             raise ValueError(
                 "Invalid value for argument `optimizer`. Expected an optimizer without "

@@ -1,8 +1,8 @@
 """JSON-lines files: read with errors that name the line, written durably."""
 
+import codecs
 import json
 import os
-import reprlib
 from collections.abc import Iterable
 
 from etils import epath
@@ -95,45 +95,91 @@ def read_json_object(path) -> dict:
     return parse_json_object(path.read_bytes(), str(path))
 
 
-def parse_json_object(content, where: str) -> dict:
+def parse_json_object(content: bytes, place: str) -> dict:
     """Parse text that must be one JSON object.
 
     Args:
-        content: The text, `str` or `bytes`.
-        where: Its file and line, for the error.
+        content: The text.
+        place: Its file and line, for the error.
 
     Raises:
-        ValueError: if it is not; names `where` and the fault.
+        ValueError: see `parse_json_line`.
     """
+    text = _decoded(content, place)
     try:
-        value = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: not valid JSON ({error}).") from None
-    if not isinstance(value, dict):
+        record = _DECODER.decode(text)
+        if "\\u" in text:
+            json_line_bytes([record])
+    except UnicodeEncodeError:
         raise ValueError(
-            f"{where}: expected a JSON object. Received: {reprlib.repr(value)}."
+            f"{place}: a lone surrogate, which is half of a character. Expected "
+            f"Unicode text. Received: {text.strip()[:200]}. Correct the line; a text "
+            "was perhaps cut within a character like an emoji."
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{place}: not valid JSON ({error}). Expected one JSON object a line. "
+            f"Received: {text.strip()[:200]!r}. Correct the line."
+        ) from None
+    if not isinstance(record, dict):
+        raise ValueError(
+            f"{place}: expected a JSON object. Received: {record!r:.200}. Write each "
+            "object on a line of its own, without a list around them."
         )
-    return value
+    return record
 
 
-def parse_json_line(line, fields: set[str], path, number: int) -> dict:
+def parse_json_line(line: bytes, fields: set[str], path, number: int) -> dict:
     """Parse one line that must be a JSON object with certain fields.
 
+    A byte order mark of UTF-8 is read over.
+
     Args:
-        line: The line, `str` or `bytes`.
+        line: The line.
         fields: Names that it must have.
         path: Its file, for the error.
         number: Its number, for the error.
 
     Raises:
-        ValueError: if it is not; names the file, the line and the fault.
+        ValueError: if it is not UTF-8, no JSON object, has a name twice, lacks a
+            field, or holds half a character (a lone surrogate); names the file,
+            the line and the fault.
     """
-    where = f"{path}, line {number}"
-    record = parse_json_object(line, where)
+    place = f"{path}, line {number}"
+    record = parse_json_object(line, place)
     missing = sorted(fields - record.keys())
     if missing:
         raise ValueError(
-            f"{where}: missing {', '.join(map(repr, missing))}. "
-            f"Expected the fields {sorted(fields)}. Received: {sorted(record)}."
+            f"{place}: missing {', '.join(map(repr, missing))}. Expected the fields "
+            f"{sorted(fields)}. Received: {sorted(record)}. Add what is missing, or "
+            "leave the line out."
         )
     return record
+
+
+def _decoded(line, place):
+    if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in line:
+        raise ValueError(
+            f"{place}: not UTF-8 but UTF-16. Expected UTF-8. Received bytes that begin "
+            f"with {line[:4]!r}. Convert the file, e.g. by `iconv -f UTF-16 -t UTF-8`."
+        )
+    try:
+        return line.removeprefix(codecs.BOM_UTF8).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{place}: not UTF-8. Expected UTF-8. Received the byte "
+            f"{line[error.start]:#04x} in column {error.start + 1}. Convert the file, "
+            "e.g. by `iconv -f LATIN1 -t UTF-8`."
+        ) from None
+
+
+def _object(pairs):
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(f"the name {twice[0]!r} comes twice in an object")
+    return record
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)

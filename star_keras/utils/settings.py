@@ -137,6 +137,23 @@ class Setting:
         return converted
 
 
+def checked(name: str, kind: type, value, **rule):
+    """An argument that is no setting, as its plain Python type.
+
+    Args:
+        name: The argument.
+        kind: `int`, `float`, `bool`, `str` or `tuple` (of strings).
+        value: What was received.
+        **rule: Bounds and choices, see `Rule`.
+
+    Raises:
+        ValueError: if it is of another type or out of bounds.
+    """
+    rule = Rule(help="", **rule)
+    item = Setting(name=name, kind=kind, optional=False, default=None, rule=rule)
+    return item.checked(value)
+
+
 def _to_int(value):
     is_int = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     return int(value) if is_int else None
@@ -246,36 +263,19 @@ def groups_of(cls: type[Settings]) -> dict[str, type[Settings]]:
     }
 
 
-def checked(cls: type[Settings], setting_name: str, value, argument: str = ""):
+def checked_setting(cls: type[Settings], setting_name: str, value, argument: str = ""):
     """The value of an argument that follows the rule of a setting.
 
     Args:
-        cls: The class of the setting.
-        setting_name: Its name.
+        cls, setting_name: Class and name of the setting.
         value: The value.
         argument: The name of the argument. Defaults to that of the setting.
 
     Raises:
-        ValueError: if it is of another type or out of bounds.
+        ValueError: see `checked`.
     """
     (item,) = (item for item in settings_of(cls) if item.name == setting_name)
     return dataclasses.replace(item, name=argument or setting_name).checked(value)
-
-
-def checked_count(argument: str, value, at_least: int = 0) -> int:
-    """The value of an argument that is a number of things.
-
-    Args:
-        argument: The name of the argument.
-        value: The value; numbers of NumPy become those of Python.
-        at_least: Its lowest value.
-
-    Raises:
-        ValueError: if it is no integer, or below the lowest value.
-    """
-    rule = Rule(help="", at_least=at_least)
-    item = Setting(name=argument, kind=int, optional=False, default=None, rule=rule)
-    return item.checked(value)
 
 
 def free_settings(cls: type[Settings]) -> set[str]:

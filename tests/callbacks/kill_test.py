@@ -5,78 +5,36 @@ import os
 import random
 import re
 import signal
-import socket
-import subprocess
-import sys
 import time
 
 import pytest
 
 from star_keras.outer_loop.manifest import PHASES
 from star_keras.utils.json_lines import read_json_lines
-from tests.conftest import PROGRAMS, ROOT
+from tests import forks
 
 
-class Runner:
-    """Runs of `callbacks_kill.py`, one after the other, in `num_processes`."""
+def start(run_dir, num_processes):
+    """The processes of a new run in a directory."""
+    address = forks.free_address() if num_processes > 1 else ""
+    return [
+        forks.Running(
+            "callbacks_kill", run_dir, address, n, environment={"XLA_FLAGS": ""}
+        )
+        for n in range(num_processes)
+    ]
 
-    def __init__(self, num_processes, log):
-        self._logs = [log.with_suffix(f".{n}") for n in range(num_processes)]
-        self._files = [path.open("w") for path in self._logs]
-        environment = {
-            **os.environ,
-            # As good as the real thing, unlike the other tests' environment.
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": "0",
-            "XLA_FLAGS": "",
-            "PYTHONPATH": str(ROOT),
-        }
-        self._programs = [
-            subprocess.Popen(
-                [sys.executable, PROGRAMS / "callbacks_kill.py"],
-                cwd=ROOT,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=file,
-                text=True,
-                env=environment,
-            )
-            for file in self._files
-        ]
-        assert self._answers() == ["ready"] * num_processes
 
-    def _answers(self):
-        answers = []
-        for program in self._programs:
-            # Gloo prints too.
-            found = (x.split() for x in iter(program.stdout.readline, ""))
-            answers.append(next((x[1] for x in found if x[:1] == ["answer"]), None))
-        assert all(answers), self.errors()
-        return answers
+def succeeded(processes):
+    """Whether all of a run's processes come to its end."""
+    codes = [process.wait().returncode for process in processes]
+    return not any(codes)
 
-    def errors(self):
-        return "\n".join(path.read_text()[-3000:] for path in self._logs)
 
-    def start(self, run_dir):
-        """Ids of the processes of a new run."""
-        address = ""
-        if len(self._programs) > 1:
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                address = f"127.0.0.1:{free.getsockname()[1]}"
-        for number, program in enumerate(self._programs):
-            line = f"{run_dir}\t{address}\t{number}"
-            print(line, file=program.stdin, flush=True)
-        return list(map(int, self._answers()))
-
-    def succeeded(self):
-        return self._answers() == ["0"] * len(self._programs)
-
-    def close(self):
-        for program, file in zip(self._programs, self._files, strict=True):
-            program.stdin.close()
-            program.wait()
-            program.stdout.close()
-            file.close()
+def run_to_the_end(run_dir, num_processes):
+    for process in start(run_dir, num_processes):
+        done = process.wait()
+        assert done.returncode == 0, done.stderr[-3000:]
 
 
 def what_is_left(run_dir):
@@ -115,15 +73,15 @@ def size_of(run_dir):
 class Killed:
     """A run directory in which a run is started and killed, until one ends."""
 
-    def __init__(self, run_dir, runner, draw, pause):
-        self.run_dir, self._runner, self._draw = run_dir, runner, draw
-        self._pause = pause
+    def __init__(self, run_dir, num_processes, draw, pause):
+        self.run_dir, self._num_processes = run_dir, num_processes
+        self._draw, self._pause = draw, pause
         run_dir.mkdir()
 
     def start_and_kill(self):
         """Kill at a random moment; the phase it was in, `None` if it has ended."""
         size, limit = size_of(self.run_dir), time.monotonic() + 40
-        processes = self._runner.start(self.run_dir)
+        processes = start(self.run_dir, self._num_processes)
         # Not before it does something new, so that some day it comes to its end.
         # (One that was killed at its end has nothing new to do, and ends.)
         while size_of(self.run_dir) == size and time.monotonic() < limit:
@@ -131,8 +89,8 @@ class Killed:
         time.sleep(self._draw.random() * self._pause)
         for process in processes:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
-        return None if self._runner.succeeded() else phase_under_way(self.run_dir)
+                os.kill(process.pid, signal.SIGKILL)
+        return None if succeeded(processes) else phase_under_way(self.run_dir)
 
 
 @pytest.mark.slow
@@ -140,30 +98,24 @@ class Killed:
 def test_run_that_is_killed_again_and_again_ends_as_if_nothing_had_been(
     tmp_path, num_processes, kills
 ):
-    runner = Runner(num_processes, tmp_path / "log")
-    try:
-        whole = tmp_path / "whole"
-        runner.start(whole)
-        assert runner.succeeded(), runner.errors()
-        files = [p.stat().st_mtime for p in whole.rglob("*") if p.is_file()]
-        seconds = max(files) - min(files)
-        print(f"The uninterrupted run worked for {seconds:.1f} s.")
+    whole = tmp_path / "whole"
+    run_to_the_end(whole, num_processes)
+    files = [p.stat().st_mtime for p in whole.rglob("*") if p.is_file()]
+    seconds = max(files) - min(files)
+    print(f"The uninterrupted run worked for {seconds:.1f} s.")
 
-        draw = random.Random(num_processes)
-        done, ended = 0, 0
-        pause = 2 * seconds / kills
-        cut = Killed(tmp_path / "cut_0", runner, draw, pause)
-        while done < kills:
-            phase = cut.start_and_kill()
-            if phase:
-                done += 1
-                print(f"kill {done:2d} of {cut.run_dir.name} in iteration {phase}")
-            else:
-                ended += 1
-                assert what_is_left(cut.run_dir) == what_is_left(whole)
-                cut = Killed(tmp_path / f"cut_{ended}", runner, draw, pause)
-        runner.start(cut.run_dir)
-        assert runner.succeeded(), runner.errors()
-    finally:
-        runner.close()
+    draw = random.Random(num_processes)
+    done, ended = 0, 0
+    kind = num_processes, draw, seconds / kills
+    cut = Killed(tmp_path / "cut_0", *kind)
+    while done < kills:
+        phase = cut.start_and_kill()
+        if phase:
+            done += 1
+            print(f"kill {done:2d} of {cut.run_dir.name} in iteration {phase}")
+        else:
+            ended += 1
+            assert what_is_left(cut.run_dir) == what_is_left(whole)
+            cut = Killed(tmp_path / f"cut_{ended}", *kind)
+    run_to_the_end(cut.run_dir, num_processes)
     assert what_is_left(cut.run_dir) == what_is_left(whole)

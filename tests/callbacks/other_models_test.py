@@ -80,6 +80,8 @@ def make_hugging_face_qwen():
     return load_causal_lm(directory)
 
 
+# GPT-2's dropout is 0.1.
+@pytest.mark.filterwarnings("ignore:GPT2CausalLM has dropout=0.1")
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [make_llama, make_gpt2, make_hugging_face_qwen])
 def test_other_keras_hub_models_go_through_two_iterations(make_star, make):

@@ -199,14 +199,15 @@ def test_a_sampler_of_another_model_is_refused(make_model, doubling, tmp_path, n
         StarIterationCallback(make_model(), doubling, tmp_path, **{name: sampler})
 
 
-def test_a_known_answer_that_is_not_read_as_correct_is_named(make_star):
+def test_an_answer_that_its_own_task_does_not_read_is_named_at_the_start(make_star):
     class Unreadable(Doubling):
         def extract_answer(self, completion):
             return None
 
-    star = make_star(task=Unreadable(), direct=True, skip_eval=True)
-    with pytest.raises(ValueError, match="answer of problem 'double-0' is graded as"):
-        fit(star, 1)
+    with pytest.raises(
+        ValueError, match="'double-0' .*does not read as its answer '0'"
+    ):
+        fit(make_star(task=Unreadable(), direct=True, skip_eval=True), 1)
 
 
 def test_a_sampler_that_leaves_out_a_request_is_named(make_star):
@@ -243,6 +244,13 @@ def test_too_long_example_is_named(make_star):
         ValueError, match="problem 'double-.*more than sequence_length=30"
     ):
         fit(make_star(sequence_length=30), 1)
+
+
+def test_an_example_beyond_the_models_positions_is_refused(make_star, make_model):
+    # Rows of 128 tokens hold it, and a scripted sampler does not ask the model.
+    star = make_star(model=make_model(num_layers=1, max_sequence_length=20))
+    with pytest.raises(ValueError, match="more than the 20 of the model"):
+        fit(star, 1)
 
 
 def clueless(request):

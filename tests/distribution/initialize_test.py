@@ -1,8 +1,6 @@
-import contextlib
+import functools
 import json
 import re
-import socket
-from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -10,7 +8,8 @@ import pytest
 
 from star_keras.distribution import initialize
 from star_keras.models import GPTJBackbone, GPTJCausalLM, load_causal_lm
-from tests.conftest import run_processes
+from tests import forks
+from tests.conftest import xla_flags
 
 
 @pytest.mark.parametrize(
@@ -39,23 +38,26 @@ def test_arguments_come_from_the_environment_too(monkeypatch):
         initialize()
 
 
-CASES = ("exception", "kill", "silence", "not_shared", "one", "batch", "model")
-
-
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory):
-    """What `distribution_processes` leaves in its cases."""
+def ends(tmp_path_factory):
+    """Function from a case of `distribution_processes` to how its processes ended."""
     directory = tmp_path_factory.mktemp("processes")
     save_padded_preset(directory / "preset")
-    with contextlib.ExitStack() as free:
-        sockets = [free.enter_context(socket.socket()) for _ in CASES]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        addresses = [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
-    cases = [f"{case}={at}" for case, at in zip(CASES, addresses, strict=True)]
-    for process in run_processes("distribution_processes", directory, *cases):
-        assert process.returncode == 0, process.stderr[-3000:]
-    return directory
+    environment = {"XLA_FLAGS": xla_flags(2)}
+
+    @functools.cache
+    def ends(case, num_processes=2):
+        arguments = (directory, case, forks.free_address())
+        running = [
+            forks.Running(
+                "distribution_processes", *arguments, number, environment=environment
+            )
+            for number in range(num_processes)
+        ]
+        return [process.wait() for process in running]
+
+    ends.directory = directory
+    return ends
 
 
 def save_padded_preset(path):
@@ -72,18 +74,6 @@ def save_padded_preset(path):
     padded.save_to_preset(str(path))
 
 
-def ends(directory, case):
-    """Exit code, time, output and errors at the end of both processes."""
-
-    def end(path):
-        found = json.loads(path.with_suffix(".json").read_text())
-        output = path.with_suffix(".out").read_text()
-        errors = path.with_suffix(".err").read_text(errors="replace")
-        return SimpleNamespace(**found, output=output, errors=errors)
-
-    return [end(directory / f"{case}-{number}") for number in (0, 1)]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("death", "code", "message"),
@@ -93,32 +83,31 @@ def ends(directory, case):
         ("silence", -9, "tasks are unhealthy (stopped sending heartbeats):\n1"),
     ),
 )
-def test_process_that_dies_takes_the_other_down(directory, death, code, message):
-    first, second = ends(directory, death)
-    assert second.code == code
-    assert first.code != 0
-    start = float(re.search(r"^start (.*)$", first.output, re.MULTILINE)[1])
+def test_process_that_dies_takes_the_other_down(ends, death, code, message):
+    first, second = ends(death)
+    assert second.returncode == code
+    assert first.returncode != 0
+    start = float(re.search(r"^start (.*)$", first.stdout, re.MULTILINE)[1])
     assert first.ended - start < 13  # a second, the timeout of 5, a slow machine
-    assert message in first.errors
+    assert message in first.stderr
 
 
 @pytest.mark.slow
-def test_run_directory_that_is_not_shared_is_an_error_and_no_hang(directory):
-    first, second = ends(directory, "not_shared")
-    assert first.code != 0 and second.code != 0
-    assert "that all processes of the run share" in second.errors
+def test_run_directory_that_is_not_shared_is_an_error_and_no_hang(ends):
+    first, second = ends("not_shared")
+    assert first.returncode != 0 and second.returncode != 0
+    assert "that all processes of the run share" in second.stderr
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mesh", ("batch", "model"))
-def test_run_of_two_processes_is_that_of_one(directory, mesh):
+def test_run_of_two_processes_is_that_of_one(ends, mesh):
     """`batch` splits rows and, with `zero`, weights; `model` heads and the MLP."""
-    for case in ("one", mesh):
-        for process in ends(directory, case):
-            assert process.code == 0, process.errors[-3000:]
+    for process in (*ends("one", 1), *ends(mesh)):
+        assert process.returncode == 0, process.stderr[-3000:]
 
     def files(case):
-        root = directory / case
+        root = ends.directory / case
         found = {str(p.relative_to(root)): p for p in root.rglob("*") if p.is_file()}
         # Names of Orbax's files are random.
         return {n: p for n, p in found.items() if not n.startswith("weights/")}

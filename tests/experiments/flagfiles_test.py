@@ -1,23 +1,15 @@
 """Every flagfile is made of flags that experiments.star has."""
 
 import json
-import os
-import subprocess
-import sys
 
-from tests.conftest import PROGRAMS, ROOT
+from tests import forks
+from tests.forks import ROOT
 
 FLAGFILES = sorted((ROOT / "experiments" / "flagfiles").glob("*.flags"))
 
 
 def test_flagfiles_parse_and_set_what_they_name():
-    result = subprocess.run(
-        [sys.executable, PROGRAMS / "parse_flagfiles.py", *FLAGFILES],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    result = forks.run("parse_flagfiles", *FLAGFILES)
     assert result.returncode == 0, result.stderr
     found = result.stdout.splitlines()[-len(FLAGFILES) :]
     for path, present in zip(FLAGFILES, map(json.loads, found), strict=True):

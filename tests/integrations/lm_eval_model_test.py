@@ -216,7 +216,7 @@ def test_requests_with_different_settings_come_back_in_order(lm):
     settings = [
         {"max_gen_toks": 4},
         {"max_gen_toks": 7, "until": "e"},
-        {"max_gen_toks": 4, "do_sample": True, "temperature": 0.9, "top_k": 5},
+        {"max_gen_toks": 4, "do_sample": True, "temperature": 0.9, "min_p": 0.1},
     ]
     apart = [generate(lm, prompts, **s) for s in settings]
     arguments = [(p, s) for p in prompts for s in settings]

@@ -94,6 +94,15 @@ def test_packed_logits_equal_those_of_each_sequence_alone(stock_logits, packed, 
     np.testing.assert_allclose(logits[1, n : m + n], first, atol=ATOL)
 
 
+def test_the_layers_of_gemma_3_that_see_all_do_so_in_packed_rows(rows):
+    sequences, row = rows
+    packed = tiny_causal_lm("gemma3", num_layers=6)  # the last is such a layer
+    logits = np.asarray(jax.jit(lambda x: packed(x))(row))
+    expected = np.asarray(packed(alone(sequences[1]))[0])
+    m, n = LENGTHS
+    np.testing.assert_allclose(logits[0, m : m + n], expected, atol=ATOL)
+
+
 def test_packed_gradients_equal_those_of_each_sequence_alone(stock, packed, rows):
     sequences, row = rows
 
@@ -127,14 +136,13 @@ def test_packed_gradients_equal_those_of_each_sequence_alone(stock, packed, rows
         stock.trainable_variables, found, expected, strict=True
     ):
         # (A bias of all keys changes no attention: its gradient is rounding alone.)
-        scale = max(np.abs(other).max(), 1e-3 * largest)
+        scale = max(np.abs(other).max(), 3e-3 * largest)
         np.testing.assert_allclose(
             one / scale, other / scale, atol=1e-4, err_msg=variable.path
         )
 
 
-@pytest.mark.parametrize(("prefix", "slots"), [("", 8), ("Q: one?\nA: 1.\n\n", 2)])
-def test_continuous_sampling_equals_a_greedy_loop(stock_logits, packed, prefix, slots):
+def check_greedy_samples(stock_logits, packed, prefix, slots):
     prompts = ["a:", "b c d e f g h i?", "Q: two?\nA:", "xyz", "1 2 3 4 5 6 7 8"]
     requests = [
         SampleRequest(prompt=prefix + p, name=p, prefix=prefix) for p in prompts
@@ -146,6 +154,15 @@ def test_continuous_sampling_equals_a_greedy_loop(stock_logits, packed, prefix, 
     tokenizer = packed.preprocessor.tokenizer
     for i, request in enumerate(requests):
         assert found[i] == greedy(stock_logits, tokenizer, request.prompt, 12)
+
+
+def test_continuous_sampling_equals_a_greedy_loop(stock_logits, packed):
+    check_greedy_samples(stock_logits, packed, prefix="Q: one?\nA: 1.\n\n", slots=2)
+
+
+@pytest.mark.parametrize("family", ("gpt_j", "gemma2"), indirect=True)
+def test_more_slots_than_prompts_and_no_prefix_change_nothing(stock_logits, packed):
+    check_greedy_samples(stock_logits, packed, prefix="", slots=8)
 
 
 def greedy(stock_logits, tokenizer, prompt, max_new_tokens):
@@ -224,7 +241,8 @@ def test_low_rank_adapters_and_mixed_precision_train(family):
     assert losses[2] < losses[0]
     # Biases beside the adapters are trained as well, as everywhere in Keras.
     assert all("lora" in v.path or "bias" in v.path for v in model.trainable_variables)
-    assert sum("lora" in v.path for v in model.trainable_variables) >= 4
+    adapters = sum("lora" in v.path for v in model.trainable_variables)
+    assert adapters >= 2 * model.backbone.num_layers
 
 
 def test_stock_keras_hub_loads_what_was_saved(family, packed, rows, tmp_path):

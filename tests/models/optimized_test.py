@@ -1,11 +1,8 @@
 """The other tests compile without most optimizations; a selection runs with them."""
 
-import subprocess
-import sys
-
 import pytest
 
-from tests.conftest import PROGRAMS, ROOT
+from tests import forks
 
 SELECTION = (
     "training/training_step_test.py::"
@@ -24,11 +21,6 @@ SELECTION = (
 @pytest.mark.slow
 def test_equalities_hold_with_the_optimizations_of_xla():
     tests = [f"tests/{test}" for test in SELECTION]
-    done = subprocess.run(
-        [sys.executable, PROGRAMS / "models_optimized.py", *tests],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    done = forks.run("models_optimized", *tests, environment={"XLA_FLAGS": ""})
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert f"{len(SELECTION)} passed" in done.stdout

@@ -1,3 +1,5 @@
+import warnings
+
 import keras
 import keras_hub
 import numpy as np
@@ -80,3 +82,16 @@ def test_other_models_are_errors_with_a_remedy(byte_tokenizer):
     )
     with pytest.raises(ValueError, match="argument `model`"):
         packed_causal_lm(hub.Phi3CausalLM(images, None))
+
+
+@pytest.mark.parametrize(
+    ("family", "said"), [("gpt2", True), ("gpt_j", False), ("smollm3", False)]
+)
+def test_a_dropout_that_is_left_out_within_attention_is_said(family, said):
+    sizes = {} if family == "smollm3" else {"dropout": 0.1}
+    model = tiny_causal_lm(family, **sizes)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        model.hidden_states({"token_ids": np.ones((1, 2), "int32")})
+    messages = [str(w.message) for w in found]
+    assert any("dropout=0.1" in m and "within attention" in m for m in messages) == said

@@ -1,11 +1,10 @@
 import json
-import subprocess
 import sys
 
 import pytest
 
 from star_keras import planning
-from tests.conftest import PROGRAMS, ROOT
+from tests import forks
 
 TOPOLOGIES = ("v3-8", "v4-32", "v5e-64", "v6e:2x4")
 
@@ -14,12 +13,7 @@ TOPOLOGIES = ("v3-8", "v4-32", "v5e-64", "v6e:2x4")
 def on_tpus():
     """What `planning_tpus` prints. It keeps libtpu out of this process."""
     pytest.importorskip("libtpu")
-    done = subprocess.run(
-        [sys.executable, PROGRAMS / "planning_tpus.py", *TOPOLOGIES],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    done = forks.run("planning_tpus", *TOPOLOGIES)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout)
 

@@ -1,14 +1,11 @@
 """One of two processes that run together, or of which one dies.
 
-Arguments: a directory with a `preset`; cases `<name>=<address of the coordinator>`; an
-address that is not used; the number of the process. Every case is a fork of its own,
-since imports take longer than most of them. It leaves `<name>-<number>.json`, `.out`
-and `.err` in the directory.
+Arguments: a directory with a `preset`, the name of the case, the address of the
+coordinator, the number of the process.
 """
 
 import experiments  # noqa: F401  isort: skip  (before keras: selects the backend)
 
-import json
 import os
 import pathlib
 import signal
@@ -16,13 +13,12 @@ import subprocess
 import sys
 import time
 
-import keras_hub  # noqa: F401  (before the forks)
 import numpy as np
 from absl import app
 from jax.experimental import multihost_utils
 
 from experiments import star
-from star_keras import callbacks, distribution  # noqa: F401  (before the forks)
+from star_keras import distribution
 from star_keras.distribution import processes
 from star_keras.outer_loop.run_directory import RunDirectory
 from star_keras.outer_loop.sample_store import SampleStore
@@ -88,28 +84,13 @@ def run_star_in_two_processes(name, address):
     run_star(name, *MESHES[name], f"--coordinator={address}", *numbers)
 
 
-def run(name, address):
-    if name in DEATHS:
-        die(name, address)
-    elif name == "not_shared":
-        open_directories_of_their_own(address)
-    elif name in MESHES:
-        run_star_in_two_processes(name, address)
-    elif number == 0:
-        run_star(name)
-
-
-directory, *cases, _, number = sys.argv[1:]
+directory, name, address, number = sys.argv[1:]
 directory, number = pathlib.Path(directory), int(number)
-for name, address in (case.split("=") for case in cases):
-    path = directory / f"{name}-{number}"
-    child = os.fork()
-    if child == 0:
-        for suffix, descriptor in ((".out", 1), (".err", 2)):
-            file = path.with_suffix(suffix).open("wb")
-            os.dup2(file.fileno(), descriptor)
-        run(name, address)
-        sys.exit()
-    status = os.waitpid(child, 0)[1]
-    found = {"code": os.waitstatus_to_exitcode(status), "ended": time.time()}
-    path.with_suffix(".json").write_text(json.dumps(found))
+if name in DEATHS:
+    die(name, address)
+elif name == "not_shared":
+    open_directories_of_their_own(address)
+elif name in MESHES:
+    run_star_in_two_processes(name, address)
+else:
+    run_star(name)

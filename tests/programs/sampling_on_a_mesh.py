@@ -24,9 +24,16 @@ SCORE_REQUESTS = [
 
 
 def make_model():
-    return testing.tiny_gpt_j(
+    """A model with LoRA, whose adapters are replicated and its kernels split."""
+    model = testing.tiny_gpt_j(
         vocabulary_size=264, num_layers=1, num_heads=4, rotary_dim=4
     )
+    model.backbone.enable_lora(2)
+    generator = np.random.default_rng(0)
+    for variable in model.variables:
+        if "lora" in variable.path:
+            variable.assign(0.3 * generator.standard_normal(variable.shape))
+    return model
 
 
 def results(model):
@@ -60,7 +67,7 @@ def main():
     keras.distribution.set_distribution(distribution.model_parallel("batch:2,model:4"))
     split, sampler = results(make_model())
     steps = sampler.steps
-    cache = steps.resize(None, np.int32(0), 32, 8)
+    cache = steps.ring.resize(None, np.int32(0), 32, 8)
     found = {
         "devices": jax.device_count(),
         "whole": whole,
@@ -68,8 +75,13 @@ def main():
         "shape": cache[0][0].shape,
         "shard": cache[0][0].sharding.shard_shape(cache[0][0].shape),
         "compilations": {
-            name: getattr(steps, name)._cache_size()
-            for name in ("prefill", "insert", "decode", "compact")
+            step.__name__.strip("_"): step._cache_size()
+            for step in (
+                steps.prefill,
+                steps.ring.insert,
+                steps.decode,
+                steps.ring.compact,
+            )
         },
         "sampler_error": error(
             ContinuousSampler, sampler.model, max_new_tokens=4, batch_size=9

@@ -22,6 +22,7 @@ ARGUMENTS = [
     *(("temperature", v) for v in (-0.1, math.nan, math.inf, "1", None, True)),
     *(("top_k", v) for v in (0, -1, 1.5, "3", True)),
     *(("top_p", v) for v in (0, -1, 1.1, math.nan, "0.5", True)),
+    *(("min_p", v) for v in (0, -1, 1.1, math.nan, "0.5", True)),
     *(("seed", v) for v in (-1, 0.5, "0", None, True)),
 ]
 
@@ -30,7 +31,7 @@ ARGUMENTS = [
 @pytest.mark.parametrize(("name", "value"), ARGUMENTS)
 def test_arguments_of_a_sampler_are_checked(model, sampler, name, value):
     arguments = {"max_new_tokens": 4, name: value}
-    if name in ("top_k", "top_p"):
+    if name in ("top_k", "top_p", "min_p"):
         arguments["temperature"] = 1.0
     with pytest.raises(ValueError, match=f"argument `{name}`. Expected.*Received"):
         sampler(model, **arguments)
@@ -45,6 +46,7 @@ def test_numbers_of_numpy_are_taken_as_what_they_are(model):
         "temperature": 0.5,
         "top_k": None,
         "top_p": None,
+        "min_p": None,
         "seed": 1,
     }
 

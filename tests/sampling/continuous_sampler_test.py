@@ -154,7 +154,7 @@ def test_samples_of_one_problem_share_its_prefill(
 ):
     steps = warm.steps
     prefilled, inserted = [], []
-    prefill, insert = steps.prefill, steps.insert
+    prefill, insert = steps.prefill, steps.ring.insert
 
     def counting_prefill(variables, token_ids, prefix):
         prefilled.append(int(token_ids.any(axis=1).sum()))
@@ -165,10 +165,35 @@ def test_samples_of_one_problem_share_its_prefill(
         return insert(cache, write_index, new, lengths, source)
 
     monkeypatch.setattr(steps, "prefill", counting_prefill)
-    monkeypatch.setattr(steps, "insert", counting_insert)
+    monkeypatch.setattr(steps.ring, "insert", counting_insert)
     completions = run(warm, requests([prompts[1]] * 8 + [prompts[2]] * 8))
     assert (prefilled, inserted) == ([2], [16])
     assert len({c.text for c in completions[:8]}) > 1
+
+
+@pytest.mark.parametrize("slots", [7, 16])
+def test_a_prompt_is_prefilled_once_however_many_samples_wait(
+    gpt_j, greedy, warm, prompts, run, requests, monkeypatch, slots
+):
+    """More samples than slots, behind a shared prefix, among other prompts."""
+    sampler = warm if slots == 16 else greedy(slots)
+    counts = [30, 1, 25, 2, 40]
+    wanted = [prompts[i] for i, count in enumerate(counts) for _ in range(count)]
+    wanted = requests(wanted, PREFIX)
+    expected = run(sampler, wanted)
+    prefilled, prefill = [], sampler.steps.prefill
+
+    def counting_prefill(variables, token_ids, prefix):
+        prefilled.append(int((token_ids > 0).sum()))
+        return prefill(variables, token_ids, prefix)
+
+    monkeypatch.setattr(sampler.steps, "prefill", counting_prefill)
+    assert run(sampler, wanted[::-1])[::-1] == expected
+    prefix_ids, rests = sampler.tokenize_requests(wanted)
+    # A prompt's last token is left to the first decoding step of each sample.
+    once = {tuple(rest): len(rest) - 1 for rest in rests}
+    assert len(once) == 5
+    assert sum(prefilled) == len(prefix_ids) + sum(once.values())
 
 
 @pytest.mark.parametrize(("slots", "group_size"), [(7, 1), (16, 2), (20, 3)])
@@ -212,10 +237,10 @@ def test_compilations_are_bounded(byte_tokenizer, prompts, run, requests):
     # 64, 80 or 96. All that with a prefix and without, the last tokens in 1 slot.
     assert steps.prefill._cache_size() <= 1 + 2 * 2
     assert steps.decode._cache_size() <= 3 * 2 * 2
-    assert steps.insert._cache_size() <= 2 * 3
+    assert steps.ring.insert._cache_size() <= 2 * 3
     # From none to each, from each to the longer ones, and from 96 to 64.
-    assert steps.resize._cache_size() <= (3 + 3 + 1) * 2
-    assert 1 <= steps.compact._cache_size() <= 3
+    assert steps.ring.resize._cache_size() <= (3 + 3 + 1) * 2
+    assert 1 <= steps.ring.compact._cache_size() <= 3
 
 
 def test_weights_of_the_moment_are_used(byte_tokenizer, prompts, run, requests):

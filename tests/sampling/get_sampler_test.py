@@ -13,8 +13,9 @@ from star_keras.sampling import (
     get_sampler,
 )
 from star_keras.sampling.get_sampler import training_and_eval_sampler
+from star_keras.sampling.sampling_methods import Temperature, TopP
 
-GREEDY = {"temperature": 0, "top_k": None, "top_p": None}
+GREEDY = {"temperature": 0, "top_k": None, "top_p": None, "min_p": None}
 
 
 class Engine(Sampler):
@@ -93,12 +94,13 @@ def test_configured_sampler_has_the_settings_of_the_configuration(model):
         temperature=0.5,
         top_k=7,
         top_p=0.9,
+        min_p=0.02,
     )
     sampler = configured_sampler(model, config, seed=5)
     assert type(sampler) is BatchSampler
     assert sampler.batch_size == 3
     settings = {"max_new_tokens": 9, "seed": 5}
-    choices = {"temperature": 0.5, "top_k": 7, "top_p": 0.9}
+    choices = {"temperature": 0.5, "top_k": 7, "top_p": 0.9, "min_p": 0.02}
     assert sampler.get_config() == settings | choices
     sampler = configured_sampler(model, config, seed=5, greedy=True)
     assert type(sampler) is BatchSampler
@@ -120,7 +122,7 @@ def test_a_greedy_run_has_one_sampler_for_training_and_evaluation(model):
 def test_evaluation_is_greedy_whatever_the_temperature_of_training(model):
     config = make_config(seed=3, temperature=0.7, top_p=0.9, samples_per_problem=4)
     sampler, eval_sampler = training_and_eval_sampler(model, config)
-    assert sampler.temperature == 0.7
+    assert sampler.method == Temperature(0.7, truncations=(TopP(0.9),))
     assert eval_sampler.get_config() == sampler.get_config() | GREEDY
 
 

@@ -77,7 +77,7 @@ class TestReadCompletion:
 
         def read(text, *stop):
             ids = [int(i) for i in sampler.tokenizer(text)]
-            completion = sampler.read_completion(ids, stop)
+            completion = sampler.reader.read(ids, stop)
             return completion and (completion.text, completion.num_tokens)
 
         return read
@@ -127,6 +127,9 @@ def test_no_requests_give_nothing(model, cls):
         {"top_p": 0.0},
         {"top_p": 0.5},
         {"top_p": 1.5},
+        {"min_p": 0.0},
+        {"min_p": 0.1},
+        {"min_p": 1.5},
         {"seed": -1},
     ],
 )

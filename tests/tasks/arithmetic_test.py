@@ -90,9 +90,9 @@ def test_operands_have_the_asked_number_of_digits():
 
 
 def test_bad_digits_are_named():
-    with pytest.raises(ValueError, match=r"`digits`.*\[0, 1\]"):
+    with pytest.raises(ValueError, match="`digits`.*at least 1.*digits=0"):
         Arithmetic(digits=[0, 1])
     with pytest.raises(ValueError, match="`extrapolation_digits`.*not trained on"):
-        Arithmetic(digits=[5, 6])
-    with pytest.raises(ValueError, match="`examples_per_length`.*0 to 50"):
+        Arithmetic(digits=[5, 6], extrapolation_digits=[6])
+    with pytest.raises(ValueError, match="`examples_per_length`.*at most 50"):
         Arithmetic(examples_per_length=80)

@@ -108,10 +108,10 @@ def test_seven_examples_of_different_answers():
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"question": "Why?", "answer": "A"}', "line 1: .* 'choices'.*None"),
+        ('{"question": "Why?", "answer": "A"}', "line 1: .*`choices`.*None"),
         (
             '{"question": "Why?", "answer": "F", "choices": ["x", "y"]}',
-            r"line 1: .*letters \['a', 'b'\].*'f'",
+            r"line 1: .*labels \['a', 'b'\].*'F'",
         ),
     ],
 )

@@ -41,7 +41,7 @@ def test_a_prompts_file_replaces_the_tasks_own_examples(tmp_path, name, line):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"question": "2+2?", "answer": 4}', "0 with and 1 without"),
+        ('{"question": "2+2?", "answer": 4}', "line 1: .*no `rationale`"),
         ('{"question": "2+2?", "answer": "x", "rationale": "4"}', "line 1: .*number"),
     ],
 )
@@ -55,5 +55,5 @@ def test_what_is_no_worked_example_is_refused(tmp_path, line, message):
 def test_an_example_that_does_not_grade_is_refused(tmp_path):
     path = tmp_path / "prompts.jsonl"
     path.write_text('{"question": "1 + 1", "answer": "two", "rationale": "1"}\n')
-    with pytest.raises(ValueError, match="'example-1' does not read as .*'two'"):
+    with pytest.raises(ValueError, match="'example-1' .* not read as .*'two'"):
         tasks.get("arithmetic", prompts_file=path)

@@ -131,7 +131,7 @@ def test_eight_examples_have_true_annotations():
 def test_what_is_no_number_is_named(tmp_path):
     path = tmp_path / "bad.jsonl"
     path.write_text('{"question": "Who?", "answer": "Anna"}\n')
-    with pytest.raises(ValueError, match="line 1: expected a number.*'Anna'"):
+    with pytest.raises(ValueError, match="line 1: .*Expected a number.*'Anna'"):
         tasks.get("gsm8k", train_path=path).problems("train")
 
 
@@ -139,5 +139,5 @@ def test_more_validation_than_training_problems_is_an_error(data_dir):
     task = tasks.get("gsm8k", data_dir=data_dir, validation_problems=20)
     with pytest.raises(ValueError, match="`validation_problems`.*20 training"):
         task.problems("train")
-    with pytest.raises(ValueError, match="`validation_problems`.*0 or more"):
+    with pytest.raises(ValueError, match="`validation_problems`.*at least 0"):
         tasks.get("gsm8k", validation_problems=-1)

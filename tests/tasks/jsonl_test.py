@@ -48,8 +48,8 @@ def test_lines_with_a_rationale_are_the_few_shot_prompt(make_task):
     [
         ("{", "not valid JSON"),
         ("[1]", "expected a JSON object"),
-        ('{"question": "q"}', "missing 'answer'"),
-        ('{"question": "q", "answer": " "}', "answer is empty"),
+        ('{"question": "q"}', "Missing 'answer'"),
+        ('{"question": "q", "answer": " "}', "`answer`.*not blank"),
         ('{"question": "q", "answer": "a", "id": "good"}', "comes twice"),
     ],
 )
@@ -62,7 +62,9 @@ def test_malformed_lines_are_named_by_file_and_number(tmp_path, line, message):
 
 
 def test_missing_file_is_a_clear_error(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.jsonl.*JSON lines"):
+    with pytest.raises(
+        FileNotFoundError, match=r"train_path.*JSON lines.*nowhere\.jsonl"
+    ):
         JsonLines(tmp_path / "nowhere.jsonl", tmp_path / "nowhere.jsonl")
 
 

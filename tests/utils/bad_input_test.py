@@ -10,7 +10,7 @@ from star_keras.utils import files
 from star_keras.utils.json_lines import read_json_lines, read_json_object
 from star_keras.utils.memory import check_fits
 from star_keras.utils.records import make_record
-from star_keras.utils.settings import Settings, checked_count, setting
+from star_keras.utils.settings import Settings, checked, setting
 
 
 @pytest.mark.parametrize("path", ["", " ", "\n", "a\0b", None, 1, b"x", ["x"]])
@@ -44,7 +44,7 @@ def test_a_setting_that_is_a_path_is_one(tmp_path, monkeypatch):
 @pytest.mark.parametrize("value", [1.0, "1", None, True, -1, float("nan"), [1]])
 def test_what_is_no_count_is_refused(value):
     with pytest.raises(ValueError, match="`n`. Expected an integer of at least 0"):
-        checked_count("n", value)
+        checked("n", int, value, at_least=0)
 
 
 def test_what_does_not_fit_into_memory_is_refused_with_what_does():
@@ -65,8 +65,8 @@ DEEP = b"[" * 100_000
         (b"null", "expected a JSON object"),
         (b"1", "expected a JSON object"),
         (b'"a"', "expected a JSON object"),
-        (b"\xff\xfe{\x00}\x00\x01", "not valid JSON"),
-        (b"\x80", "not valid JSON"),
+        (b"\xff\xfe{\x00}\x00\x01", "not UTF-8 but UTF-16"),
+        (b"\x80", "not UTF-8"),
         (DEEP, "not valid JSON"),
         (b'{"a": ' + b"9" * 5000 + b"}", "not valid JSON"),
     ],

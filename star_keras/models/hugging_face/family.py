@@ -1,6 +1,7 @@
 """What is known of a family of models in Hugging Face directories."""
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 
 
@@ -17,7 +18,10 @@ class StoredFamily:
         write_config: The inverse: callable from a backbone to a config.json.
         weights: Callable from a backbone to a dict from transformers' name of a
             tensor to its `StoredWeight`.
+        general: optional `StoredFamily` for directories that ask for what `backbone`
+            lacks: the arguments of `read_config` are then not all its arguments.
         prefix: Prefix of the names, which some files leave out.
+        renamed: Names of tensors in older files, and their names today.
         length: The field with the longest sequence.
     """
 
@@ -27,5 +31,12 @@ class StoredFamily:
     read_config: Callable
     write_config: Callable
     weights: Callable
+    general: "StoredFamily | None" = None
     prefix: str = "model."
+    renamed: dict = dataclasses.field(default_factory=dict)
     length: str = "max_position_embeddings"
+
+    def computing(self, arguments):
+        """This family, or its general form if `backbone` lacks one of the arguments."""
+        known = inspect.signature(self.backbone).parameters
+        return self if arguments.keys() <= known.keys() else self.general

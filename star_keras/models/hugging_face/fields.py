@@ -12,7 +12,7 @@ _BOOKKEEPING = re.compile(
     r"|pretraining_tp|chunk_size_feed_forward|problem_type|finetuning_task|id2label"
     r"|label2id|task_specific_params|summary_.*|is_llama_config|unsloth_.*"
     r"|gradient_checkpointing|tokenizer_class|prefix|n_ctx|reorder_and_upcast_attn"
-    r"|n_special|predict_special_tokens"
+    r"|n_special|predict_special_tokens|is_decoder"
     r"|max_length|min_length|do_sample|num_beams|temperature|top_k|top_p"
     r"|repetition_penalty|length_penalty|num_return_sequences"
 )
@@ -115,13 +115,15 @@ def _equal(value, other):
     return value == other
 
 
-def take_rope(fields, *, types=("default",), theta=10000.0):
+def take_rope(fields, *, types=("default",), theta=10000.0, partial=None):
     """The rotary embedding of a config.json, in its older and its newer form.
 
     Args:
         fields: The `Fields`.
         types: Types that the family supports.
         theta: The default of the base.
+        partial: The default of the rotated share of a head, `partial_rotary_factor`,
+            which is then among the parameters. Defaults to `None`: all is rotated.
 
     Returns:
         `(theta, type, parameters)`: the base; `"default"`, `"linear"` or `"llama3"`;
@@ -134,10 +136,10 @@ def take_rope(fields, *, types=("default",), theta=10000.0):
     given = fields.take("rope_scaling", None)
     newer = fields.take("rope_parameters", None)
     name = "rope_scaling" if given else "rope_parameters"
-    return rope(fields, name, given or newer, types, theta)
+    return rope(fields, name, given or newer, types, theta, partial)
 
 
-def rope(fields, name, given, types, theta):
+def rope(fields, name, given, types, theta, partial=None):
     """As `take_rope`, of the value `given` of the field `name`."""
     left = {k: v for k, v in (given or {}).items() if v is not None}
     theta = left.pop("rope_theta", theta)
@@ -145,9 +147,9 @@ def rope(fields, name, given, types, theta):
     kind = left.pop("rope_type", older)
     if kind not in types:
         raise fields.refused(f"{name}.rope_type", kind, types)
-    if left.pop("partial_rotary_factor", 1.0) != 1.0:
-        partial = given["partial_rotary_factor"]
-        raise fields.refused(f"{name}.partial_rotary_factor", partial, (1.0,))
+    share = left.pop("partial_rotary_factor", partial or 1.0)
+    if partial is None and share != 1.0:
+        raise fields.refused(f"{name}.partial_rotary_factor", share, (1.0,))
     names = {
         "default": (),
         "linear": ("factor",),
@@ -165,4 +167,6 @@ def rope(fields, name, given, types, theta):
             f"{fields.source}: expected `{name}` of type {kind!r} to have the fields "
             f"{list(names)}. Missing: {missing}. Unknown: {unknown}."
         )
+    if partial is not None:
+        left["partial_rotary_factor"] = share
     return theta, kind, left

@@ -50,10 +50,13 @@ def _refuse_other_layers(fields, sizes, period):
     fields.only("layer_types", None, types)
 
 
-def _refuse_other_scale(fields, sizes):
+def _scale(fields, sizes):
+    """The argument for the factor of the queries, one of two of KerasHub."""
     scale = fields.take("query_pre_attn_scalar", 256)
-    if scale != sizes["head_dim"]:
-        raise fields.refused("query_pre_attn_scalar", scale, (sizes["head_dim"],))
+    valid = sizes["head_dim"], sizes["hidden_dim"] // sizes["num_query_heads"]
+    if scale not in valid:
+        raise fields.refused("query_pre_attn_scalar", scale, valid)
+    return {"query_head_dim_normalize": scale == sizes["head_dim"]}
 
 
 def _read_gemma(fields):
@@ -72,9 +75,9 @@ def _read_gemma2(fields):
     fields.unused("hidden_act")  # transformers reads the other one
     _refuse_other_theta(fields)
     _refuse_other_layers(fields, sizes, period=2)
-    _refuse_other_scale(fields, sizes)
     return {
         **sizes,
+        **_scale(fields, sizes),
         "intermediate_dim": 2 * sizes["intermediate_dim"],
         "use_post_ffw_norm": True,
         "use_post_attention_norm": True,
@@ -96,9 +99,9 @@ def _read_gemma3(fields):
     fields.unused("hidden_act")
     fields.only("sliding_window_pattern", 6)
     _refuse_other_layers(fields, sizes, period=6)
-    _refuse_other_scale(fields, sizes)
     return {
         **sizes,
+        **_scale(fields, sizes),
         "image_size": None,
         "vision_encoder": None,
         "use_query_key_norm": True,
@@ -159,10 +162,13 @@ def _write_gemma(backbone):
 
 
 def _write_gemma2(backbone):
+    scale = backbone.head_dim
+    if not backbone.query_head_dim_normalize:
+        scale = backbone.hidden_dim // backbone.num_query_heads
     return {
         **_write_sizes(backbone),
         "hidden_activation": "gelu_pytorch_tanh",
-        "query_pre_attn_scalar": backbone.head_dim,
+        "query_pre_attn_scalar": scale,
         "attn_logit_softcapping": backbone.attention_logit_soft_cap,
         "final_logit_softcapping": backbone.final_logit_soft_cap,
         "sliding_window": backbone.sliding_window_size,

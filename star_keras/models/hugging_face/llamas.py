@@ -1,14 +1,27 @@
 """Llama, Mistral, Qwen 2 and Qwen 3: blocks of one pattern."""
 
+import math
+
 import keras_hub
 
 from star_keras.models.hugging_face.family import StoredFamily
 from star_keras.models.hugging_face.fields import take_rope
+from star_keras.models.hugging_face.general_llamas import (
+    general_family,
+    take_bias,
+    take_head_dim,
+    take_windows,
+    write_windows,
+)
 from star_keras.models.hugging_face.stored_weights import (
     reshaped,
     same,
     transposed,
 )
+
+# Names in the general form.
+_ATTENTION_BIASES = {"attention_bias": True, "attention_output_bias": True}
+_GENERAL_FACTOR = "rope_position_scaling_factor"
 
 
 def _sizes(fields):
@@ -28,33 +41,14 @@ def _sizes(fields):
     }
 
 
-def _refuse_other_head_dim(fields, sizes):
-    head_dim = sizes["hidden_dim"] // sizes["num_query_heads"]
-    fields.only("head_dim", None, head_dim)
-
-
-def _refuse_windows(fields, num_layers):
-    # KerasHub's fused attention ignores the window.
-    windows = fields.take("use_sliding_window", False)
-    first = fields.take("max_window_layers", 28)
-    fields.unused("sliding_window")
-    types = fields.take("layer_types", None)
-    if types is not None:
-        if set(types) - {"full_attention"}:
-            raise fields.refused("layer_types", types, ("full_attention",))
-    elif windows and first < num_layers:
-        raise fields.refused("use_sliding_window", windows, (False,))
-
-
 def _read_llama(fields):
     sizes = _sizes(fields)
-    fields.only("attention_bias", False)
-    fields.only("mlp_bias", False)
     fields.only("rope_interleaved", False)
-    _refuse_other_head_dim(fields, sizes)
-    theta, kind, parameters = take_rope(fields, types=("default", "llama3"))
+    theta, kind, parameters = take_rope(fields, types=("default", "linear", "llama3"))
     scaling = {}
-    if kind == "llama3":
+    if kind == "linear":
+        scaling = {"rope_position_scaling_factor": parameters["factor"]}
+    elif kind == "llama3":
         scaling = {
             "rope_frequency_adjustment_factor": parameters["factor"],
             "rope_low_freq_factor": parameters["low_freq_factor"],
@@ -66,16 +60,20 @@ def _read_llama(fields):
     return {
         **sizes,
         **scaling,
+        **take_head_dim(fields, sizes),
+        **take_bias(fields, "attention_bias", **_ATTENTION_BIASES),
+        **take_bias(fields, "mlp_bias", feedforward_bias=True),
         "rope_max_wavelength": theta,
         "tie_word_embeddings": fields.take("tie_word_embeddings", False),
     }
 
 
-def _linear_rope(fields):
+def _linear_rope(fields, factor="rope_scaling_factor"):
+    """Arguments of the rotation; `factor` is the name of the divisor of positions."""
     theta, _, parameters = take_rope(fields, types=("default", "linear"))
     return {
         "rope_max_wavelength": theta,
-        "rope_scaling_factor": parameters.get("factor", 1.0),
+        factor: parameters.get("factor", 1.0),
     }
 
 
@@ -85,49 +83,54 @@ def _read_mistral(fields):
     window = 4096
     if "sliding_window" in fields:
         window = fields.take("sliding_window", None)
-    fields.only("tie_word_embeddings", False)
+    sizes |= {"sliding_window": window, "head_dim": fields.take("head_dim", None)}
+    if not fields.take("tie_word_embeddings", False):
+        return {**sizes, **_linear_rope(fields)}
+    layers = range(sizes["num_layers"]) if window else ()
     return {
         **sizes,
-        **_linear_rope(fields),
-        "sliding_window": window,
-        "head_dim": fields.take("head_dim", None),
+        **_linear_rope(fields, _GENERAL_FACTOR),
+        "window_layers": tuple(layers),
+        "tie_word_embeddings": True,
     }
 
 
 def _read_qwen2(fields):
     sizes = _sizes(fields)
     fields.only("use_mrope", False)
-    _refuse_other_head_dim(fields, sizes)
-    _refuse_windows(fields, sizes["num_layers"])
-    return {
-        **sizes,
-        **_linear_rope(fields),
-        "tie_word_embeddings": fields.take("tie_word_embeddings", False),
+    sizes["tie_word_embeddings"] = fields.take("tie_word_embeddings", False)
+    general = {
+        **take_head_dim(fields, sizes),
+        **take_windows(fields, sizes["num_layers"]),
     }
+    if not general:
+        return {**sizes, **_linear_rope(fields)}
+    rope = _linear_rope(fields, _GENERAL_FACTOR)
+    return {**sizes, **general, **rope, "attention_bias": True}
 
 
 def _read_qwen3(fields):
-    sizes = _sizes(fields)
-    fields.only("attention_bias", False)
-    _refuse_windows(fields, sizes["num_layers"])
-    return {
-        **sizes,
-        **_linear_rope(fields),
-        "head_dim": fields.take("head_dim", 128),
-        "tie_word_embeddings": fields.take("tie_word_embeddings", False),
-        "sliding_window_size": None,
+    sizes = _sizes(fields) | {"head_dim": fields.take("head_dim", 128)}
+    sizes["tie_word_embeddings"] = fields.take("tie_word_embeddings", False)
+    general = {
+        **take_bias(fields, "attention_bias", **_ATTENTION_BIASES),
+        **take_windows(fields, sizes["num_layers"]),
     }
+    if not general:
+        return {**sizes, **_linear_rope(fields), "sliding_window_size": None}
+    rope = _linear_rope(fields, _GENERAL_FACTOR)
+    return {**sizes, **general, **rope, "query_key_norm": True}
 
 
-def _write_sizes(backbone, head_dim=None):
-    head_dim = head_dim or backbone.hidden_dim // backbone.num_query_heads
+def _write_sizes(backbone):
+    head_dim = getattr(backbone, "head_dim", None)
     return {
         "hidden_act": "silu",
         "vocab_size": backbone.vocabulary_size,
         "num_hidden_layers": backbone.num_layers,
         "num_attention_heads": backbone.num_query_heads,
         "num_key_value_heads": backbone.num_key_value_heads,
-        "head_dim": head_dim,
+        "head_dim": head_dim or backbone.hidden_dim // backbone.num_query_heads,
         "hidden_size": backbone.hidden_dim,
         "intermediate_size": backbone.intermediate_dim,
         "rms_norm_eps": backbone.layer_norm_epsilon,
@@ -137,7 +140,6 @@ def _write_sizes(backbone, head_dim=None):
 
 
 def _write_llama(backbone):
-    scaling = None
     if backbone.rope_low_freq_factor is not None:
         scaling = {
             "rope_type": "llama3",
@@ -148,43 +150,48 @@ def _write_llama(backbone):
                 backbone.rope_pretraining_sequence_length
             ),
         }
-    biases = {"attention_bias": False, "mlp_bias": False}
-    return {**_write_sizes(backbone), **biases, "rope_scaling": scaling}
+    else:
+        scaling = _write_linear_rope(backbone)
+    return {
+        **_write_sizes(backbone),
+        "rope_scaling": scaling,
+        "attention_bias": getattr(backbone, "attention_bias", False),
+        "mlp_bias": getattr(backbone, "feedforward_bias", False),
+    }
 
 
 def _write_linear_rope(backbone):
-    factor = backbone.rope_scaling_factor
+    names = "rope_scaling_factor", "rope_position_scaling_factor"
+    factor = next(getattr(backbone, name) for name in names if hasattr(backbone, name))
     return None if factor == 1 else {"rope_type": "linear", "factor": factor}
 
 
 def _write_mistral(backbone):
     return {
-        **_write_sizes(backbone, backbone.head_dim),
+        **_write_sizes(backbone),
         "rope_scaling": _write_linear_rope(backbone),
         "sliding_window": backbone.sliding_window,
     }
 
 
 def _write_qwen2(backbone):
-    sizes = _write_sizes(backbone)
-    del sizes["head_dim"]
     return {
-        **sizes,
+        **_write_sizes(backbone),
         "rope_scaling": _write_linear_rope(backbone),
-        "use_sliding_window": False,
+        **write_windows(backbone),
     }
 
 
 def _write_qwen3(backbone):
     return {
-        **_write_sizes(backbone, backbone.head_dim),
+        **_write_sizes(backbone),
         "rope_scaling": _write_linear_rope(backbone),
-        "use_sliding_window": False,
-        "attention_bias": False,
+        **write_windows(backbone),
+        "attention_bias": getattr(backbone, "attention_bias", False),
     }
 
 
-def _weights(backbone, *, bias=False, query_key_norm=False):
+def _weights(backbone):
     embedding = backbone.token_embedding
     table = {
         "model.embed_tokens.weight": same(embedding.embeddings),
@@ -192,51 +199,34 @@ def _weights(backbone, *, bias=False, query_key_norm=False):
     }
     if not embedding.tie_weights:
         table["lm_head.weight"] = transposed(embedding.reverse_embeddings)
+
+    def dense(name, layer, input_axes=1):
+        table[f"{name}.weight"] = transposed(layer.kernel, input_axes)
+        if layer.bias is not None:
+            table[f"{name}.bias"] = reshaped(layer.bias, (math.prod(layer.bias.shape),))
+
     for i, block in enumerate(backbone.transformer_layers):
-        attention = block._self_attention_layer
-        norm, name = block._self_attention_layernorm, f"model.layers.{i}"
-        table |= {
-            f"{name}.input_layernorm.weight": same(norm.scale),
-            f"{name}.post_attention_layernorm.weight": same(
-                block._feedforward_layernorm.scale
-            ),
-            f"{name}.self_attn.o_proj.weight": transposed(
-                attention._output_dense.kernel, input_axes=2
-            ),
-            f"{name}.mlp.gate_proj.weight": transposed(
-                block._feedforward_gate_dense.kernel
-            ),
-            f"{name}.mlp.up_proj.weight": transposed(
-                block._feedforward_intermediate_dense.kernel
-            ),
-            f"{name}.mlp.down_proj.weight": transposed(
-                block._feedforward_output_dense.kernel
-            ),
+        attention, name = block._self_attention_layer, f"model.layers.{i}"
+        norms = {
+            "input_layernorm": block._self_attention_layernorm,
+            "post_attention_layernorm": block._feedforward_layernorm,
         }
-        for letter, dense in (
-            ("q", attention._query_dense),
-            ("k", attention._key_dense),
-            ("v", attention._value_dense),
-        ):
-            projection = f"{name}.self_attn.{letter}_proj"
-            table[f"{projection}.weight"] = transposed(dense.kernel)
-            if bias:
-                table[f"{projection}.bias"] = reshaped(dense.bias, (_size(dense.bias),))
-        if query_key_norm:
-            table |= {
-                f"{name}.self_attn.q_norm.weight": same(
-                    attention._query_dense_layer_norm.scale
-                ),
-                f"{name}.self_attn.k_norm.weight": same(
-                    attention._key_dense_layer_norm.scale
-                ),
+        if hasattr(attention, "_query_dense_layer_norm"):
+            norms |= {
+                "self_attn.q_norm": attention._query_dense_layer_norm,
+                "self_attn.k_norm": attention._key_dense_layer_norm,
             }
+        table |= {
+            f"{name}.{key}.weight": same(norm.scale) for key, norm in norms.items()
+        }
+        dense(f"{name}.self_attn.q_proj", attention._query_dense)
+        dense(f"{name}.self_attn.k_proj", attention._key_dense)
+        dense(f"{name}.self_attn.v_proj", attention._value_dense)
+        dense(f"{name}.self_attn.o_proj", attention._output_dense, input_axes=2)
+        dense(f"{name}.mlp.gate_proj", block._feedforward_gate_dense)
+        dense(f"{name}.mlp.up_proj", block._feedforward_intermediate_dense)
+        dense(f"{name}.mlp.down_proj", block._feedforward_output_dense)
     return table
-
-
-def _size(variable):
-    heads, head_dim = variable.shape
-    return heads * head_dim
 
 
 FAMILIES = {
@@ -247,6 +237,7 @@ FAMILIES = {
         read_config=_read_llama,
         write_config=_write_llama,
         weights=_weights,
+        general=general_family(_read_llama, _write_llama, _weights),
     ),
     "mistral": StoredFamily(
         backbone=keras_hub.models.MistralBackbone,
@@ -255,6 +246,7 @@ FAMILIES = {
         read_config=_read_mistral,
         write_config=_write_mistral,
         weights=_weights,
+        general=general_family(_read_mistral, _write_mistral, _weights),
     ),
     "qwen2": StoredFamily(
         backbone=keras_hub.models.QwenBackbone,
@@ -262,7 +254,8 @@ FAMILIES = {
         preprocessor=keras_hub.models.QwenCausalLMPreprocessor,
         read_config=_read_qwen2,
         write_config=_write_qwen2,
-        weights=lambda backbone: _weights(backbone, bias=True),
+        weights=_weights,
+        general=general_family(_read_qwen2, _write_qwen2, _weights),
     ),
     "qwen3": StoredFamily(
         backbone=keras_hub.models.Qwen3Backbone,
@@ -270,6 +263,7 @@ FAMILIES = {
         preprocessor=keras_hub.models.Qwen3CausalLMPreprocessor,
         read_config=_read_qwen3,
         write_config=_write_qwen3,
-        weights=lambda backbone: _weights(backbone, query_key_norm=True),
+        weights=_weights,
+        general=general_family(_read_qwen3, _write_qwen3, _weights),
     ),
 }

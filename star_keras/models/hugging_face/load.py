@@ -7,7 +7,7 @@ from pathlib import Path
 import huggingface_hub
 import numpy as np
 
-from star_keras.models.hugging_face import gemmas, gpt2, llamas
+from star_keras.models.hugging_face import gemmas, gpt2, gpt_neo_x, llamas
 from star_keras.models.hugging_face.fields import Fields
 from star_keras.models.hugging_face.stored_weights import make_with_weights
 from star_keras.models.hugging_face.tensor_files import (
@@ -20,13 +20,20 @@ from star_keras.models.hugging_face.tokenizer_files import (
     read_tokenizer,
 )
 
-FAMILIES = {**llamas.FAMILIES, **gemmas.FAMILIES, **gpt2.FAMILIES}
+FAMILIES = {
+    **llamas.FAMILIES,
+    **gemmas.FAMILIES,
+    **gpt2.FAMILIES,
+    **gpt_neo_x.FAMILIES,
+}
 
 # What older files store among the weights, and what follows from the configuration.
-_CONSTANTS = re.compile(r".*\.(attn\.(bias|masked_bias)|rotary_emb\.inv_freq)")
+_CONSTANTS = re.compile(
+    r".*\.((attn|attention)\.(bias|masked_bias)|rotary_emb\.inv_freq)"
+)
 _HEAD = "lm_head.weight"
 _SAFE = "model*.safetensors"  # no adapters, no consolidated.safetensors
-_EMBEDDING = ".embed_tokens.weight"
+_EMBEDDINGS = ".wte.weight", ".embed_tokens.weight", ".embed_in.weight"
 
 
 def find_hugging_face(preset: str, tokenizer: bool = True) -> Path | None:
@@ -107,6 +114,7 @@ def load_hugging_face_causal_lm(
     fields = Fields(config, directory / "config.json")
     sizes = family.read_config(fields)
     fields.finish()
+    family = family.computing(sizes)
     sizes |= kwargs
     if preprocessor == "auto":
         preprocessor = _preprocessor(family, directory, config)
@@ -114,7 +122,7 @@ def load_hugging_face_causal_lm(
         return family.causal_lm(
             backbone=family.backbone(**sizes), preprocessor=preprocessor
         )
-    tensors = _named(find_tensors(directory), family.prefix)
+    tensors = _named(find_tensors(directory), family)
 
     def make_model():
         model = family.causal_lm(
@@ -158,12 +166,13 @@ def _preprocessor(family, directory, config):
     )
 
 
-def _named(tensors, prefix):
+def _named(tensors, family):
     """The tensors under their full names, without constants."""
-    named = {}
+    named, prefix = {}, family.prefix
     for name, read in tensors.items():
         if _CONSTANTS.fullmatch(name):
             continue
+        name = family.renamed.get(name, name)
         if not name.startswith(prefix) and not name.startswith("lm_head."):
             name = prefix + name
         named[name] = read
@@ -174,7 +183,7 @@ def _check_tied_head(directory, expected, tensors):
     """Drop a copy of the embedding that is stored as the head."""
     if _HEAD in expected or _HEAD not in tensors:
         return
-    embedding = next(n for n in expected if n.endswith((".wte.weight", _EMBEDDING)))
+    embedding = next(n for n in expected if n.endswith(_EMBEDDINGS))
     if embedding in tensors and not np.array_equal(
         tensors[_HEAD](), tensors[embedding]()
     ):

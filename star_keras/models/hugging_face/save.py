@@ -6,7 +6,9 @@ from pathlib import Path
 
 import keras_hub
 
+from star_keras.models.general_llama.general_llama_backbone import GeneralLlamaBackbone
 from star_keras.models.hugging_face.fields import Fields
+from star_keras.models.hugging_face.general_llamas import general_model_type
 from star_keras.models.hugging_face.hugging_face_tokenizer import (
     HuggingFaceTokenizer,
 )
@@ -28,6 +30,7 @@ _ARCHITECTURES = {
     "gemma2": "Gemma2ForCausalLM",
     "gemma3_text": "Gemma3ForCausalLM",
     "gpt2": "GPT2LMHeadModel",
+    "gpt_neox": "GPTNeoXForCausalLM",
 }
 
 
@@ -49,6 +52,8 @@ def save_hugging_face_causal_lm(model, directory, max_file_bytes=2 * 1024**3):
     backbone = model.backbone
     kind = _model_type(backbone)
     family = FAMILIES[kind]
+    if not isinstance(backbone, family.backbone):
+        family = family.general
     config = {
         "architectures": [_ARCHITECTURES[kind]],
         "model_type": kind,
@@ -58,7 +63,9 @@ def save_hugging_face_causal_lm(model, directory, max_file_bytes=2 * 1024**3):
     _check_config(backbone, family, config)
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    weights = family.weights(backbone)
+    # Under the older names, which every version of transformers reads.
+    older = {new: old for old, new in family.renamed.items()}
+    weights = {older.get(k, k): v for k, v in family.weights(backbone).items()}
     sizes = {
         name: math.prod(stored.shape) * numpy_dtype(stored.variables[0]).itemsize
         for name, stored in weights.items()
@@ -95,7 +102,7 @@ def _check_config(backbone, family, config):
     sizes = family.read_config(Fields(config, "config.json"))
     parameters = inspect.signature(family.backbone).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.name in dir(backbone)}
-    unused = {"dtype", "image_size", "query_head_dim_normalize"}
+    unused = {"dtype", "image_size"}
     if not getattr(backbone, "use_sliding_window_attention", False):
         unused.add("sliding_window_size")
     for name, value in (defaults | sizes).items():
@@ -112,6 +119,8 @@ def _check_config(backbone, family, config):
 def _model_type(backbone):
     if isinstance(backbone, keras_hub.models.LlamaBackbone):
         return "llama"  # the backbone of Llama 3 is a subclass
+    if isinstance(backbone, GeneralLlamaBackbone):
+        return general_model_type(backbone)
     for kind, family in FAMILIES.items():
         if isinstance(backbone, family.backbone):
             post_norm = getattr(backbone, "use_post_ffw_norm", False)

@@ -18,10 +18,7 @@ LLAMA3 = {
 @pytest.mark.parametrize(
     "name, field, value, message",
     [
-        ("llama_tied", "attention_bias", True, "only as False"),
-        ("llama_tied", "mlp_bias", True, "only as False"),
         ("llama_tied", "hidden_act", "gelu", "only as 'silu'"),
-        ("llama_tied", "head_dim", 16, "only as None or 8"),
         ("llama_tied", "attention_dropout", 0.1, "only as 0.0"),
         ("llama_tied", "rope_interleaved", True, "only as False"),
         ("llama_tied", "rope_parameters", YARN, "rope_type` only as 'default' or"),
@@ -38,32 +35,33 @@ LLAMA3 = {
             {"partial_rotary_factor": 0.5},
             "partial_rotary_factor` only as 1.0",
         ),
-        ("llama_tied", "rope_scaling", {"type": "linear", "factor": 2.0}, "'llama3'"),
         ("llama_tied", "quantization_config", {"bits": 4}, "only as None"),
         ("llama_tied", "residual_multiplier", 0.2, "is not known"),
         ("llama_tied", "vocab_size", ..., "lacks the field `vocab_size`"),
-        ("mistral", "tie_word_embeddings", True, "only as False"),
         ("mistral", "hidden_act", "relu", "only as 'silu'"),
         ("mistral", "rope_parameters", YARN, "only as 'default' or 'linear'"),
-        ("qwen2", "head_dim", 16, "only as None or 8"),
         ("qwen2", "use_mrope", True, "only as False"),
         ("qwen2", "layer_types", ["full_attention", "sliding_attention"], "layer_ty"),
-        ("qwen3", "attention_bias", True, "only as False"),
         ("qwen3", "layer_types", ["sliding_attention"] * 2, "only as 'full_attention'"),
         ("gemma", "rms_norm_eps", 1e-5, "only as 1e-06"),
         ("gemma", "hidden_act", "silu", "only as 'gelu_pytorch_tanh' or"),
         ("gemma", "attention_bias", True, "only as False"),
         ("gemma", "use_bidirectional_attention", True, "only as None or False"),
         ("gemma", "tie_word_embeddings", False, "only as True"),
-        ("gemma2", "query_pre_attn_scalar", 144, "only as 16"),
+        ("gemma2", "query_pre_attn_scalar", 144, "only as 16 or 8"),
         ("gemma2", "hidden_activation", "gelu", "only as 'gelu_pytorch_tanh'"),
         ("gemma2", "layer_types", ["full_attention"] * 2, "layer_types"),
         ("gemma3", "sliding_window_pattern", 2, "only as 6"),
         ("gemma3", "layer_types", ["full_attention"] * 7, "layer_types"),
         ("gemma3", "rope_theta", 10000.0, "rope_theta` only as 1000000.0"),
         ("gemma3", "rope_local_base_freq", 1e6, "only as 10000.0"),
-        ("gemma3", "query_pre_attn_scalar", 168, "only as 8"),
+        ("gemma3", "query_pre_attn_scalar", 168, "only as 8 or 6"),
         ("gemma3", "rope_scaling", YARN, "only as 'default' or 'linear'"),
+        ("gpt_neox", "hidden_act", "relu", "only as 'gelu' or"),
+        ("gpt_neox", "use_parallel_residual", False, "only as True"),
+        ("gpt_neox", "attention_bias", False, "only as True"),
+        ("gpt_neox", "hidden_dropout", 0.1, "only as 0.0"),
+        ("gpt_neox", "rope_parameters", YARN, "only as 'default'"),
         ("gpt2", "activation_function", "relu", "only as 'gelu_new' or"),
         ("gpt2", "layer_norm_epsilon", 1e-6, "only as 1e-05"),
         ("gpt2", "scale_attn_weights", False, "only as True"),
@@ -91,13 +89,24 @@ def test_another_base_of_gemma_is_refused(name, tmp_path):
             load_causal_lm(directory)
 
 
-def test_a_window_of_qwen_is_refused_only_where_it_is_used(tmp_path):
-    changes = {"use_sliding_window": True, "layer_types": ...}
-    directory = copied("qwen2", tmp_path, max_window_layers=1, **changes)
-    with pytest.raises(ValueError, match="`use_sliding_window` only as False"):
-        load_causal_lm(directory, load_weights=False)
-    directory = copied("qwen2", tmp_path / "full", max_window_layers=2, **changes)
-    load_causal_lm(directory, load_weights=False)
+@pytest.mark.parametrize(
+    "changes, layers",
+    [
+        ({"max_window_layers": 1}, (1,)),
+        ({"max_window_layers": 0, "sliding_window": None}, None),
+        ({"max_window_layers": 0, "use_sliding_window": False}, None),
+        ({"max_window_layers": 2}, None),
+        ({"layer_types": ["sliding_attention", "full_attention"]}, (0,)),
+    ],
+)
+def test_windows_of_qwen_are_in_the_layers_that_ask_for_them(changes, layers, tmp_path):
+    default = {"use_sliding_window": True, "sliding_window": 4, "layer_types": ...}
+    changes = default | changes
+    directory = copied("qwen2", tmp_path, **changes)
+    backbone = load_causal_lm(directory, load_weights=False).backbone
+    assert getattr(backbone, "window_layers", None) == layers
+    if layers:
+        assert backbone.sliding_window == 4
 
 
 # What released models say, beside their sizes.
@@ -193,6 +202,16 @@ RELEASED = {
         "sliding_window": 512,
         "sliding_window_pattern": 6,
     },
+    "Pythia": {
+        "model_type": "gpt_neox",
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-05,
+        "max_position_embeddings": 2048,
+        "rotary_emb_base": 10000,
+        "rotary_pct": 0.25,
+        "tie_word_embeddings": False,
+        "use_parallel_residual": True,
+    },
     "GPT-2": {
         "model_type": "gpt2",
         "activation_function": "gelu_new",
@@ -221,7 +240,9 @@ GPT2_SIZES = {"vocab_size": 64, "n_embd": 32, "n_layer": 2, "n_head": 4}
 
 @pytest.mark.parametrize("name", RELEASED)
 def test_configurations_of_released_models_are_read(name, tmp_path):
-    sizes = GPT2_SIZES if name == "GPT-2" else SIZES
+    sizes = GPT2_SIZES if name == "GPT-2" else dict(SIZES)
+    if name == "Pythia":
+        del sizes["num_key_value_heads"]  # it has no groups
     (tmp_path / "config.json").write_text(json.dumps(RELEASED[name] | sizes))
     model = load_causal_lm(tmp_path, load_weights=False)
     assert model.backbone.vocabulary_size == 64

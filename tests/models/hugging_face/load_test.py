@@ -29,6 +29,10 @@ ONE_A_FAMILY = (
     "gemma2",
     "gemma3",
     "gpt2",
+    "llama_general",
+    "qwen2_window",
+    "gemma2_scale",
+    "gpt_neox",
 )
 ROPE = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 
@@ -57,6 +61,19 @@ def test_logits_are_those_of_transformers(name):
                 }
             },
         ),
+        ("llama_linear", {"rope_parameters": {"rope_theta": 10000.0}}),
+        ("llama_general", {"rms_norm_eps": 1e-6}),
+        ("llama_general", {"rope_parameters": {"rope_theta": 10000.0}}),
+        ("mistral_tied", {"sliding_window": None}),
+        ("qwen2_window", {"sliding_window": 5}),
+        ("qwen2_window", {"use_sliding_window": False, "layer_types": ...}),
+        ("qwen3_window", {"layer_types": ["full_attention", "sliding_attention"]}),
+        ("gpt_neox", {"hidden_act": "gelu_fast"}),
+        ("gpt_neox", {"layer_norm_eps": 1e-3}),
+        ("gpt_neox", {"rope_parameters": {"partial_rotary_factor": 0.5}}),
+        ("gpt_neox", {"rope_parameters": ..., "rotary_pct": 0.5}),
+        ("gpt_neox_20b", {"rotary_emb_base": 5000}),
+        ("gemma2_scale", {"query_pre_attn_scalar": 16}),
         ("mistral", {"sliding_window": None}),
         ("mistral", {"rope_parameters": {"rope_theta": 20000.0}}),
         ("qwen3", {"rms_norm_eps": 1e-5}),
@@ -77,7 +94,9 @@ def test_the_dtype_is_a_choice():
     assert 1e-4 < difference(model, LLAMA) < 1
 
 
-@pytest.mark.parametrize("name", ("llama_untied", "qwen2", "gemma3"))
+@pytest.mark.parametrize(
+    "name", ("llama_untied", "qwen2", "gemma3", "qwen3_window", "gpt_neox")
+)
 def test_generation_continues_a_text(name):
     model = load_causal_lm(FIXTURES / name)
     model.compile(sampler="greedy")
@@ -164,7 +183,9 @@ def test_an_index_that_names_a_tensor_that_is_not_there_is_an_error(tmp_path):
 
 def test_another_model_type_is_an_error_that_lists_the_known_ones(tmp_path):
     directory = copied(LLAMA, tmp_path, model_type="mixtral")
-    with pytest.raises(ValueError, match="'gptj', 'llama', .*'gpt2'.*'mixtral'") as e:
+    with pytest.raises(
+        ValueError, match="'gptj', 'llama', .*'gpt_neox'.*'mixtral'"
+    ) as e:
         load_causal_lm(directory)
     assert "keras_hub.models.CausalLM.from_preset(directory)" in str(e.value)
     assert "star_keras.models.packed_causal_lm(model)" in str(e.value)

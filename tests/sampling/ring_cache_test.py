@@ -16,7 +16,7 @@ def test_a_resized_cache_keeps_the_newest_and_puts_the_next_first(gpt_j, lengths
         lambda x: x + times[None, None, :, None].astype(x.dtype),
         build_cache(gpt_j, 2, before),
     )
-    cache = steps.resize(cache, np.int32(10), after, 2)
+    cache = steps.ring.resize(cache, np.int32(10), after, 2)
     kept = min(lengths)
     for x in jax.tree.leaves(cache):
         assert x.shape[2] == after
@@ -35,7 +35,7 @@ def test_inserted_prompts_end_before_the_write_index(gpt_j):
         lambda x: x + tokens[:, None, :, None].astype(x.dtype), build_cache(gpt_j, 2, 4)
     )
     lengths, source = np.array([2, 3], "int32"), np.array([1, -1, 0], "int32")
-    cache = steps.insert(cache, np.int32(1), new, lengths, source)
+    cache = steps.ring.insert(cache, np.int32(1), new, lengths, source)
     for x in jax.tree.leaves(cache):
         assert x[:, 0, :, 0].tolist() == [
             [22, 0, 0, 0, 0, 0, 20, 21],
@@ -48,7 +48,7 @@ def test_a_compact_cache_has_the_slots_in_the_order_asked_for(gpt_j):
     steps = ContinuousSampler(gpt_j, max_new_tokens=4, batch_size=4).steps
     slots = np.arange(4, dtype="float32")[:, None, None, None]
     cache = jax.tree.map(lambda x: x + slots, build_cache(gpt_j, 4, 8))
-    cache = steps.compact(cache, np.array([3, 1], "int32"))
+    cache = steps.ring.compact(cache, np.array([3, 1], "int32"))
     for x in jax.tree.leaves(cache):
         assert x.shape[2] == 8
         assert x[:, 0, 0, 0].tolist() == [3, 1]

@@ -61,7 +61,7 @@ def test_two_workers_yield_in_the_same_order_whichever_is_slower(
     sampler, decoded, prompts, requests, monkeypatch
 ):
     wanted = requests(prompts, PREFIX)
-    streams, insert = [], sampler.steps.insert
+    streams, insert = [], sampler.steps.ring.insert
     for late in (0, 1):
         calls = itertools.count()
 
@@ -70,7 +70,7 @@ def test_two_workers_yield_in_the_same_order_whichever_is_slower(
                 time.sleep(0.1)
             return insert(*arguments)
 
-        monkeypatch.setattr(sampler.steps, "insert", slow_insert)
+        monkeypatch.setattr(sampler.steps.ring, "insert", slow_insert)
         streams.append(list(sampler.sample(wanted)))
     assert streams[0] == streams[1]
 
@@ -96,7 +96,7 @@ def test_two_workers_end_with_a_failure_and_with_the_stream(
         raise MemoryError("no more")
 
     with monkeypatch.context() as patch:
-        patch.setattr(sampler.steps, "insert", failing_insert)
+        patch.setattr(sampler.steps.ring, "insert", failing_insert)
         with pytest.raises(MemoryError, match="no more"):
             list(sampler.sample(wanted))
     assert len(decoded) == chunks

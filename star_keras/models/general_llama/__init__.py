@@ -1,0 +1,1 @@
+"""A Llama with the switches that KerasHub's classes lack."""

@@ -1,0 +1,206 @@
+"""The engine of `ContinuousSampler`: requests in at any time, completions out."""
+
+import itertools
+import threading
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from star_keras.sampling.continuous_worker import ContinuousWorker
+from star_keras.sampling.ring_cache import prefix_size
+from star_keras.sampling.sampler import Completion, SampleRequest
+from star_keras.sampling.sampling_methods import request_key
+from star_keras.sampling.scheduler import PartialSample
+from star_keras.sampling.worker_threads import WorkerThreads
+from star_keras.utils.errors import invalid
+
+if TYPE_CHECKING:
+    from star_keras.sampling.continuous_sampler import ContinuousSampler
+
+
+class ContinuousEngine:
+    """Samples requests that arrive while others are in flight.
+
+    Any thread may call `add_request`, `add_requests`, `abort_request` and `close` at
+    any time. One thread iterates, or calls `step`; under a `keras.distribution` the
+    thread that set it. A completion depends on its request and the sampler's seed
+    alone, not on its arrival, other requests or cancellations.
+
+    Requests start in the order of their arrival, the longest first of those that
+    arrive together. Weights are those of the model when the engine is made. Several
+    processes must make the same calls in the same order, `step` included.
+
+    Args:
+        sampler: A `ContinuousSampler`. Its settings and compiled functions are used.
+        variables: List of arrays. Values of the variables of the model.
+        prefix_ids: Token ids that all prompts begin with, computed once.
+
+    Example:
+    ```python
+    sampler = ContinuousSampler(model, max_new_tokens=16)
+    with sampler.engine() as engine:
+        engine.add_request("sum", SampleRequest(prompt="Q: 1 + 1?\\nA:", name="sum"))
+        engine.add_request("unwanted", SampleRequest(prompt="Q: Why?", name="why"))
+        engine.abort_request("unwanted")  # True
+        engine.close()
+        for batch in engine:
+            for request_id, completion in batch:
+                print(request_id, completion.text)
+    ```
+    """
+
+    def __init__(
+        self, sampler: "ContinuousSampler", variables, prefix_ids: Sequence[int] = ()
+    ):
+        self._sampler = sampler
+        self._prefix_ids = list(prefix_ids)
+        prefix = ()
+        if self._prefix_ids:
+            length = len(self._prefix_ids)
+            token_ids = np.zeros((1, prefix_size(length)), "int32")
+            token_ids[0, :length] = self._prefix_ids
+            cache = sampler.steps.prefill(variables, token_ids, ())
+            prefix = cache, np.int32(length)
+        self._threads = WorkerThreads(
+            [
+                ContinuousWorker(sampler, variables, prefix)
+                for _ in range(sampler.num_workers)
+            ]
+        )
+        self._unfinished: dict[Hashable, tuple[ContinuousWorker, PartialSample]] = {}
+        self._changed = threading.Condition()
+        self._closed = self._ended = False
+
+    def add_request(
+        self, request_id: Hashable, request: SampleRequest, *, stop: Sequence[str] = ()
+    ):
+        """Let a request wait for a slot, see `add_requests`."""
+        self.add_requests({request_id: request}, stop=stop)
+
+    def add_requests(
+        self,
+        requests: Mapping[Hashable, SampleRequest],
+        *,
+        stop: Sequence[str] = (),
+    ):
+        """Let requests wait for slots, behind all others.
+
+        Equal prompts are prefilled together. The `prefix` of a request is ignored.
+
+        Args:
+            requests: Requests by their ids. An id is free again when its completion
+                has come or the request was aborted.
+            stop: Strings that end these completions.
+
+        Raises:
+            ValueError: if an id is in use, or a prompt is empty, leaves no room for
+                the completion, or is not longer than `prefix_ids` and begins with
+                them. No request is added then.
+            RuntimeError: after `close`.
+        """
+        if not requests:
+            return
+        sampler = self._sampler
+        prompts = sampler.tokenize_prompts(list(requests.values()))
+        samples = []
+        for (request_id, request), ids in zip(requests.items(), prompts, strict=True):
+            start = len(self._prefix_ids)
+            if ids[:start] != self._prefix_ids or len(ids) == start:
+                raise invalid(
+                    "requests",
+                    f"prompts that go on after the {start} token ids of the engine's "
+                    f"prefix; that of {request.name!r} does not",
+                    ids[: start + 1],
+                    "Leave out `prefix_ids` where prompts begin differently.",
+                )
+            sample = PartialSample(
+                request_id=request_id,
+                prompt_ids=ids[start:],
+                key_data=request_key(sampler.seed, request.seed),
+                stop=tuple(stop),
+                log_probs=[] if request.log_probs else None,
+            )
+            samples.append(sample)
+        samples.sort(key=lambda x: (-len(x.prompt_ids), x.prompt_ids))
+        with self._changed:
+            if self._closed:
+                raise RuntimeError("The engine is closed. Expected no more requests.")
+            if used := requests.keys() & self._unfinished.keys():
+                raise invalid("requests", "ids that are not in use", sorted(used))
+            for _, equal in itertools.groupby(samples, key=lambda x: x.prompt_ids):
+                while several := list(itertools.islice(equal, sampler.slots)):
+                    worker = min(self._threads.workers, key=len)
+                    worker.scheduler.add(several)
+                    self._unfinished |= {x.request_id: (worker, x) for x in several}
+            self._changed.notify_all()
+
+    def abort_request(self, request_id: Hashable) -> bool:
+        """Cancel a request, waiting or in flight.
+
+        Its slot is free after the decode chunk under way. No other completion changes.
+
+        Returns:
+            Whether it was unfinished. Its completion will not come then.
+        """
+        with self._changed:
+            worker, sample = self._unfinished.get(request_id, (None, None))
+            if sample is None or not worker.scheduler.abort(sample):
+                return False
+            del self._unfinished[request_id]
+            return True
+
+    def has_unfinished_requests(self) -> bool:
+        """Whether completions are still to come."""
+        return bool(self._unfinished)
+
+    def step(self) -> list[tuple[Hashable, Completion]]:
+        """Decode a chunk of up to 16 tokens for all slots of a worker.
+
+        Returns:
+            Pairs `(request_id, completion)` of requests that have ended; often none.
+
+        Raises:
+            RuntimeError: after an earlier failure, or after the `with` block.
+        """
+        if self._ended:
+            raise RuntimeError("The engine has ended. Expected a new engine.")
+        try:
+            completions = self._threads.step()
+        except BaseException:
+            # Caches may have been given away, and tokens are lost.
+            self._closed = self._ended = True
+            raise
+        with self._changed:
+            for request_id, _ in completions:
+                del self._unfinished[request_id]
+        return completions
+
+    def __iter__(self) -> Iterator[list[tuple[Hashable, Completion]]]:
+        """Completions as they end; waits for requests until `close`.
+
+        Yields:
+            Lists of pairs `(request_id, completion)`, in any order.
+        """
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._unfinished or self._closed)
+                if not self._unfinished:
+                    return
+            if completions := self.step():
+                yield completions
+
+    def close(self):
+        """Take no more requests. Iteration ends with the last one in flight."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        """Drop all requests in flight, and end the threads."""
+        self.close()
+        self._ended = True
+        self._threads.shutdown()

@@ -1,0 +1,91 @@
+"""What must hold of a task before anything is sampled."""
+
+from collections.abc import Sequence
+
+from star_keras.tasks.grading import grade
+from star_keras.tasks.task import FewShotExample, Problem, Task
+from star_keras.utils.errors import invalid
+
+
+def check_task(task: Task):
+    """Check the attributes of a task.
+
+    Args:
+        task: The task.
+
+    Raises:
+        ValueError: if it is no `Task`, its `name` is no text, or its `stop` or
+            `splits` is no sequence of texts that are not empty.
+    """
+    if not isinstance(task, Task):
+        remedy = "Make one, e.g. by `tasks.get('arithmetic')`."
+        raise invalid("task", "an object of a `star_keras.tasks.Task`", task, remedy)
+    name = getattr(task, "name", None)
+    if not isinstance(name, str) or not name:
+        remedy = f"Give the class `{type(task).__name__}` a `name`."
+        raise invalid("name", "a text that is not empty", name, remedy)
+    for attribute, example in (("stop", '("\\nQ:",)'), ("splits", '("train", "eval")')):
+        texts = getattr(task, attribute)
+        is_sequence = isinstance(texts, Sequence) and not isinstance(texts, str)
+        if not is_sequence or not all(isinstance(t, str) and t for t in texts):
+            rule = f"a sequence of texts that are not empty, e.g. `{example}`"
+            remedy = f"Correct the task {name!r}."
+            raise invalid(attribute, rule, texts, remedy)
+
+
+def check_problem(task: Task, problem: Problem):
+    """Check that the answer of a problem can be right.
+
+    Args:
+        task: Its task.
+        problem: The problem.
+
+    Raises:
+        ValueError: if it is no `Problem`, or its response without a rationale holds
+            a stop string or is not graded as correct; names the problem.
+    """
+    if not isinstance(problem, Problem):
+        remedy = f"Correct `problems` of the task {task.name!r}."
+        raise invalid("problem", "a `Problem`", problem, remedy)
+    response = task.format_response("", problem)
+    _check_response(task, problem, response, f"Problem {problem.id!r}")
+
+
+def check_example(task: Task, example: FewShotExample):
+    """Check that the response of a worked example is right.
+
+    Args:
+        task: Its task.
+        example: The worked example.
+
+    Raises:
+        ValueError: if it is no `FewShotExample`, or its response, with or without
+            the rationale, holds a stop string or is not graded as correct; names
+            the example.
+    """
+    if not isinstance(example, FewShotExample):
+        remedy = f"Correct `few_shot_examples` of the task {task.name!r}."
+        raise invalid("example", "a `FewShotExample`", example, remedy)
+    for rationale in (example.rationale, ""):
+        response = task.format_response(rationale, example.problem)
+        what = f"Worked example {example.problem.id!r}"
+        _check_response(task, example.problem, response, what)
+
+
+def _check_response(task, problem, response, what):
+    for stop in task.stop:
+        if stop in response:
+            raise ValueError(
+                f"{what} of the task {task.name!r} can never be right: its response "
+                f"holds the stop string {stop!r}, where sampling ends. Received: "
+                f"{response!r}. Take it out of the answer or the rationale, or change "
+                "the task's `stop`."
+            )
+    answer, verdict = grade(task, problem, response)
+    if verdict != "correct":
+        raise ValueError(
+            f"{what} of the task {task.name!r} can never be right: its own response "
+            f"does not read as its answer {problem.answer!r}. Received: {response!r}, "
+            f"read as {answer!r}. Correct the answer or the rationale, or the task's "
+            "`format_response` and `extract_answer`."
+        )

@@ -1,0 +1,52 @@
+"""Fields of a line of JSON: texts and numbers; `null` and blank mean absent."""
+
+import math
+
+from star_keras.tasks.read_number import number_text
+from star_keras.utils.errors import invalid
+
+
+def optional_text(record: dict, name: str) -> str | None:
+    """The text of a field, a number as its shortest decimal.
+
+    Args:
+        record: A JSON object.
+        name: The field.
+
+    Returns:
+        The text, or `None` if the field is missing, `null` or blank.
+
+    Raises:
+        ValueError: if it is neither a text nor a finite number.
+    """
+    value = record.get(name)
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return value if value.strip() else None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value):
+        raise invalid(name, "a text or a finite number", value, "Put it in quotes.")
+    return number_text(value)
+
+
+def required_text(record: dict, name: str) -> str:
+    """The text of a field that must be there; see `optional_text`.
+
+    Args:
+        record: A JSON object.
+        name: The field.
+
+    Raises:
+        ValueError: if it is missing, `null`, blank, or neither a text nor a number.
+    """
+    text = optional_text(record, name)
+    if text is None:
+        if name not in record:
+            raise ValueError(
+                f"Missing {name!r}. Expected a text or a number. Received the fields "
+                f"{sorted(record)}. Add it, or leave the line out."
+            )
+        remedy = "Give it one, or leave the line out."
+        raise invalid(name, "a text that is not blank", record[name], remedy)
+    return text
