@@ -18,4 +18,4 @@ def test_a_run_is_checked_and_mended(tmp_path):
 def test_a_directory_that_is_not_there_is_named(tmp_path):
     done = run_experiment("check", f"--run_dir={tmp_path / 'none'}")
     assert done.returncode == 1
-    assert f"there is no {tmp_path / 'none'}" in done.stdout + done.stderr
+    assert f"there is no directory {tmp_path / 'none'}" in done.stdout + done.stderr

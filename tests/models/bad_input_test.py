@@ -133,7 +133,7 @@ SIZES = ["vocab_size", "n_layer", "n_head", "n_embd", "rotary_dim", "n_positions
         ("model.safetensors", text("{}" * 500), "model.safetensors is damaged.*header"),
         ("model.safetensors", text(LFS), "model.safetensors is a Git LFS pointer"),
         ("model.safetensors", delete, "no weights"),
-        ("vocab.json", half, "vocab.json is damaged: not valid JSON"),
+        ("vocab.json", half, "vocab.json is damaged: not UTF-8"),
         ("vocab.json", text("{}"), "vocab.json is damaged: it has no tokens"),
         ("merges.txt", text(""), "merges.txt is damaged: it has no merges"),
         ("merges.txt", text(LFS), "merges.txt is a Git LFS pointer"),
