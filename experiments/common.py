@@ -23,13 +23,18 @@ class TaskSettings(Settings):
         None,
         "commonsense_qa, gsm8k: directory of the official files. Default: they are "
         "downloaded.",
+        is_path=True,
     )
     train_path: str | None = setting(
-        None, "JSON lines to train on. Not for arithmetic."
+        None, "JSON lines to train on. Not for arithmetic.", is_path=True
     )
-    eval_path: str | None = setting(None, "JSON lines held out. Not for arithmetic.")
+    eval_path: str | None = setting(
+        None, "JSON lines held out. Not for arithmetic.", is_path=True
+    )
     prompts_file: str | None = setting(
-        None, "JSON lines of worked examples in place of the task's own."
+        None,
+        "JSON lines of worked examples in place of the task's own.",
+        is_path=True,
     )
     validation_problems: int = setting(
         500, "gsm8k: training problems held out as the split `eval`.", at_least=0

@@ -41,15 +41,17 @@ class ConvertSettings(Settings):
         "Format to write.",
         choices=("preset", "hugging_face", "mesh_transformer"),
     )
-    output: str | None = setting(None, "Directory to write. Needed.")
+    output: str | None = setting(None, "Directory to write. Needed.", is_path=True)
     dtype: str = setting("float32", "Of the weights, e.g. bfloat16.")
     mesh: str | None = setting(None, 'Load over devices, e.g. "batch:1,model:8".')
     shards: int = setting(8, "mesh_transformer: shards to write.", at_least=1)
     mesh_config: str | None = setting(
-        None, "mesh_transformer: its JSON file. Default: GPT-J 6B's."
+        None, "mesh_transformer: its JSON file. Default: GPT-J 6B's.", is_path=True
     )
     tokenizer: str | None = setting(
-        None, "mesh_transformer: directory with vocab.json and merges.txt."
+        None,
+        "mesh_transformer: directory with vocab.json and merges.txt.",
+        is_path=True,
     )
 
     def check(self):
@@ -86,8 +88,9 @@ def load(settings):
         find_hugging_face,
         load_hugging_face_causal_lm,
     )
+    from star_keras.models.presets import preset_path
 
-    source = settings.source
+    source = preset_path(settings.source)
     gguf = find_gguf(source)
     if gguf is not None:
         with tempfile.TemporaryDirectory() as directory:

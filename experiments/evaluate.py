@@ -27,7 +27,9 @@ from star_keras.utils.settings import Settings, setting
 class EvaluateSettings(Settings):
     """What is evaluated, and where the result goes."""
 
-    output: str | None = setting(None, "Directory of metrics and completions. Needed.")
+    output: str | None = setting(
+        None, "Directory of metrics and completions. Needed.", is_path=True
+    )
     split: str = setting("eval", "Split of the task.")
     num_problems: int | None = setting(
         None, "Evaluate on the first problems of the split. Default: all.", at_least=1

@@ -30,7 +30,9 @@ class PlanSettings(Settings):
     programs: tuple[str, ...] = setting(("train", "sample"), "What to plan.")
     prefix_length: int = setting(700, "Tokens of the few-shot prompt.", at_least=0)
     prompt_length: int = setting(64, "Tokens of a problem's own prompt.", at_least=1)
-    output: str | None = setting(None, "JSON file of the plan. Default: none.")
+    output: str | None = setting(
+        None, "JSON file of the plan. Default: none.", is_path=True
+    )
 
     def check(self):
         if not self.topology:

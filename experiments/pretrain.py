@@ -37,7 +37,7 @@ from star_keras.utils.settings import Settings, setting
 class PretrainSettings(Settings):
     """The model, what it is shown, and where it goes."""
 
-    output: str | None = setting(None, "Directory of the preset. Needed.")
+    output: str | None = setting(None, "Directory of the preset. Needed.", is_path=True)
     seed: int = setting(0, "Seed of weights and data.", at_least=0)
     worked_examples: int = setting(
         100, "Worked additions of each length above 2.", at_least=0

@@ -28,7 +28,7 @@ class StarSettings(Settings):
     """The script itself."""
 
     run_dir: str | None = setting(
-        None, "Directory of the run. Needed unless --dry_run is given."
+        None, "Directory of the run. Needed unless --dry_run is given.", is_path=True
     )
     dry_run: bool = setting(
         False, "Sample, grade and pack a few problems, print it, and train nothing."

@@ -4,9 +4,12 @@ import atexit
 import functools
 import gc
 import importlib.metadata
+import importlib.util
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 
 # The tests run on CPU, whatever else there is.
@@ -83,6 +86,24 @@ def run_on_eight_devices(program, *arguments):
     found = json.loads(done.stdout)
     assert found["devices"] == 8
     return found
+
+
+def run_with_torch(program, *arguments):
+    """Run a program of `tests/programs` that needs PyTorch and transformers.
+
+    It is a process of its own: PyTorch must not be imported after TensorFlow.
+    Skips the test where a package is missing.
+    """
+    for package in ("torch", "transformers"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+    done = subprocess.run(
+        [sys.executable, PROGRAMS / f"{program}.py", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
 
 
 def run_experiment(script, *arguments):

@@ -1,5 +1,8 @@
 """The outer loop of STaR as a Keras callback: one epoch is one iteration."""
 
+import functools
+import weakref
+
 import keras
 
 from star_keras.callbacks.throughput import Throughput
@@ -8,6 +11,7 @@ from star_keras.distribution import processes
 from star_keras.models import PackedCausalLM
 from star_keras.outer_loop import report
 from star_keras.outer_loop.iteration import OuterLoop
+from star_keras.outer_loop.lengths import check_lengths
 from star_keras.outer_loop.progress import Progress
 from star_keras.outer_loop.run_directory import RunDirectory
 from star_keras.outer_loop.session import Session
@@ -15,6 +19,7 @@ from star_keras.outer_loop.training_phase import TrainingPhase
 from star_keras.sampling.get_sampler import training_and_eval_sampler
 from star_keras.training.dataset import feed_token_ids
 from star_keras.utils.errors import invalid
+from star_keras.utils.settings import checked
 
 # Value of `model.stop_training` where this callback ends an epoch, not the fit.
 _END_OF_EPOCH = object()
@@ -32,7 +37,8 @@ class StarIterationCallback(keras.callbacks.Callback):
 
     `run_dir` holds samples, metrics, weights and plots, see `RunDirectory`. The
     same call resumes a killed run in the middle of any phase, with the result of
-    a run that was never killed. SIGTERM saves and exits with code 75.
+    a run that was never killed. SIGTERM saves and exits with code 75, Ctrl-C with
+    code 130.
 
     Other callbacks may stand before or after this one. Those that read its
     metrics from an epoch's logs (`CSVLogger`, or `EarlyStopping` on
@@ -60,13 +66,14 @@ class StarIterationCallback(keras.callbacks.Callback):
         training: The `TrainingPhase`, with the training set.
 
     Raises:
-        ValueError: if an argument is invalid, the task has no problems, or a
-            problem has no answer. In `fit`: if the loss is not a weighted mean,
-            the optimizer has made steps, `steps_per_epoch` or another model is
-            passed, `run_dir` is of another configuration, or a text is too long.
+        ValueError: if an argument is invalid, the task has no problems, a problem
+            has no answer, or a text is too long. In `fit`: if the loss is not a
+            weighted mean, the optimizer has made steps, `steps_per_epoch` or another
+            model is passed, `steps_per_execution` is not 1, or `run_dir` is of
+            another configuration or damaged.
         RuntimeError: in `fit`, if another process works in `run_dir`.
-        FloatingPointError: in `fit`, if the loss of an iteration is not finite.
-        Preempted: in `fit`, a `SystemExit` after SIGTERM.
+        FloatingPointError: in `fit`, if the loss or a weight is not finite.
+        Preempted: in `fit`, a `SystemExit` after SIGTERM or Ctrl-C.
         OSError: in `fit`, if a file cannot be written.
 
     Example:
@@ -117,11 +124,13 @@ class StarIterationCallback(keras.callbacks.Callback):
             progress=progress,
             interrupt=lambda: self._session.end_if_preempted(),
         )
+        check_lengths(self.loop, model.preprocessor)
         self._session = Session(model, self.run, self.loop, progress)
         self.training = TrainingPhase(
             model, self.run, config, self._session, progress, packed=packed
         )
         feed_token_ids(model)
+        _close_after_fit(model, self._session)
 
     def fit(self, epochs, callbacks=(), verbose="auto"):
         """Run iterations until `epochs` are done, resuming from `run_dir`.
@@ -138,6 +147,7 @@ class StarIterationCallback(keras.callbacks.Callback):
         Returns:
             The `keras.callbacks.History`. For errors see the class.
         """
+        epochs = checked("epochs", int, epochs, at_least=0)
         if any(callback is self for callback in callbacks or ()):
             raise invalid("callbacks", "callbacks besides this one", callbacks)
         training = self.config.training
@@ -154,7 +164,6 @@ class StarIterationCallback(keras.callbacks.Callback):
             )
         finally:
             self._verbose = None
-            self._session.close()
 
     @property
     def dataset(self):
@@ -188,7 +197,7 @@ class StarIterationCallback(keras.callbacks.Callback):
             ValueError: if the iteration was not reached, or those weights are
                 gone; and see the class.
         """
-        self._session.rewind(iteration)
+        self._session.rewind(checked("iteration", int, iteration, at_least=0))
 
     # === Hooks ===
 
@@ -201,6 +210,10 @@ class StarIterationCallback(keras.callbacks.Callback):
         if params.get("steps") is not None:
             rule = "`None`: the schedule decides"
             raise invalid("steps_per_epoch", rule, params["steps"])
+        if self.model.steps_per_execution != 1:
+            rule = "1: the schedule decides when an iteration ends"
+            raise invalid("steps_per_execution", rule, self.model.steps_per_execution)
+        self.training.check_batch()  # it may be compiled anew
         with self._session.closed_on_error():
             self._session.start()
             done = self.initial_epoch
@@ -247,3 +260,19 @@ class StarIterationCallback(keras.callbacks.Callback):
             done = self.initial_epoch
             report.show_example(self._progress, self.run, self.loop, done)
         self._session.close()
+
+
+def _close_after_fit(model, session):
+    """Let `model.fit` close a session, also after an error that no hook sees."""
+    fit, close = model.fit, weakref.WeakMethod(session.close)
+
+    @functools.wraps(fit)
+    def fit_and_close(*args, **kwargs):
+        try:
+            return fit(*args, **kwargs)
+        finally:
+            if close() is not None:
+                close()()
+
+    # Keras would track the function as state.
+    object.__setattr__(model, "fit", fit_and_close)

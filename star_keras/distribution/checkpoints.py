@@ -1,10 +1,23 @@
 """Sharded checkpoints of Keras variables, saved asynchronously and atomically."""
 
+import contextlib
+import re
+import textwrap
+
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
 from star_keras.distribution import processes
+from star_keras.distribution.checkpoint_files import check_files, record_files
+from star_keras.utils import files
+
+# In the names of checkpoints that are being written.
+_MARK = ".orbax-checkpoint-tmp"
+# A full disk, or one that cannot be written, in errors of TensorStore.
+_DISK = re.compile(
+    "No space left|File too large|quota exceeded|Permission denied|Read-only", re.I
+)
 
 
 class Checkpoints:
@@ -15,6 +28,8 @@ class Checkpoints:
 
     Args:
         directory: Path of the directory, local or `gs://`. Made if needed.
+        checksums: Whether changed bytes are noticed too, not only the sizes of the
+            files. A save then reads its files again.
 
     Example:
     ```python
@@ -24,9 +39,11 @@ class Checkpoints:
     ```
     """
 
-    def __init__(self, directory):
+    def __init__(self, directory, checksums: bool = True):
         self.directory = epath.Path(directory).absolute()
         self._checkpointer = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
+        self._checksums = checksums
+        self._saving: str | None = None
 
     def names(self) -> list[str]:
         """Names of all checkpoints, sorted. Waits for the current save."""
@@ -39,6 +56,19 @@ class Checkpoints:
             if ocp.utils.is_checkpoint_finalized(path)
         )
 
+    def unfinished(self) -> list:
+        """Paths of what kills within a save have left. Waits for the current save."""
+        self.wait()
+        if not self.directory.exists():
+            return []
+        return sorted(p for p in self.directory.iterdir() if _MARK in p.name)
+
+    def remove_unfinished(self):
+        """Remove what kills within a save have left."""
+        for path in self.unfinished():
+            if processes.is_writer():
+                path.rmtree()
+
     def save(self, name: str, variables):
         """Save variables in the background. Waits for the previous save.
 
@@ -46,18 +76,70 @@ class Checkpoints:
             name: Name of the checkpoint. An existing one is replaced.
             variables: Keras variables of any shapes and dtypes. A checkpoint knows
                 them by their order.
+
+        Raises:
+            OSError: if this checkpoint or the one before it cannot be written; names
+                the directory.
         """
-        self._checkpointer.save(
-            self.directory / name,
-            args=ocp.args.StandardSave(
-                {key: v.value for key, v in _by_key(variables).items()}
-            ),
-            force=True,
-        )
+        self.wait()
+        with self._named_errors():
+            self._checkpointer.save(
+                self.directory / name,
+                args=ocp.args.StandardSave(
+                    {key: v.value for key, v in _by_key(variables).items()}
+                ),
+                force=True,
+            )
+            self._saving = name
 
     def wait(self):
-        """Wait until the current save is on disk."""
-        self._checkpointer.wait_until_finished()
+        """Wait until the current save is on disk.
+
+        Raises:
+            OSError: if it cannot be written; names the directory.
+        """
+        with self._named_errors():
+            self._checkpointer.wait_until_finished()
+            name, self._saving = self._saving, None
+            if name is not None and processes.is_writer():
+                record_files(self.directory / name, checksums=self._checksums)
+
+    @contextlib.contextmanager
+    def _named_errors(self):
+        """Errors of a full disk as those of other files."""
+        try:
+            yield
+        except Exception as error:
+            # TensorStore's errors are ValueErrors with the system's words in them.
+            if isinstance(error, OSError) or _DISK.search(str(error)):
+                raise files.unwritable(error, self.directory) from error
+            raise
+
+    def check(self, name: str) -> dict:
+        """Check the files of a checkpoint. Waits for the current save.
+
+        Args:
+            name: Name of the checkpoint.
+
+        Returns:
+            Orbax's metadata of the variables, with `shape` and `dtype`, by key.
+
+        Raises:
+            ValueError: if the checkpoint is missing or damaged; names the file.
+        """
+        self.wait()
+        path = self.directory / name
+        if not path.exists():
+            raise ValueError(
+                f"The checkpoint {path} is missing. There are {self.names()}. Put it "
+                "back."
+            )
+        with _damage_named(path):
+            check_files(path)
+            metadata = self._checkpointer.metadata(path).item_metadata
+            if metadata is None:
+                raise ValueError("its metadata cannot be read.")
+            return metadata.tree
 
     def restore(self, name: str, variables):
         """Restore the values of variables, each in its present layout.
@@ -72,13 +154,8 @@ class Checkpoints:
                 variables. The error names the difference, and no variable is
                 changed.
         """
-        self.wait()
         path = self.directory / name
-        if not path.exists():
-            raise ValueError(
-                f"The checkpoint {path} is missing. There are {self.names()}. Put it "
-                "back, or start in another directory."
-            )
+        tree = self.check(name)
         by_key = _by_key(variables)
         expected = {
             key: jax.ShapeDtypeStruct(
@@ -86,18 +163,13 @@ class Checkpoints:
             )
             for key, v in by_key.items()
         }
-        try:
-            found = self._checkpointer.metadata(path).item_metadata.tree
-            found = {key: (tuple(m.shape), m.dtype) for key, m in found.items()}
-        except Exception as error:
-            raise ValueError(
-                f"The checkpoint {path} cannot be read: {error}. Remove it to go on "
-                "from the one before."
-            ) from error
+        with _damage_named(path):
+            found = {key: (tuple(m.shape), m.dtype) for key, m in tree.items()}
         differing = [
             f"{by_key[key].path if key in by_key else key}: "
             f"{found.get(key, 'missing')} there, "
-            f"{(s.shape, s.dtype) if (s := expected.get(key)) else 'none'} here"
+            f"{(s.shape, s.dtype) if (s := expected.get(key)) is not None else 'none'} "
+            "here"
             for key in sorted(found.keys() | expected.keys())
             if key not in found
             or key not in expected
@@ -109,9 +181,10 @@ class Checkpoints:
                 f"{'; '.join(differing[:5])} ({len(differing)} differ). Go on with the "
                 "same model and optimizer."
             )
-        restored = self._checkpointer.restore(
-            path, args=ocp.args.StandardRestore(expected)
-        )
+        with _damage_named(path):
+            restored = self._checkpointer.restore(
+                path, args=ocp.args.StandardRestore(expected)
+            )
         for key, value in restored.items():
             by_key[key].assign(value)
 
@@ -124,6 +197,18 @@ class Checkpoints:
         self.wait()
         if processes.is_writer():
             (self.directory / name).rmtree()
+
+
+@contextlib.contextmanager
+def _damage_named(path):
+    """Errors of a damaged checkpoint: its path and the first words of the cause."""
+    try:
+        yield
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(
+            f"The checkpoint {path} is damaged: {textwrap.shorten(lines[0], 200)}"
+        ) from error
 
 
 def _by_key(variables):

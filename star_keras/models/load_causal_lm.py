@@ -12,6 +12,7 @@ from star_keras.models.hugging_face.load import (
     load_hugging_face_causal_lm,
 )
 from star_keras.models.packed_causal_lm import packed_causal_lm
+from star_keras.models.preset_files import check_files, check_head
 from star_keras.models.presets import preset_names, preset_path
 from star_keras.utils.errors import invalid
 
@@ -32,10 +33,10 @@ def load_causal_lm(preset: str, **kwargs):
         its family is known, see `PackedCausalLM`.
 
     Raises:
-        ValueError: if there is no such preset, its weights do not match its
-            configuration, a Hugging Face configuration asks for what the model does
-            not compute, or a Hugging Face model is of another type. KerasHub reads
-            more types, see the message.
+        ValueError: if there is no such preset, a file of it is damaged, its weights do
+            not match its configuration, a Hugging Face configuration asks for what
+            the model does not compute, or a Hugging Face model is of another type.
+            KerasHub reads more types, see the message.
         FileNotFoundError: if the preset lacks a file.
 
     Example:
@@ -54,12 +55,15 @@ def load_causal_lm(preset: str, **kwargs):
             '"hf://EleutherAI/gpt-j-6b"',
             preset,
         )
+    check_files(preset)
     if find_hugging_face_gpt_j(preset) is not None:
         return GPTJCausalLM.from_preset(preset, **kwargs)
     tokenizer = kwargs.get("preprocessor", "auto") == "auto"
     directory = find_hugging_face(preset, tokenizer)
     if directory is None:
         model = keras_hub.models.CausalLM.from_preset(preset, **kwargs)
+        if kwargs.get("load_weights", True):
+            check_head(model, preset)
     else:
         model = load_hugging_face_causal_lm(directory, **kwargs)
     return model if family_of(model) is None else packed_causal_lm(model)

@@ -15,13 +15,16 @@ def preset_path(preset: str) -> str:
 
     Args:
         preset: Name of the preset, e.g. `"arithmetic_base"`. A directory of the
-            same name in the working directory takes precedence.
+            same name in the working directory takes precedence. `~` is the user's
+            home.
 
     Returns:
         The path of the directory. `preset` itself, as a string, if it is not the
         name of a preset of this package.
     """
     preset = str(preset)
+    if preset.startswith("~"):
+        preset = str(pathlib.Path(preset).expanduser())
     if preset in preset_names() and not pathlib.Path(preset).is_dir():
         return str(_DIRECTORY / preset)
     return preset

@@ -8,9 +8,11 @@ from star_keras.distribution import processes
 from star_keras.outer_loop.prompts import PromptBuilder
 from star_keras.outer_loop.records import GradedSample, SampleKind
 from star_keras.outer_loop.sample_store import SampleStore
-from star_keras.sampling.sampler import Sampler, SampleRequest
+from star_keras.sampling.sampler import Completion, Sampler, SampleRequest
 from star_keras.tasks.grading import grade
 from star_keras.tasks.task import Problem
+from star_keras.utils.records import is_count, is_text
+from star_keras.utils.settings import checked
 
 
 def attempt(
@@ -49,9 +51,11 @@ def attempt(
 
     Raises:
         ValueError: if a prompt leaves no room for a completion, stored samples
-            are not those of these problems, or the sampler leaves out a request.
+            are not those of these problems, or the sampler leaves out a request,
+            returns one twice, or returns no `Completion` with valid values.
         OSError: if the store cannot be written.
     """
+    num_samples = checked("num_samples", int, num_samples, at_least=1)
     wanted = list(itertools.product(problems, range(num_samples)))
     keys = [(iteration, kind, problem.id, n) for problem, n in wanted]
     finished, done = None, {}
@@ -85,6 +89,48 @@ def attempt(
     return samples
 
 
+def make_request(
+    prompts: PromptBuilder,
+    problem: Problem,
+    *,
+    hint: bool,
+    iteration: int = 0,
+    number: int = 0,
+) -> SampleRequest:
+    """The request of a sample.
+
+    Args:
+        prompts: Makes the prompt.
+        problem: The problem.
+        hint: Whether the prompt shows the answer.
+        iteration: Iteration of the outer loop.
+        number: Number of the sample of this problem.
+    """
+    return SampleRequest(
+        prompt=prompts.build(problem, hint),
+        name=problem.id,
+        seed=(iteration, zlib.crc32(problem.id.encode()), number, int(hint)),
+        prefix=prompts.prefix(hint),
+    )
+
+
+def _check_completion(sampler, completion):
+    """Check what a sampler of the user's own returns."""
+    if not isinstance(completion, Completion):
+        rule = "a `star_keras.sampling.Completion`"
+    elif not is_text(completion.text):
+        rule = "a `text` that UTF-8 can encode, without lone surrogates"
+    elif not is_count(completion.num_tokens):
+        rule = "a `num_tokens` that is an integer of at least 0"
+    elif completion.finish_reason not in ("stop", "length"):
+        rule = "a `finish_reason` of 'stop' or 'length'"
+    else:
+        return
+    raise ValueError(
+        f"The sampler {sampler!r} returned {completion!r}. Expected {rule}."
+    )
+
+
 def _check_keys(keys, done, finished, path):
     strange = sorted(done.keys() - set(keys))
     if strange or (finished is not None and [s.key for s in finished] != keys):
@@ -102,17 +148,21 @@ def _sample_and_grade(
 ) -> Iterator[list[GradedSample]]:
     task, hint = prompts.task, kind == "rationalization"
     requests = [
-        SampleRequest(
-            prompt=prompts.build(problem, hint),
-            name=problem.id,
-            seed=(iteration, zlib.crc32(problem.id.encode()), n, int(hint)),
-            prefix=prompts.prefix(hint),
-        )
+        make_request(prompts, problem, hint=hint, iteration=iteration, number=n)
         for problem, n in samples
     ]
+    missing = set(range(len(samples)))
     for batch in sampler.sample(requests, stop=task.stop):
         graded = []
         for i, completion in batch:
+            if i not in missing:
+                fault = "twice" if is_count(i) and i < len(samples) else "unasked"
+                raise ValueError(
+                    f"The sampler {sampler!r} returned request {i!r} {fault}. Expected "
+                    f"each index from 0 to {len(samples) - 1} once."
+                )
+            missing.remove(i)
+            _check_completion(sampler, completion)
             problem, n = samples[i]
             answer, verdict = grade(
                 task, problem, completion.text, check_working=check_working

@@ -1,11 +1,13 @@
 """The base model of a run: every iteration starts its training from it."""
 
+import math
 import zlib
 
 import keras
 import numpy as np
 
 from star_keras.distribution import processes
+from star_keras.utils.errors import invalid
 
 
 class BaseModel:
@@ -34,7 +36,8 @@ class BaseModel:
         """Copy the optimizer's state; no-op if it is the one copied before.
 
         Raises:
-            ValueError: if the optimizer has made steps.
+            ValueError: if the optimizer has made steps, or its learning rate is
+                negative or not finite.
         """
         optimizer = self._model.optimizer
         if self._optimizer_of is optimizer:
@@ -47,6 +50,9 @@ class BaseModel:
         self._optimizer_config["config"].pop("name", None)
         rate = self._find_learning_rate(optimizer)
         self._first_rate = None if rate is None else float(rate.value)
+        if rate is not None and not 0 <= self._first_rate < math.inf:
+            rule = "a finite number of at least 0"
+            raise invalid("learning_rate", rule, self._first_rate)
         self._optimizer_of = optimizer
 
     def describe(self) -> dict:
@@ -122,8 +128,10 @@ def _fresh_values(optimizer):
     if int(optimizer.iterations) != 0:
         raise ValueError(
             "Every iteration starts with a fresh optimizer, but this one has "
-            f"already made {int(optimizer.iterations)} steps. Compile the model "
-            "with a new optimizer."
+            f"already made {int(optimizer.iterations)} steps. If this model was "
+            "trained already, e.g. by an earlier run of the same notebook cell: load "
+            "the base model again and compile it, and the same call goes on. If it is "
+            "the base model, compile it with a new optimizer."
         )
     values = []
     for variable in optimizer.variables:

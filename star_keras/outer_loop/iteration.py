@@ -11,11 +11,7 @@ from star_keras.config import StarConfig
 from star_keras.distribution import processes
 from star_keras.outer_loop import plots
 from star_keras.outer_loop.attempts import attempt
-from star_keras.outer_loop.evaluation import (
-    accuracy_metrics,
-    evaluate,
-    unread_shares,
-)
+from star_keras.outer_loop.evaluation import accuracy_metrics, evaluate, unread_shares
 from star_keras.outer_loop.mastery import draw_mastered, load_mastered, update_mastery
 from star_keras.outer_loop.problems import (
     checked_problems,
@@ -52,6 +48,12 @@ class OuterLoop:
         progress: Shows the phases.
         interrupt: Called between batches; ends the run by an exception.
 
+    Attributes:
+        problems: The problems of each split.
+        prompts: Makes the prompts of samples.
+        training_prompts: Makes the prompts of training examples.
+        source: Where the rationales come from.
+
     Raises:
         ValueError: if `steps` is not callable, a split has no problems, a problem
             has no answer, or an id is not unique.
@@ -76,30 +78,26 @@ class OuterLoop:
         self._preprocessor = preprocessor
         self._run, self._samples = run, run.samples
         self.sampler, self.eval_sampler = sampler, eval_sampler
-        self._packed = packed
-        self._steps = steps
-        self._progress = progress
-        self._interrupt = interrupt
+        self._packed, self._steps = packed, steps
+        self._progress, self._interrupt = progress, interrupt
         if steps is not None and not callable(steps):
             raise invalid("steps", "`None` or a callable", steps)
         splits = ("train",) if config.run.skip_eval else ("train", "eval")
         self.problems = {split: checked_problems(task, split) for split in splits}
         self._by_id = {problem.id: problem for problem in self.problems["train"]}
-        direct = config.sampling.direct
-        self.prompts = PromptBuilder(
-            task, few_shot=config.sampling.few_shot, direct=direct
-        )
-        self._training_prompts = PromptBuilder(
+        direct, few_shot = config.sampling.direct, config.sampling.few_shot
+        self.prompts = PromptBuilder(task, few_shot=few_shot, direct=direct)
+        self.training_prompts = PromptBuilder(
             task, few_shot=config.selection.few_shot_train, direct=direct
         )
-        self._source = rationale_source(task, self.problems["train"], sampler, config)
+        self.source = rationale_source(task, self.problems["train"], sampler, config)
 
     def describe(self) -> dict:
         """Groups of named values that decide the samples and the training sets."""
         return {
             **dataclasses.asdict(self.config),
             "task": describe_problems(
-                self.problems, self.prompts, self._training_prompts
+                self.problems, self.prompts, self.training_prompts
             ),
             "arguments": {
                 "training_sampler": self.sampler.get_config(),
@@ -142,15 +140,15 @@ class OuterLoop:
 
     def _sample(self, iteration, problems):
         """Sample rationales without a hint, or take the known answers."""
-        samples = self._attempt(iteration, "sample", self._source.kind, problems)
-        is_direct = self._source.kind == "direct"
+        samples = self._attempt(iteration, "sample", self.source.kind, problems)
+        is_direct = self.source.kind == "direct"
         metrics = {} if is_direct else self._accuracy(samples, "train_")
         self._run.finish(iteration, "sample", metrics)
         return samples
 
     def _rationalize(self, iteration, problems, samples):
         """Sample rationales of failed problems again, with the answer as a hint."""
-        if not self.config.sampling.rationalize or self._source.kind == "direct":
+        if not self.config.sampling.rationalize or self.source.kind == "direct":
             return []
         failed = draw_failed(
             problems,
@@ -195,7 +193,7 @@ class OuterLoop:
             iteration,
             kept,
             self._by_id,
-            self._training_prompts,
+            self.training_prompts,
             self._preprocessor,
             self.config.training,
             packed=self._packed,
@@ -272,11 +270,11 @@ class OuterLoop:
             return attempt(
                 self.prompts,
                 problems,
-                self._source.sampler,
+                self.source.sampler,
                 kind=kind,
                 iteration=iteration,
-                num_samples=self._source.num_samples,
-                check_working=self._source.check_working,
+                num_samples=self.source.num_samples,
+                check_working=self.source.check_working,
                 store=self._samples,
                 on_batch=on_batch,
             )

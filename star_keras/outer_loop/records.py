@@ -1,11 +1,19 @@
 """Records of samples: the graded sample, and the decision on it."""
 
 import dataclasses
-from typing import Literal
+from typing import Literal, get_args
 
 from star_keras.tasks.grading import Verdict
+from star_keras.utils.errors import invalid
 
 SampleKind = Literal["rationale", "rationalization", "direct", "evaluation"]
+
+# The names of an iteration's files of finished phases.
+FINISHED_NAMES = (
+    *(f"{kind}.jsonl" for kind in get_args(SampleKind)),
+    "selection.jsonl",
+    "mastery.json",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,10 +65,15 @@ class Selection:
         problem: Id of the problem.
         sample: Number of the sample of this problem.
         weight: Weight of its response tokens in training; 0 if it is not
-            trained on.
+            trained on. From 0 to 1.
         show_hint: Whether its training prompt shows the hint.
         reason: Why it is not trained on: its verdict, `"duplicate"` of another
-            rationale of its problem, or `"cap"` if the problem has enough.
+            rationale of its problem, or `"cap"` if the problem has enough. Empty
+            for a sample that is trained on.
+
+    Raises:
+        ValueError: if the weight is out of its range, or a sample without weight
+            has no reason, or one with weight has a reason.
     """
 
     iteration: int
@@ -70,6 +83,13 @@ class Selection:
     weight: float
     show_hint: bool = False
     reason: str = ""
+
+    def __post_init__(self):
+        if not 0 <= self.weight <= 1:
+            raise invalid("weight", "a number from 0 to 1", self.weight)
+        if bool(self.weight) == bool(self.reason):
+            rule = "a reason for weight 0, and none for others"
+            raise invalid("reason", rule, self.reason, f"The weight is {self.weight}.")
 
     @property
     def key(self) -> tuple[int, str, str, int]:

@@ -1,5 +1,7 @@
 """The checkpoints of a run: weights after iterations, and a training under way."""
 
+import contextlib
+
 from star_keras.distribution.checkpoints import Checkpoints
 
 
@@ -18,7 +20,8 @@ class RunCheckpoints:
 
     def __init__(self, path):
         self.weights = Checkpoints(path / "weights")
-        self.training = Checkpoints(path / "training")
+        # Saved while a training waits, and soon removed.
+        self.training = Checkpoints(path / "training", checksums=False)
 
     def save_weights(self, iteration: int, variables):
         """Save the weights after an iteration, and wait until they are on disk.
@@ -43,13 +46,44 @@ class RunCheckpoints:
         Raises:
             ValueError: if they are missing, damaged or of another model.
         """
-        if iteration_name(iteration) not in self.weights.names():
+        with self._remedy(iteration):
+            self.weights.restore(iteration_name(iteration), variables)
+
+    def check_weights(self, iteration: int) -> dict:
+        """Check the weights after an iteration, see `Checkpoints.check`.
+
+        Raises:
+            ValueError: if they are missing or damaged.
+        """
+        with self._remedy(iteration):
+            return self.weights.check(iteration_name(iteration))
+
+    @contextlib.contextmanager
+    def _remedy(self, iteration):
+        try:
+            yield
+        except ValueError as error:
+            rerun = self.first_rerun(iteration)
             raise ValueError(
-                f"The weights {self.weights.directory / iteration_name(iteration)} are "
-                f"missing. There are {self.weights.names()}. Put them back, or run "
-                "iterations again with `rewind` (--start_iter)."
-            )
-        self.weights.restore(iteration_name(iteration), variables)
+                f"{error} To run again from iteration {rerun} on, add "
+                f"--start_iter={rerun} once (in Python: `rewind({rerun})`)."
+            ) from error
+
+    def first_rerun(self, iteration: int) -> int:
+        """From where a run can start again if something of an iteration is damaged.
+
+        Returns:
+            The last iteration up to this one that is the first, or follows one
+            whose weights are stored.
+        """
+        names = self.weights.names()
+        starts = (n for n in range(iteration, 1, -1) if iteration_name(n - 1) in names)
+        return next(starts, 1)
+
+    def remove_unfinished(self):
+        """Remove what kills within a save have left."""
+        for checkpoints in (self.weights, self.training):
+            checkpoints.remove_unfinished()
 
     def save_training(self, iteration: int, step: int, variables):
         """Save the state of a training after a step, asynchronously.
@@ -75,7 +109,15 @@ class RunCheckpoints:
         names = [n for n in self.training.names() if n.startswith(prefix)]
         if not names:
             return 0
-        self.training.restore(names[-1], variables)
+        try:
+            self.training.restore(names[-1], variables)
+        except ValueError as error:
+            before = names[-2] if len(names) > 1 else "the start of the training"
+            raise ValueError(
+                f"{error} Or remove that directory (rm -r "
+                f"{self.training.directory / names[-1]}) and give the same command: "
+                f"the run goes on from {before}."
+            ) from error
         return int(names[-1].removeprefix(prefix))
 
     def prune_training(self):

@@ -1,34 +1,44 @@
 """The directory of a run: its configuration and its progress."""
 
 import json
-import math
 
 import jax
-from etils import epath
 
 from star_keras.distribution import processes
+from star_keras.outer_loop.manifest import (
+    PHASES,
+    Phase,
+    Phases,
+    history_of,
+    manifest_line,
+    metrics_of,
+    read_manifest,
+    recorded_files,
+    trained_iterations,
+)
 from star_keras.outer_loop.run_checkpoints import RunCheckpoints, iteration_name
+from star_keras.outer_loop.run_configuration import (
+    LAYOUT,
+    check_configuration,
+    read_configuration,
+)
 from star_keras.outer_loop.run_lock import RunLock
 from star_keras.outer_loop.sample_store import SampleStore
 from star_keras.utils import files
 from star_keras.utils.errors import invalid
 from star_keras.utils.json_lines import (
     append_json_lines,
-    read_json_lines,
+    json_line_bytes,
     write_json_lines,
 )
-
-# The phases of an iteration, in their order.
-PHASES = ("begin", "sample", "rationalize", "select", "pack", "train", "evaluate")
-# The layout of the files below; another layout is refused.
-LAYOUT = 2
 
 
 class RunDirectory:
     """What a run leaves on disk, and resumes from.
 
     - `config.json`: what the run is.
-    - `manifest.jsonl`: a line for each finished phase, with its metrics.
+    - `manifest.jsonl`: a line for each finished phase, with its metrics and the
+      digests of its files.
     - `metrics.jsonl`: the same metrics, a line for each finished iteration.
     - `samples/`: see `SampleStore`.
     - `weights/` and `training/`: see `RunCheckpoints`.
@@ -40,26 +50,35 @@ class RunDirectory:
     Args:
         path: The directory, local or `gs://`; `~` is the user's home.
 
+    Attributes:
+        path: The absolute path.
+        manifest: The path of the manifest.
+        samples: The `SampleStore`.
+        checkpoints: The `RunCheckpoints`.
+        lock: The `RunLock`.
+
     Raises:
         ValueError: if the path is empty or that of a file.
     """
 
     def __init__(self, path):
-        if not str(path).strip():
-            raise invalid("run_dir", "the path of a directory", path)
-        self.path = epath.Path(path).expanduser()
-        if "://" not in str(self.path):
-            self.path = self.path.absolute()
+        self.path = files.absolute("run_dir", path)
         if self.path.exists() and not self.path.is_dir():
             raise invalid("run_dir", "a directory, not a file", str(path))
-        self.samples = SampleStore(self.path / "samples", writes=processes.is_writer())
         self.checkpoints = RunCheckpoints(self.path)
-        self._lock = RunLock(self.path)
-        self._manifest = self.path / "manifest.jsonl"
-        self._phases = None
+        self.samples = SampleStore(
+            self.path / "samples",
+            writes=processes.is_writer(),
+            first_rerun=self.checkpoints.first_rerun,
+        )
+        self.lock = RunLock(self.path)
+        self.manifest = self.path / "manifest.jsonl"
+        self._phases: Phases | None = None
 
     def open(self, config: dict, free=frozenset()):
         """Make the directory this process's own; no-op if it is.
+
+        Removes what a kill within a save has left.
 
         Args:
             config: Configuration of the run, as JSON: groups of named values.
@@ -67,18 +86,20 @@ class RunDirectory:
 
         Raises:
             ValueError: if the directory is of another configuration or layout,
-                or is not shared by all processes.
+                a file is damaged, or it is not shared by all processes.
             RuntimeError: if another process works in it.
         """
-        self._check_layout()
+        read_configuration(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock.acquire()
+        self.lock.acquire()
         try:
             self._check_shared()
             self._check_config(json.loads(json.dumps(config)), free)
-            self._phases = self._read_manifest()
+            self._phases = self.read_phases()
+            self.samples.finished.recorded = recorded_files(self._phases)
             processes.sync("the run directory is read")
-            self._write_metrics()
+            self.write_metrics()
+            self.checkpoints.remove_unfinished()
         except BaseException:
             self.close()
             raise
@@ -86,23 +107,9 @@ class RunDirectory:
     def close(self):
         """Let other processes in. No-op if it is not open."""
         self._phases = None  # another process may go on from here
-        self._lock.release()
+        self.lock.release()
 
     # === What the run is ===
-
-    def _read_config(self):
-        path = self.path / "config.json"
-        return json.loads(path.read_text()) if path.exists() else None
-
-    def _check_layout(self):
-        found = self._read_config()
-        if found is not None and found.get("layout") != LAYOUT:
-            raise ValueError(
-                f"The run directory {self.path} was written by another version of "
-                f"star-keras: its layout is {found.get('layout', 1)}, this version "
-                f"reads layout {LAYOUT}. Use another run_dir, or the version that "
-                "began the run."
-            )
 
     def _check_shared(self):
         """All processes must see the files of the writer, or they wait forever."""
@@ -126,47 +133,36 @@ class RunDirectory:
 
     def _check_config(self, config, free):
         config = {"layout": LAYOUT, **config}
-        found = self._read_config()
+        found = read_configuration(self.path)
         processes.sync("the configuration is read")
-        here, there = _flat(config), _flat(found or config)
-        differing = [
-            f"{name}: {there.get(name)!r} there, {here.get(name)!r} here"
-            for name in sorted(here.keys() | there.keys())
-            if name not in free and here.get(name) != there.get(name)
-        ]
-        if differing:
-            remedy = "Continue with the same configuration, or use another directory."
-            if "base_weights_crc32" in " ".join(differing):
-                remedy += (
-                    " Other base weights are also those of a model that was trained "
-                    "already: load the base model again."
-                )
-            raise ValueError(
-                f"The run directory {self.path} is of another configuration "
-                f"({'; '.join(differing)}). {remedy}"
-            )
+        if found is not None:
+            check_configuration(self.path, found, config, free)
         if found != config and processes.is_writer():
             text = json.dumps(config, indent=2) + "\n"
             files.write(self.path / "config.json", text.encode("utf-8"))
 
     # === How far the run is ===
 
-    def _read_manifest(self):
-        lines = read_json_lines(self._manifest, {"iteration", "phase"})
-        return {
-            (line.pop("iteration"), line.pop("phase")): {
-                name: math.nan if value is None else value
-                for name, value in line.items()
-            }
-            for line in lines
-        }
+    def read_phases(self) -> Phases:
+        """The finished phases in `manifest.jsonl`.
+
+        Raises:
+            ValueError: if a line is malformed or missing.
+        """
+        try:
+            return read_manifest(self.manifest)
+        except ValueError as error:
+            raise ValueError(
+                f"{error} Put the file back. Or remove this line and all lines after "
+                "it: the run goes on from there."
+            ) from None
 
     @property
     def _finished(self):
         if self._phases is not None:
             return self._phases
-        self._check_layout()
-        return self._read_manifest()
+        read_configuration(self.path)
+        return self.read_phases()
 
     @property
     def trained(self) -> int:
@@ -176,7 +172,7 @@ class RunDirectory:
             ValueError: if the directory is of another layout, or a line of its
                 manifest is malformed.
         """
-        return max((i for i, phase in self._finished if phase == "train"), default=0)
+        return trained_iterations(self._finished)
 
     def is_done(self, iteration: int, phase: str) -> bool:
         """Whether a phase of an iteration is finished."""
@@ -195,38 +191,42 @@ class RunDirectory:
         """
         if self.is_done(iteration, phase):
             return
+        new_files = self.samples.finished.new_digests(iteration)
+        finished = Phase(metrics=metrics, files=new_files)
         if processes.is_writer():
-            append_json_lines(self._manifest, [_line(iteration, phase, metrics)])
-        self._phases[iteration, phase] = metrics
+            line = manifest_line(iteration, phase, finished)
+            append_json_lines(self.manifest, [line])
+        self._phases[iteration, phase] = finished
+        for name, digest in new_files.items():
+            self.samples.finished.recorded[iteration, name] = digest
         if phase == PHASES[-1]:
-            self._write_metrics()
+            self.write_metrics()
 
     def metrics(self, iteration: int) -> dict:
         """Metrics of the finished phases of an iteration, NaN included."""
-        return _metrics(self._finished, iteration)
+        return metrics_of(self._finished, iteration)
 
     @property
     def history(self) -> list[dict]:
         """Metrics of each finished iteration and its number, without NaN."""
-        finished = self._finished
-        return [
-            {"iteration": iteration}
-            | {k: v for k, v in _metrics(finished, iteration).items() if v == v}
-            for iteration, phase in sorted(finished)
-            if phase == PHASES[-1]
-        ]
+        return history_of(self._finished)
 
-    def _write_metrics(self):
-        path = self.path / "metrics.jsonl"
-        if processes.is_writer() and read_json_lines(path, set()) != self.history:
-            write_json_lines(path, self.history)
+    def write_metrics(self):
+        """Write `metrics.jsonl`, if it does not hold the history already."""
+        path, content = self.path / "metrics.jsonl", json_line_bytes(self.history)
+        if (
+            processes.is_writer()
+            and (path.read_bytes() if path.exists() else b"") != content
+        ):
+            files.write(path, content)
 
     # === Starting over ===
 
     def rewind(self, iteration: int):
         """Move iterations from this one on to `discarded-<n>/`, to run them again.
 
-        The directory must be open.
+        The directory must be open. With iteration 1, a damaged evaluation of the
+        base model moves too.
 
         Args:
             iteration: The first iteration to run again. The weights of the one
@@ -247,16 +247,21 @@ class RunDirectory:
                 f"those that are there: {names}."
             )
         self.checkpoints.prune_training()
-        last = self.trained + 1
-        self._phases = {k: v for k, v in self._phases.items() if k[0] < iteration}
+        last, finished = self.trained + 1, self.samples.finished
+        damaged = [number for number, _ in finished.faults()]
+        first = 0 if iteration == 1 and 0 in damaged else iteration
+        self._phases = {k: v for k, v in self._phases.items() if k[0] < first}
+        finished.recorded = {k: v for k, v in finished.recorded.items() if k[0] < first}
+        # All have looked for damage before the files move.
+        processes.sync("iterations to discard are known")
         if processes.is_writer():
-            self._discard(range(iteration, last + 1))
-        self._write_metrics()
+            self._discard(range(first, last + 1))
+        self.write_metrics()
         processes.sync("iterations are discarded")
 
     def _discard(self, iterations):
-        earlier = [path.name.split("-")[1] for path in self.path.glob("discarded-*")]
-        number = max(map(int, earlier), default=0) + 1
+        names = [path.name.split("-", 1)[1] for path in self.path.glob("discarded-*")]
+        number = max((int(n) for n in names if n.isdecimal()), default=0) + 1
         discarded = self.path / f"discarded-{number}"
         discarded.mkdir()
         for name in ("manifest.jsonl", "metrics.jsonl"):
@@ -273,28 +278,5 @@ class RunDirectory:
                     target = discarded / path.parent.name / path.name
                     target.parent.mkdir(exist_ok=True)
                     path.rename(target)
-        lines = [_line(i, phase, m) for (i, phase), m in self._phases.items()]
-        write_json_lines(self._manifest, lines)
-
-
-def _metrics(finished, iteration):
-    return {
-        name: value
-        for phase in PHASES
-        for name, value in finished.get((iteration, phase), {}).items()
-    }
-
-
-def _flat(config):
-    """Named values by name, without the groups."""
-    flat = {}
-    for name, value in config.items():
-        # Deeper values, e.g. of an optimizer, are compared as a whole.
-        flat |= value if isinstance(value, dict) else {name: value}
-    return flat
-
-
-def _line(iteration, phase, metrics):
-    # JSON has no NaN.
-    metrics = {k: v if v == v else None for k, v in metrics.items()}
-    return {"iteration": iteration, "phase": phase, **metrics}
+        lines = [manifest_line(*key, phase) for key, phase in self._phases.items()]
+        write_json_lines(self.manifest, lines)

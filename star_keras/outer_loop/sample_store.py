@@ -2,18 +2,19 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from etils import epath
 
+from star_keras.outer_loop.finished_files import FinishedFiles
 from star_keras.outer_loop.records import GradedSample, SampleKind, Selection
-from star_keras.outer_loop.run_checkpoints import iteration_name
-from star_keras.utils import files
 from star_keras.utils.json_lines import (
     append_json_lines,
     json_line_bytes,
-    read_json_lines,
+    parse_json_object,
+    whole_lines,
 )
+from star_keras.utils.records import is_count, make_record
 
 
 class SampleStore:
@@ -30,15 +31,30 @@ class SampleStore:
     Args:
         directory: Where the files go, local or `gs://`.
         writes: Whether this process writes. The others only read.
+        first_rerun: Callable `iteration -> iteration`: from where a run can start
+            again if a file of an iteration is damaged. Defaults to the same one.
+
+    Attributes:
+        finished: The `FinishedFiles`: all but the journals.
     """
 
-    def __init__(self, directory, writes: bool = True):
-        self.directory = epath.Path(directory)
+    def __init__(
+        self,
+        directory,
+        writes: bool = True,
+        first_rerun: Callable[[int], int] = lambda iteration: iteration,
+    ):
         self.writes = writes
+        self.finished = FinishedFiles(directory, first_rerun)
+
+    @property
+    def directory(self) -> epath.Path:
+        """Where the files are."""
+        return self.finished.directory
 
     def iteration_directory(self, iteration: int) -> epath.Path:
         """Where the files of an iteration are."""
-        return self.directory / iteration_name(iteration)
+        return self.finished.path(iteration)
 
     # === Samples ===
 
@@ -54,19 +70,36 @@ class SampleStore:
         """The samples of a finished phase; `None` if it is not finished.
 
         Raises:
-            ValueError: if a line is malformed; names the file and the line.
+            ValueError: if the file was changed, or a line is malformed or of another
+                phase; names the file and the line.
         """
-        path = self.path(iteration, kind)
-        return _read(path, GradedSample) if path.exists() else None
+        name = f"{kind}.jsonl"
+        if not self.finished.exists(iteration, name):
+            return None
+
+        def check(path, samples):
+            _check_samples(path, samples, iteration, kind)
+
+        return self._read(iteration, name, GradedSample, check)
 
     def load_journal(self, iteration: int, kind: SampleKind) -> list[GradedSample]:
         """The samples so far of a phase under way.
 
         Raises:
-            ValueError: if a line is malformed; names the file and the line. A
-                truncated last line is ignored.
+            ValueError: if a line is malformed or of another phase; names the file
+                and the line. A truncated last line is ignored.
         """
-        return _read(self.journal_path(iteration, kind), GradedSample)
+        path = self.journal_path(iteration, kind)
+        if not path.exists():
+            return []
+        try:
+            samples = _records(path, path.read_bytes(), GradedSample)
+            _check_samples(path, samples, iteration, kind)
+        except ValueError as error:
+            raise ValueError(
+                f"{error} Put the file back, or remove it to sample again."
+            ) from None
+        return samples
 
     def append(self, iteration: int, kind: SampleKind, samples: Iterable[GradedSample]):
         """Add samples to the journal; they survive a kill from then on.
@@ -89,9 +122,9 @@ class SampleStore:
             kind: Their kind.
             samples: All samples of the phase in canonical order.
         """
-        path = self.path(iteration, kind)
-        if self.writes and not path.exists():
-            _write(path, samples)
+        if self.writes and not self.path(iteration, kind).exists():
+            content = json_line_bytes(map(dataclasses.asdict, samples))
+            self.finished.write(iteration, f"{kind}.jsonl", content)
         if self.writes:
             self.journal_path(iteration, kind).unlink(missing_ok=True)
 
@@ -103,8 +136,18 @@ class SampleStore:
         Raises:
             ValueError: if the file exists and holds something else.
         """
-        path = self.iteration_directory(iteration) / "selection.jsonl"
-        self._write_once(path, json_line_bytes(map(dataclasses.asdict, selections)))
+        if self.writes:
+            content = json_line_bytes(map(dataclasses.asdict, selections))
+            self.finished.write(iteration, "selection.jsonl", content)
+
+    def load_selection(self, iteration: int) -> list[Selection]:
+        """All decisions of a finished iteration.
+
+        Raises:
+            ValueError: if the file is missing or was changed, or a line is
+                malformed; names the file and the line.
+        """
+        return self._read(iteration, "selection.jsonl", Selection)
 
     def load_kept(self, iteration: int) -> list[tuple[GradedSample, Selection]]:
         """The own samples of a finished iteration that it was trained on.
@@ -112,12 +155,9 @@ class SampleStore:
         Raises:
             ValueError: if a file is missing or does not fit the others.
         """
-        path = self.iteration_directory(iteration) / "selection.jsonl"
-        if not path.exists():
-            raise _missing(path, iteration)
         selections = [
             selection
-            for selection in _read(path, Selection)
+            for selection in self.load_selection(iteration)
             if selection.iteration == iteration and selection.weight
         ]
         samples = {
@@ -127,13 +167,12 @@ class SampleStore:
         }
         for selection in selections:
             if selection.key not in samples:
-                raise ValueError(
-                    f"{path} selects sample {selection.sample} of problem "
-                    f"{selection.problem!r}, which is not in "
-                    f"{self.path(iteration, selection.kind)}. Put the file back, "
-                    "or run the iteration again with "
-                    f"--start_iter={iteration}."
+                name = f"{selection.kind}.jsonl"
+                fault = (
+                    f"lacks sample {selection.sample} of problem "
+                    f"{selection.problem!r}, which selection.jsonl selects"
                 )
+                raise self.finished.damaged(iteration, name, fault)
         return [(samples[selection.key], selection) for selection in selections]
 
     # === Mastery ===
@@ -144,47 +183,63 @@ class SampleStore:
         Raises:
             ValueError: if the file exists and holds something else.
         """
-        path = self.iteration_directory(iteration) / "mastery.json"
-        self._write_once(path, (json.dumps(mastery) + "\n").encode())
+        if self.writes:
+            content = (json.dumps(mastery) + "\n").encode()
+            self.finished.write(iteration, "mastery.json", content)
 
     def load_mastery(self, iteration: int) -> dict:
         """What `finish_mastery` has written; empty before the first iteration.
 
         Raises:
-            ValueError: if the file is missing.
+            ValueError: if the file is missing, damaged or was changed.
         """
         if iteration < 1:
             return {}
-        path = self.iteration_directory(iteration) / "mastery.json"
-        if not path.exists():
-            raise _missing(path, iteration)
-        return json.loads(path.read_text())
+        content = self.finished.read(iteration, "mastery.json")
+        path = self.finished.path(iteration, "mastery.json")
+        try:
+            mastery = parse_json_object(content, str(path))
+            for problem, pair in mastery.items():
+                is_pair = isinstance(pair, list) and len(pair) == 2
+                if not is_pair or not all(map(is_count, pair)):
+                    raise ValueError(f"{problem!r} has {pair!r}, expected two counts")
+        except ValueError as error:
+            fault = f"is damaged ({error})"
+            raise self.finished.damaged(iteration, path.name, fault) from None
+        return mastery
 
-    def _write_once(self, path, content):
-        if not self.writes:
-            return
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            files.write(path, content)
-        elif path.read_bytes() != content:
+    def _read(self, iteration, name, cls, check=lambda path, records: None):
+        """The records of a finished file."""
+        content = self.finished.read(iteration, name)
+        path = self.finished.path(iteration, name)
+        try:
+            if content and not content.endswith(b"\n"):
+                raise ValueError("its last line is cut short")
+            records = _records(path, content, cls)
+            check(path, records)
+        except ValueError as error:
+            fault = f"is damaged ({error})"
+            raise self.finished.damaged(iteration, name, fault) from None
+        return records
+
+
+def _records(path, content, cls):
+    name = str(path)
+    records = []
+    for number, line in enumerate(whole_lines(content), start=1):
+        where = f"{name}, line {number}"
+        records.append(make_record(cls, parse_json_object(line, where), where))
+    return records
+
+
+def _check_samples(path, samples, iteration, kind):
+    """Check that samples are of this phase, each once."""
+    seen = set()
+    for number, sample in enumerate(samples, start=1):
+        if (sample.iteration, sample.kind) != (iteration, kind) or sample.key in seen:
+            fault = "twice" if sample.key in seen else "in the file of another phase"
             raise ValueError(
-                f"The file {path} was changed: this run would write something else. "
-                "Put it back, or remove it to have it written again."
+                f"{path}, line {number}: {sample.kind} {sample.sample} of problem "
+                f"{sample.problem!r}, iteration {sample.iteration}, is {fault}."
             )
-
-
-def _missing(path, iteration):
-    return ValueError(
-        f"The file {path} is missing. Put it back, or run the iteration again with "
-        f"--start_iter={iteration}."
-    )
-
-
-def _read(path, cls):
-    names = {field.name for field in dataclasses.fields(cls)}
-    return [cls(**record) for record in read_json_lines(path, names, exactly=True)]
-
-
-def _write(path, samples):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    files.write(path, json_line_bytes(map(dataclasses.asdict, samples)))
+        seen.add(sample.key)

@@ -1,7 +1,12 @@
 """The work of a process in a run directory: lock, base model and SIGTERM."""
 
 import contextlib
+import os
 import sys
+import threading
+from collections.abc import Callable
+
+import jax
 
 from star_keras.config import StarConfig
 from star_keras.distribution.preemption import Preempted, PreemptionNotice
@@ -10,6 +15,9 @@ from star_keras.outer_loop.iteration import OuterLoop
 from star_keras.outer_loop.progress import Progress
 from star_keras.outer_loop.run_directory import RunDirectory
 from star_keras.utils.settings import free_settings
+
+# Seconds that a cluster surely waits after SIGTERM.
+_PATIENCE = 10
 
 
 class Session:
@@ -50,14 +58,16 @@ class Session:
         )
 
     def start(self):
-        """Open the directory, catch SIGTERM, and restore the latest weights.
+        """Open the directory, catch SIGTERM and Ctrl-C, restore the latest weights.
 
         Raises:
-            ValueError: see `open`; if the weights are missing or damaged.
+            ValueError: see `open`; if weights or files of samples are missing or
+                damaged.
             RuntimeError: see `open`.
         """
         is_base = self.base is None  # the model is untouched before the first copy
         self.open()
+        self._run.samples.finished.check()
         self._preemption.start()
         done = self._run.trained
         if done:
@@ -67,7 +77,7 @@ class Session:
             self.base.restore()
 
     def close(self):
-        """Let other processes in, and SIGTERM end the program again."""
+        """Let other processes in, and signals end the program again."""
         self._progress.close()
         self._preemption.stop()
         self._run.close()
@@ -103,29 +113,68 @@ class Session:
             variable.assign(metrics["learning_rate"])
 
     def is_preempted(self) -> bool:
-        """Whether SIGTERM was received. All processes ask at the same points."""
+        """Whether to end, see `PreemptionNotice`. All processes ask equally often."""
         return self._preemption.received()
 
     def end_if_preempted(self):
-        """End the program if SIGTERM was received. All samples are on disk.
+        """End the program after SIGTERM or Ctrl-C. All samples are on disk.
 
         Raises:
-            Preempted: a `SystemExit` of code 75.
+            Preempted: see `end_preempted`.
         """
         if self.is_preempted():
             self.end_preempted()
 
-    def end_preempted(self):
-        """End the program after SIGTERM.
+    def end_preempted(self, save: Callable[[], None] = lambda: None):
+        """End the program after SIGTERM or Ctrl-C.
+
+        Args:
+            save: Saves what is under way. After ten seconds a program of one
+                process ends without it: clusters do not wait.
 
         Raises:
-            Preempted: a `SystemExit` of code 75.
+            Preempted: a `SystemExit` of code 75, after Ctrl-C 130.
+            OSError: if it cannot be saved.
         """
-        self._run.checkpoints.training.wait()
+        is_saved = self._saved_in_time(save)
         self.close()
+        if is_saved:
+            state = f"progress is saved in {self._run.path}"
+        else:
+            state = (
+                f"the last steps could not be saved within {_PATIENCE} seconds; all "
+                f"before them is in {self._run.path}"
+            )
         print(
-            f"SIGTERM: progress is saved in {self._run.path}. Repeat the command, "
-            "without --start_iter, to resume.",
+            f"{self._preemption.by}: {state}. Repeat the command, without "
+            "--start_iter, to resume.",
             file=sys.stderr,
+            flush=True,
         )
-        raise Preempted
+        end = Preempted(self._preemption.by)
+        if not is_saved:
+            # The thread that saves would keep the interpreter.
+            os._exit(end.code)
+        raise end
+
+    def _saved_in_time(self, save):
+        errors = []
+
+        def work():
+            try:
+                save()
+                self._run.checkpoints.training.wait()
+            except BaseException as error:
+                errors.append(error)
+
+        if jax.process_count() > 1:
+            work()
+            is_saved = True
+        else:
+            thread = threading.Thread(target=work, daemon=True)
+            thread.start()
+            thread.join(_PATIENCE)
+            is_saved = not thread.is_alive()
+        if errors:
+            raise errors[0]
+        return is_saved

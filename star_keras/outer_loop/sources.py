@@ -63,8 +63,11 @@ class KnownAnswers(Sampler):
     def sample(self, requests, *, stop=()):
         batch = []
         for i, request in enumerate(requests):
-            problem = self._by_id[request.name]
-            text = self._task.format_response("", problem)
+            text = self.response(request.name)
             batch.append((i, Completion(text=text, num_tokens=0, finish_reason="stop")))
         if batch:
             yield batch
+
+    def response(self, problem_id: str) -> str:
+        """The response to a problem."""
+        return self._task.format_response("", self._by_id[problem_id])

@@ -4,6 +4,9 @@ import itertools
 import math
 import time
 
+import jax
+import jax.numpy as jnp
+
 from star_keras.config import StarConfig
 from star_keras.outer_loop.progress import Progress
 from star_keras.outer_loop.run_directory import RunDirectory
@@ -11,6 +14,13 @@ from star_keras.outer_loop.session import Session
 from star_keras.outer_loop.training_set import TrainingSet
 from star_keras.sampling.model_sampler import max_sequence_length
 from star_keras.training.dataset import training_batches, training_dataset
+from star_keras.utils import memory
+from star_keras.utils.errors import invalid
+
+
+@jax.jit
+def _all_finite(values):
+    return jnp.all(jnp.array([jnp.isfinite(value).all() for value in values]))
 
 
 class TrainingPhase:
@@ -23,6 +33,10 @@ class TrainingPhase:
         session: Holds the base model and the notice of SIGTERM.
         progress: Shows the steps.
         packed: Whether a row holds several examples.
+
+    Raises:
+        ValueError: if a batch is larger than the memory, or the model accumulates
+            gradients over a number of parts that does not divide it.
 
     Attributes:
         iteration: The iteration, 0 before the first.
@@ -46,6 +60,23 @@ class TrainingPhase:
         self._packed = packed
         self._first_step = 0
         self._bar = None
+        self.check_batch()
+
+    def check_batch(self):
+        """Check the size of a batch.
+
+        Raises:
+            ValueError: see the class.
+        """
+        config = self._config.training
+        # Six arrays of 32-bit numbers.
+        memory.check_fits(
+            "batch_size", config.batch_size, 24 * config.sequence_length, "a row"
+        )
+        parts = getattr(self._model, "gradient_accumulation_steps", 1)
+        if config.batch_size % parts:
+            rule = f"a multiple of gradient_accumulation_steps={parts}"
+            raise invalid("batch_size", rule, config.batch_size)
 
     @property
     def dataset(self):
@@ -126,18 +157,17 @@ class TrainingPhase:
             Whether it is the last step.
 
         Raises:
-            Preempted: after SIGTERM.
+            Preempted: after SIGTERM or Ctrl-C.
+            FloatingPointError: if a weight is not finite when a checkpoint is due.
             OSError: if a checkpoint cannot be written.
         """
         step = self._first_step + batch
         if self._session.is_preempted():
-            self._save(step)
-            self._session.end_preempted()
+            self._session.end_preempted(lambda: self._save(step))
         if step - self._saved_step >= self._config.run.checkpoint_steps:
             self._save(step)
         self._update_bar(step)
-        at_once = self._model.steps_per_execution
-        self._reached_end = step + at_once >= self.training_set.steps
+        self._reached_end = step + 1 >= self.training_set.steps
         return self._reached_end
 
     def end(self, logs: dict) -> bool:
@@ -151,19 +181,16 @@ class TrainingPhase:
             here; the next `fit` continues it from its last checkpoint.
 
         Raises:
-            FloatingPointError: if the loss is not finite.
+            FloatingPointError: if the loss or a weight is not finite.
             OSError: if a file cannot be written.
         """
         if not self._reached_end:
             return False
         iteration, loss = self.iteration, logs.get("loss")
         if loss is not None and not math.isfinite(loss):
-            self._run.checkpoints.prune_training()
-            raise FloatingPointError(
-                f"The loss of iteration {iteration} is {loss}. Nothing of this "
-                "iteration's training was saved. Use a lower learning rate, a "
-                "global_clipnorm or a wider dtype, in a new run_dir."
-            )
+            raise self._not_finite(f"The loss of iteration {iteration} is {loss}")
+        # The last loss is that of the weights before the last update.
+        self._check_weights(self.training_set.steps)
         self._update_bar(self.training_set.steps)
         if self._bar is not None:
             self._bar.end()
@@ -177,8 +204,32 @@ class TrainingPhase:
         checkpoints.prune_training()
         return True
 
+    def _check_weights(self, step):
+        """Check that all trained weights are finite."""
+        values = [v.value for v in self._model.trainable_variables]
+        if not bool(_all_finite(values)):
+            named = [
+                v.path
+                for v in self._model.trainable_variables
+                if not bool(_all_finite([v.value]))
+            ]
+            raise self._not_finite(
+                f"After step {step} of iteration {self.iteration} {len(named)} "
+                f"weights are not finite, e.g. {named[0]}"
+            )
+
+    def _not_finite(self, fault):
+        self._run.checkpoints.prune_training()
+        rate = self.learning_rate().get("learning_rate", "that of its schedule")
+        return FloatingPointError(
+            f"{fault}; the learning rate is {rate}. Nothing of this iteration's "
+            "training was saved. Use a finite and lower learning rate, a "
+            "global_clipnorm or a wider dtype, in a new run_dir."
+        )
+
     def _save(self, step):
         self._model.jax_state_sync()
+        self._check_weights(step)
         state = self._session.base.training_state()
         self._run.checkpoints.save_training(self.iteration, step, state)
         self._saved_step = step

@@ -41,7 +41,7 @@ def get_sampler(model, name: str = "auto", **kwargs) -> Sampler:
         module, _, attribute = name.partition(":")
         try:
             make = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError, ValueError) as error:
+        except (ImportError, AttributeError, TypeError, ValueError) as error:
             raise invalid(
                 "name",
                 f'"auto", one of {sorted(_SAMPLERS)}, or "package.module:name" of a '
@@ -49,7 +49,15 @@ def get_sampler(model, name: str = "auto", **kwargs) -> Sampler:
                 name,
                 f"The import failed: {error}.",
             ) from error
-    sampler = make(model, **kwargs)
+    try:
+        sampler = make(model, **kwargs)
+    except TypeError as error:
+        raise invalid(
+            "name",
+            f"the name of a callable that takes a model and {sorted(kwargs)}",
+            name,
+            f"The call failed: {error}.",
+        ) from error
     if not isinstance(sampler, Sampler):
         raise invalid(
             "name",

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import keras
 from jax import numpy as jnp
 
+from star_keras.config import RunConfig, SamplingConfig
 from star_keras.distribution import CausalLMParallel
 from star_keras.sampling.layout import MeshLayout
 from star_keras.sampling.merged_lora import merged_values
@@ -12,7 +13,9 @@ from star_keras.sampling.sampler import Sampler, SampleRequest
 from star_keras.sampling.sampling_methods import Greedy, sampling_method
 from star_keras.sampling.stopping import CompletionReader
 from star_keras.training.examples import tokenize_prompts
+from star_keras.utils import memory
 from star_keras.utils.errors import invalid
+from star_keras.utils.settings import checked_setting
 
 # Most tokens that a compiled call decodes before the host reads the text.
 DECODE_CHUNK = 16
@@ -42,8 +45,9 @@ class ModelSampler(Sampler):
         layout: `MeshLayout` of the `keras.distribution` at construction.
 
     Raises:
-        ValueError: if an argument is out of bounds, `top_k`, `top_p` or `min_p` is
-            given with `temperature=0`, or the distribution cannot split the batch or
+        ValueError: if an argument is out of bounds, the logits of `batch_size` rows
+            are larger than the memory, `top_k`, `top_p` or `min_p` is given with
+            `temperature=0`, or the distribution cannot split the batch or
             the variables.
     """
 
@@ -59,28 +63,32 @@ class ModelSampler(Sampler):
         min_p=None,
         seed=0,
     ):
-        for name, value, valid, rule in (
-            ("max_new_tokens", max_new_tokens, max_new_tokens >= 1, "at least 1"),
-            ("batch_size", batch_size, batch_size >= 1, "at least 1"),
-            ("seed", seed, seed >= 0, "0 or more"),
-        ):
-            if not valid:
-                raise invalid(name, rule, value)
+        if getattr(model, "preprocessor", None) is None:
+            raise invalid("model", "a causal LM with a preprocessor", model)
+        self.max_new_tokens = checked_setting(
+            SamplingConfig, "max_new_tokens", max_new_tokens
+        )
+        self.batch_size = checked_setting(
+            SamplingConfig, "sample_batch_size", batch_size, "batch_size"
+        )
+        self.seed = checked_setting(RunConfig, "seed", seed)
         choices = {
             "temperature": temperature,
             "top_k": top_k,
             "top_p": top_p,
             "min_p": min_p,
         }
+        choices = {k: checked_setting(SamplingConfig, k, v) for k, v in choices.items()}
         self.method = sampling_method(**choices)
+        # Each step has the logits of all rows.
+        memory.check_fits(
+            "batch_size", batch_size, 4 * model.backbone.vocabulary_size, "a row"
+        )
         self.layout = MeshLayout.current()
         self.layout.check_batch_size(batch_size)
         self.model = model
         self.tokenizer = model.preprocessor.tokenizer
-        self.reader = CompletionReader(self.tokenizer, max_new_tokens)
-        self.max_new_tokens = max_new_tokens
-        self.batch_size = batch_size
-        self.seed = seed
+        self.reader = CompletionReader(self.tokenizer, self.max_new_tokens)
         self._choices = choices
 
     def get_config(self):
@@ -145,6 +153,10 @@ class ModelSampler(Sampler):
             ids = [list(prompt) for prompt in prompts]
         self._check_lengths(requests, ids)
         return ids
+
+    def check(self, requests):
+        if requests:
+            self.tokenize_prompts(requests)
 
     def _shared_length(self, requests: Sequence[SampleRequest], prompts) -> int:
         """Number of tokens of the shared prefix that all prompts begin with.

@@ -63,6 +63,19 @@ class Sampler(abc.ABC):
         """
         return {}
 
+    def check(self, requests: Sequence[SampleRequest]):
+        """Raise what `sample` would raise for these requests, and sample nothing.
+
+        A run calls it at its start with the longest prompts of each phase. By
+        default only empty prompts are refused.
+
+        Raises:
+            ValueError: see `sample`.
+        """
+        for request in requests:
+            if not len(request.prompt):
+                raise ValueError(f"The prompt of {request.name!r} is empty.")
+
     @abc.abstractmethod
     def sample(
         self, requests: Sequence[SampleRequest], *, stop: Sequence[str] = ()

@@ -12,6 +12,7 @@ from star_keras.sampling.buckets import bucket
 from star_keras.sampling.layout import MeshLayout
 from star_keras.sampling.model_sampler import max_sequence_length
 from star_keras.utils.errors import invalid
+from star_keras.utils.settings import checked
 
 # Shortest rows that are compiled.
 _SHORTEST = 16
@@ -80,12 +81,12 @@ class Scorer:
     def __init__(self, model, *, batch_size=64, max_length=None):
         if model.preprocessor is None:
             raise invalid("model", "a causal LM with a preprocessor", model)
-        if batch_size < 1:
-            raise invalid("batch_size", "at least 1", batch_size)
+        batch_size = checked("batch_size", int, batch_size, at_least=1)
         MeshLayout.current().check_batch_size(batch_size)
         limit = max_sequence_length(model)
         if max_length is None:
             max_length = limit or model.preprocessor.sequence_length
+        max_length = checked("max_length", int, max_length, at_least=0)
         if max_length < 1 or (limit and max_length > limit):
             rule = "at least 1"
             if limit:

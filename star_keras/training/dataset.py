@@ -6,8 +6,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from star_keras.config import TrainingConfig
 from star_keras.training.examples import TrainingExample
 from star_keras.training.packing import make_row, pack, stack_rows
+from star_keras.utils.settings import checked_setting
 
 
 def training_batches(
@@ -39,8 +41,13 @@ def training_batches(
         `(batch_size, sequence_length)`.
 
     Raises:
-        ValueError: if an example is longer than a row.
+        ValueError: if `batch_size` or `sequence_length` is no integer of at least 1,
+            or an example is longer than a row.
     """
+    batch_size = checked_setting(TrainingConfig, "batch_size", batch_size)
+    sequence_length = checked_setting(
+        TrainingConfig, "sequence_length", sequence_length
+    )
     generator = np.random.default_rng(list(seed))
     lengths = [len(example) for example in examples]
     waiting = []

@@ -5,8 +5,9 @@ import math
 import keras
 from keras import ops
 
-from star_keras.config import LR_SCHEDULES
+from star_keras.config import LR_SCHEDULES, OptimizerConfig
 from star_keras.utils.errors import invalid
+from star_keras.utils.settings import checked_setting
 
 
 @keras.saving.register_keras_serializable(package="star_keras")
@@ -31,7 +32,8 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
         The learning rate, a float32 scalar.
 
     Raises:
-        ValueError: if `decay` is unknown, or `decay_steps` does not match it.
+        ValueError: if `decay` is unknown, a number is out of bounds or not finite, or
+            `decay_steps` does not match `decay`.
 
     Example:
     ```python
@@ -53,14 +55,20 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
         super().__init__()
         if decay not in LR_SCHEDULES:
             raise invalid("decay", f"one of {LR_SCHEDULES}", decay)
-        if (decay == "constant") != (decay_steps == 0) or decay_steps < 0:
+        if (decay == "constant") != (decay_steps == 0):
             rule = "0" if decay == "constant" else "at least 1"
             raise invalid("decay_steps", f"{rule} with decay={decay!r}", decay_steps)
-        self.learning_rate = learning_rate
-        self.warmup_steps = warmup_steps
+        self.learning_rate = checked_setting(
+            OptimizerConfig, "learning_rate", learning_rate
+        )
+        self.warmup_steps = checked_setting(
+            OptimizerConfig, "warmup_steps", warmup_steps
+        )
         self.decay = decay
-        self.decay_steps = decay_steps
-        self.hold_steps = hold_steps
+        self.decay_steps = checked_setting(OptimizerConfig, "decay_steps", decay_steps)
+        self.hold_steps = checked_setting(OptimizerConfig, "hold_steps", hold_steps)
+        if not 0 <= final_share <= 1:
+            raise invalid("final_share", "a share from 0 to 1", final_share)
         self.final_share = final_share
 
     def __call__(self, step):

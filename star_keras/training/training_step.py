@@ -4,12 +4,11 @@ import jax
 import jax.numpy as jnp
 import keras
 
-from star_keras.training.gradient_noise import (
-    gradient_noise_scale,
-    gradient_statistics,
-)
+from star_keras.config import OptimizerConfig
+from star_keras.training import gradient_noise
 from star_keras.training.head_loss import head_cross_entropy
 from star_keras.utils.errors import invalid
+from star_keras.utils.settings import checked_setting
 
 _STEP_METRICS = (
     "gradient_norm",
@@ -28,11 +27,13 @@ class TrainingStep:
 
     Attributes:
         z_loss: float. Weight of the z-loss, see `compile`.
+        gradient_accumulation_steps: int. See `compile`.
         gradient_checkpointing: bool. See `compile`.
     """
 
     z_loss = 0.0
     gradient_checkpointing = False
+    gradient_accumulation_steps = 1
 
     def make_step_metrics(self):
         """Make the averages over an epoch's steps that `train_step` reports."""
@@ -81,14 +82,13 @@ class TrainingStep:
             **kwargs: see `CausalLM.compile`.
 
         Raises:
-            ValueError: if `gradient_accumulation_steps` is below 1; if it, `z_loss` or
-                `gradient_checkpointing` is set together with a loss or metrics of
-                the user; or if the optimizer accumulates gradients itself.
+            ValueError: if a number is out of bounds, one of the three is set together
+                with a loss or metrics of the user, or the optimizer accumulates.
         """
-        if gradient_accumulation_steps < 1:
-            raise invalid(
-                "gradient_accumulation_steps", "at least 1", gradient_accumulation_steps
-            )
+        gradient_accumulation_steps = checked_setting(
+            OptimizerConfig, "gradient_accumulation_steps", gradient_accumulation_steps
+        )
+        z_loss = checked_setting(OptimizerConfig, "z_loss", z_loss)
         if getattr(optimizer, "gradient_accumulation_steps", None):
             raise ValueError(
                 "Invalid value for argument `optimizer`. Expected an optimizer without "
@@ -118,7 +118,7 @@ class TrainingStep:
                     value,
                     'Leave out `metrics` and `weighted_metrics`, and pass loss="auto".',
                 )
-        self._gradient_accumulation_steps = gradient_accumulation_steps
+        self.gradient_accumulation_steps = gradient_accumulation_steps
         self.z_loss = z_loss
         self.gradient_checkpointing = gradient_checkpointing
         super().compile(
@@ -194,7 +194,7 @@ class TrainingStep:
                 trainable, non_trainable, optimizer_variables, *part, divisor
             )
 
-        num_parts = self._gradient_accumulation_steps
+        num_parts = self.gradient_accumulation_steps
         if num_parts == 1:
             (_, (loss, non_trainable)), gradients = part_of_gradients(
                 non_trainable, batch
@@ -222,7 +222,7 @@ class TrainingStep:
         gradients = [
             g.astype(v.dtype) for g, v in zip(gradients, trainable, strict=True)
         ]
-        signal, noise = gradient_statistics(
+        signal, noise = gradient_noise.gradient_statistics(
             square, _squared_norm(gradients), num_parts, total_weight
         )
         statistics = {"gradient_signal": signal, "gradient_noise": noise}
@@ -255,7 +255,7 @@ class TrainingStep:
             )
             loss = loss / divisor
             # Regularization losses count once a batch, not once a part.
-            loss = loss + sum(self.losses) / self._gradient_accumulation_steps
+            loss = loss + sum(self.losses) / self.gradient_accumulation_steps
             self._clear_losses()
             scaled_loss = optimizer.scale_loss(loss)
         updated = []
@@ -274,7 +274,7 @@ class TrainingStep:
                 self._step_metrics[name].update_state(value)
             averages = {name: self._step_metrics[name].result() for name in logs}
         if "gradient_signal" in averages:
-            averages["gradient_noise_scale"] = gradient_noise_scale(
+            averages["gradient_noise_scale"] = gradient_noise.gradient_noise_scale(
                 averages["gradient_signal"], averages["gradient_noise"]
             )
         return averages, [scope.get_current_value(v) for v in self.metrics_variables]

@@ -1,9 +1,30 @@
 """Files that appear whole or not at all, on a disk or in a bucket."""
 
 import contextlib
+import errno
 import os
 
 from etils import epath
+
+from star_keras.utils.errors import invalid
+
+
+def absolute(name: str, path) -> epath.Path:
+    """A path that stays the same wherever the program works.
+
+    Args:
+        name: The argument, for the error.
+        path: Local or `gs://` path; `~` is the user's home.
+
+    Raises:
+        ValueError: if it is empty, or no path.
+    """
+    if not isinstance(path, str | os.PathLike) or not str(path).strip():
+        raise invalid(name, "the path of a file or directory", path)
+    if "\0" in str(path):
+        raise invalid(name, "a path without a null character", str(path))
+    path = epath.Path(path).expanduser()
+    return path.absolute() if _is_local(path) else path
 
 
 def write(path, content: bytes):
@@ -47,12 +68,23 @@ def _named_errors(path):
     try:
         yield
     except OSError as error:
-        raise OSError(
-            error.errno,
-            f"{error.strerror or error}. What was written before is safe: make room, "
-            "or make the directory writable, and give the same command again",
-            str(path),
-        ) from error
+        raise unwritable(error, path) from error
+
+
+def unwritable(error: Exception, path) -> OSError:
+    """The error of a file that cannot be written, with the remedy.
+
+    Args:
+        error: Its cause.
+        path: The file or directory.
+    """
+    cause = getattr(error, "strerror", None) or str(error).splitlines()[0]
+    return OSError(
+        getattr(error, "errno", None) or errno.EIO,
+        f"{cause}. What was written before is safe: make room, or make the directory "
+        "writable, and give the same command again",
+        str(path),
+    )
 
 
 def _is_local(path):

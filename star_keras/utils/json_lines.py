@@ -51,7 +51,7 @@ def json_line_bytes(records: Iterable[dict]) -> bytes:
     return "".join(lines).encode("utf-8")
 
 
-def read_json_lines(path, fields: set[str], *, exactly: bool = False) -> list[dict]:
+def read_json_lines(path, fields: set[str] = frozenset()) -> list[dict]:
     """Read a JSON-lines file that this package appends to.
 
     A last line without a newline was cut short by a kill and is ignored.
@@ -59,7 +59,6 @@ def read_json_lines(path, fields: set[str], *, exactly: bool = False) -> list[di
     Args:
         path: The file. A missing file has no lines.
         fields: Names that each line must have.
-        exactly: Whether a line must have no other names.
 
     Returns:
         The records in the order of the file.
@@ -69,41 +68,44 @@ def read_json_lines(path, fields: set[str], *, exactly: bool = False) -> list[di
             file and the line.
     """
     path = epath.Path(path)
-    if not path.exists():
-        return []
-    content = path.read_bytes()
-    end = content.rfind(b"\n") + 1
-    records = []
-    for number, line in enumerate(content[:end].splitlines(), start=1):
-        record = parse_json_line(line, fields, path, number)
-        if exactly and record.keys() != fields:
-            raise ValueError(
-                f"{path}, line {number}: unknown fields "
-                f"{sorted(record.keys() - fields)}. Expected {sorted(fields)}. The "
-                "file is of another version; use another directory."
-            )
-        records.append(record)
-    return records
+    content = path.read_bytes() if path.exists() else b""
+    name = str(path)
+    return [
+        parse_json_line(line, fields, name, number)
+        for number, line in enumerate(whole_lines(content), start=1)
+    ]
 
 
-def parse_json_line(line: bytes, fields: set[str], path, number: int) -> dict:
-    """Parse one line that must be a JSON object with certain fields.
+def whole_lines(content: bytes) -> list[bytes]:
+    """The lines of a file of JSON lines, without a last one that was cut short."""
+    return content[: content.rfind(b"\n") + 1].splitlines()
 
-    A byte order mark of UTF-8 is read over.
+
+def read_json_object(path) -> dict:
+    """Read a file that holds one JSON object.
 
     Args:
-        line: The line.
-        fields: Names that it must have.
-        path: Its file, for the error.
-        number: Its number, for the error.
+        path: The file.
 
     Raises:
-        ValueError: if it is not UTF-8, no JSON object, has a name twice, lacks a
-            field, or holds half a character (a lone surrogate); names the file,
-            the line and the fault.
+        ValueError: if it holds anything else; names the file and the place.
+        FileNotFoundError: if there is no such file.
     """
-    place = f"{path}, line {number}"
-    text = _decoded(line, place)
+    path = epath.Path(path)
+    return parse_json_object(path.read_bytes(), str(path))
+
+
+def parse_json_object(content: bytes, place: str) -> dict:
+    """Parse text that must be one JSON object.
+
+    Args:
+        content: The text.
+        place: Its file and line, for the error.
+
+    Raises:
+        ValueError: see `parse_json_line`.
+    """
+    text = _decoded(content, place)
     try:
         record = _DECODER.decode(text)
         if "\\u" in text:
@@ -124,6 +126,27 @@ def parse_json_line(line: bytes, fields: set[str], path, number: int) -> dict:
             f"{place}: expected a JSON object. Received: {record!r:.200}. Write each "
             "object on a line of its own, without a list around them."
         )
+    return record
+
+
+def parse_json_line(line: bytes, fields: set[str], path, number: int) -> dict:
+    """Parse one line that must be a JSON object with certain fields.
+
+    A byte order mark of UTF-8 is read over.
+
+    Args:
+        line: The line.
+        fields: Names that it must have.
+        path: Its file, for the error.
+        number: Its number, for the error.
+
+    Raises:
+        ValueError: if it is not UTF-8, no JSON object, has a name twice, lacks a
+            field, or holds half a character (a lone surrogate); names the file,
+            the line and the fault.
+    """
+    place = f"{path}, line {number}"
+    record = parse_json_object(line, place)
     missing = sorted(fields - record.keys())
     if missing:
         raise ValueError(

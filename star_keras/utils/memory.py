@@ -1,7 +1,10 @@
-"""Memory of the process on CPU."""
+"""Memory of the process on CPU, and of the devices."""
 
 import ctypes
+import os
 import sys
+
+from star_keras.utils.errors import invalid
 
 # Parameters of glibc's `mallopt`, from <malloc.h>.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
@@ -33,3 +36,35 @@ def keep_freed_memory():
     import jax  # starts threads
 
     jax.config.update("jax_cpu_enable_async_dispatch", False)
+
+
+def total_memory() -> int:
+    """Bytes of memory of all devices together, or of this machine if that is more."""
+    import jax
+
+    host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    stats = (device.memory_stats() for device in jax.local_devices())
+    devices = sum((found or {}).get("bytes_limit", 0) for found in stats)
+    return max(host, devices * jax.process_count())
+
+
+def check_fits(argument: str, count: int, bytes_each: int, each: str):
+    """Check that a number of arrays can fit into the memory.
+
+    Args:
+        argument: The argument that decides the number.
+        count: The number.
+        bytes_each: Bytes of one of them, at the least.
+        each: What one of them is, e.g. `"a row"`.
+
+    Raises:
+        ValueError: if they are larger than the memory.
+    """
+    memory = total_memory()
+    if count * bytes_each > memory:
+        raise invalid(
+            argument,
+            f"at most {memory // bytes_each:,}: there are {memory / 2**30:.1f} GiB of "
+            f"memory, and {each} takes {bytes_each:,} bytes or more",
+            count,
+        )

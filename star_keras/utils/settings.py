@@ -15,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 
+from star_keras.utils import files
 from star_keras.utils.errors import invalid
 
 
@@ -31,6 +32,7 @@ class Rule:
         above: Value that a number must exceed.
         below: Value that a number must not reach.
         choices: All values of a string.
+        is_path: Whether a string is a path, which is made absolute.
     """
 
     help: str
@@ -40,6 +42,7 @@ class Rule:
     above: float | None = None
     below: float | None = None
     choices: Sequence[str] | None = None
+    is_path: bool = False
 
     def describe(self, kind: type) -> str:
         """The values that are valid, for an error or the reference page.
@@ -53,7 +56,7 @@ class Rule:
             int: "an integer",
             float: "a finite number",
             bool: "`True` or `False`",
-            str: "a string",
+            str: "a path" if self.is_path else "a string",
             tuple: "a sequence of strings",
         }[kind]
         bounds = []
@@ -129,6 +132,8 @@ class Setting:
         converted = _CONVERSIONS[self.kind](value)
         if converted is None or not self.rule.admits(converted):
             raise invalid(self.name, self.describe(), value)
+        if self.rule.is_path:
+            return str(files.absolute(self.name, converted))
         return converted
 
 
@@ -256,6 +261,21 @@ def groups_of(cls: type[Settings]) -> dict[str, type[Settings]]:
         for name, kind in typing.get_type_hints(cls).items()
         if isinstance(kind, type) and issubclass(kind, Settings)
     }
+
+
+def checked_setting(cls: type[Settings], setting_name: str, value, argument: str = ""):
+    """The value of an argument that follows the rule of a setting.
+
+    Args:
+        cls, setting_name: Class and name of the setting.
+        value: The value.
+        argument: The name of the argument. Defaults to that of the setting.
+
+    Raises:
+        ValueError: see `checked`.
+    """
+    (item,) = (item for item in settings_of(cls) if item.name == setting_name)
+    return dataclasses.replace(item, name=argument or setting_name).checked(value)
 
 
 def free_settings(cls: type[Settings]) -> set[str]:

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from star_keras.outer_loop.run_directory import PHASES
+from star_keras.outer_loop.manifest import PHASES
 from star_keras.utils.json_lines import read_json_lines
 from tests import forks
 

@@ -241,9 +241,9 @@ def test_used_optimizer_is_refused(make_star, make_model):
 
 def test_too_long_example_is_named(make_star):
     with pytest.raises(
-        ValueError, match="problem 'double-.*more than sequence_length=20"
+        ValueError, match="problem 'double-.*more than sequence_length=30"
     ):
-        fit(make_star(sequence_length=20), 1)
+        fit(make_star(sequence_length=30), 1)
 
 
 def test_an_example_beyond_the_models_positions_is_refused(make_star, make_model):
@@ -298,7 +298,7 @@ def test_nan_loss_stops_the_run_and_saves_nothing_of_it(make_star, make_model):
     model = make_model()
     model.optimizer.learning_rate = 1e30
     star = make_star(model=model, start_steps=8, checkpoint_steps=2)
-    with pytest.raises(FloatingPointError, match="loss of iteration 1 is nan"):
+    with pytest.raises(FloatingPointError, match="iteration 1.* rate is 1.0.*e.30"):
         fit(star, 1)
     assert [line["iteration"] for line in metrics(star)] == [0]
     assert star.run.checkpoints.weights.names() == []

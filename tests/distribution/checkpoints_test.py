@@ -1,3 +1,6 @@
+import resource
+import shutil
+
 import jax
 import keras
 import numpy as np
@@ -60,8 +63,65 @@ def test_missing_and_damaged_checkpoints_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"/b is missing. There are \['a'\]"):
         checkpoints.restore("b", variables((2,)))
     (tmp_path / "a" / "_METADATA").write_text("{")
-    with pytest.raises(ValueError, match="/a cannot be read"):
+    with pytest.raises(ValueError, match="/a is damaged: .*/a/_METADATA has 1 bytes"):
         checkpoints.restore("a", variables((2,)))
+
+
+DAMAGE = {
+    "deleted": lambda path: path.unlink(),
+    "emptied": lambda path: path.write_bytes(b""),
+    "halved": lambda path: path.write_bytes(path.read_bytes()[:50]),
+    "one bit": lambda path: path.write_bytes(
+        path.read_bytes()[:-40]
+        + bytes([path.read_bytes()[-40] ^ 16])
+        + path.read_bytes()[-39:]
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(DAMAGE))
+def test_damage_to_any_file_is_noticed_and_changes_no_variable(tmp_path, kind):
+    checkpoints = Checkpoints(tmp_path / "c")
+    rng = np.random.default_rng(0)
+    checkpoints.save("a", [keras.Variable(rng.normal(size=(64, 32)))])
+    checkpoints.wait()
+    whole = tmp_path / "c" / "a"
+    files = [p.relative_to(whole) for p in sorted(whole.rglob("*")) if p.is_file()]
+    assert len(files) > 8
+    for file in files:
+        if file.name == "files.json":
+            continue
+        shutil.copytree(whole, tmp_path / "c" / "b")
+        DAMAGE[kind](tmp_path / "c" / "b" / file)
+        variable = keras.Variable(np.zeros((64, 32)))
+        with pytest.raises(ValueError, match=f"/b is damaged: .*{file.name}"):
+            checkpoints.restore("b", [variable])
+        assert not np.array(variable.value).any()
+        checkpoints.delete("b")
+
+
+def test_a_full_disk_is_named_with_the_remedy(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "c")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="make room.*same command again.*/c"):
+            rng = np.random.default_rng(0)
+            checkpoints.save("a", [keras.Variable(rng.normal(size=(512, 512)))])
+            checkpoints.wait()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert Checkpoints(tmp_path / "c").names() == []
+
+
+def test_what_a_kill_has_left_is_removed(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save("a", variables((2,)))
+    checkpoints.wait()
+    (tmp_path / "b.orbax-checkpoint-tmp" / "d").mkdir(parents=True)
+    assert [p.name for p in checkpoints.unfinished()] == ["b.orbax-checkpoint-tmp"]
+    checkpoints.remove_unfinished()
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
 def test_checkpoints_and_host_copies_keep_the_layout_of_the_variables():

@@ -58,3 +58,34 @@ def test_handler_is_put_back_and_the_next_start_is_a_new_one(earlier_handler):
 
 def test_preempted_ends_a_program_with_its_own_code():
     assert Preempted().code == 75
+
+
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_first_ctrl_c_is_a_notice_and_the_second_ends_at_once(capfd):
+    notice = PreemptionNotice()
+    notice.start()
+    try:
+        interrupt()
+        assert notice.received() and notice.by == "Ctrl-C"
+        assert "Once more ends the program at once" in capfd.readouterr().err
+        with pytest.raises(KeyboardInterrupt):
+            interrupt()
+    finally:
+        notice.stop()
+    assert Preempted(notice.by).code == 130
+
+
+def test_a_program_in_the_background_goes_on_ignoring_ctrl_c():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        notice = PreemptionNotice()
+        notice.start()
+        interrupt()
+        assert not notice.received()
+        notice.stop()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)

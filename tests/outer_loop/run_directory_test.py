@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from star_keras.outer_loop import run_directory
-from star_keras.outer_loop.run_directory import PHASES, RunDirectory
+from star_keras.outer_loop.manifest import PHASES
+from star_keras.outer_loop.run_directory import RunDirectory
 from star_keras.utils.json_lines import read_json_lines
 from tests.conftest import ROOT
 
@@ -136,7 +137,7 @@ def test_directory_of_the_old_layout_is_refused(tmp_path):
 
 @pytest.mark.parametrize("path", ["", " "])
 def test_an_empty_path_is_refused(path):
-    with pytest.raises(ValueError, match="`run_dir`.*path of a directory"):
+    with pytest.raises(ValueError, match="`run_dir`.*path of a file or directory"):
         RunDirectory(path)
 
 

@@ -22,7 +22,12 @@ def sample(problem, **kwargs):
 
 def selection(problem, weight=1.0, iteration=1):
     return Selection(
-        iteration=iteration, kind="rationale", problem=problem, sample=0, weight=weight
+        iteration=iteration,
+        kind="rationale",
+        problem=problem,
+        sample=0,
+        weight=weight,
+        reason="" if weight else "incorrect",
     )
 
 
@@ -110,7 +115,7 @@ def test_missing_or_changed_files_are_named_with_the_remedy(store):
         store.load_kept(1)
     store.finish(1, "rationale", [sample("a")])
     store.finish_selection(1, [selection("b")])
-    with pytest.raises(ValueError, match="selects sample 0 of problem 'b'.*not in"):
+    with pytest.raises(ValueError, match="rationale.jsonl lacks sample 0 of"):
         store.load_kept(1)
     with pytest.raises(ValueError, match="selection.jsonl was changed"):
         store.finish_selection(1, [selection("a")])

@@ -348,7 +348,7 @@ def test_errors_say_what_to_use_instead():
     optimizer = keras.optimizers.Adam(1e-3, gradient_accumulation_steps=4)
     with pytest.raises(ValueError, match="to `compile` instead"):
         model.compile(optimizer=optimizer)
-    with pytest.raises(ValueError, match="Expected at least 1"):
+    with pytest.raises(ValueError, match="an integer of at least 1"):
         model.compile(gradient_accumulation_steps=0)
     with pytest.raises(ValueError, match="`gradient_accumulation_steps`.*Leave out"):
         model.compile(gradient_accumulation_steps=2, **PLAIN)

@@ -27,7 +27,7 @@ def test_lines_are_replaced_and_read_again(tmp_path):
     assert read_json_lines(path, {"a"}) == []
     write_json_lines(path, [{"a": 1}])
     write_json_lines(path, [{"a": 2}])
-    assert read_json_lines(path, {"a"}, exactly=True) == [{"a": 2}]
+    assert read_json_lines(path, {"a"}) == [{"a": 2}]
 
 
 @pytest.mark.parametrize(

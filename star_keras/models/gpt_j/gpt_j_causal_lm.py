@@ -20,6 +20,7 @@ from star_keras.models.gpt_j.gpt_j_hugging_face import (
     load_hugging_face,
 )
 from star_keras.models.packed_causal_lm import PackedCausalLM
+from star_keras.models.preset_files import check_files, check_head
 from star_keras.models.presets import preset_path
 
 
@@ -104,9 +105,13 @@ class GPTJCausalLM(CachedGeneration, PackedCausalLM, CausalLM):
             ImportError: if the weights are PyTorch files and PyTorch is missing.
         """
         preset = preset_path(preset)
+        check_files(preset)
         directory = find_hugging_face_gpt_j(preset)
         if directory is None:
-            return super().from_preset(preset, load_weights=load_weights, **kwargs)
+            model = super().from_preset(preset, load_weights=load_weights, **kwargs)
+            if load_weights:
+                check_head(model, preset)
+            return model
         return load_hugging_face(cls, directory, load_weights, **kwargs)
 
 

@@ -100,8 +100,11 @@ def load_hugging_face(cls, directory, load_weights=True, on_weight=None, **kwarg
     """
     directory = Path(directory)
     config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    config["n_inner"] = config.get("n_inner") or 4 * config["n_embd"]
     config.setdefault("layer_norm_epsilon", 1e-5)
+    for name in _SIZES.values():
+        if name not in config and name != "n_inner":
+            raise ValueError(f"{directory / 'config.json'} lacks the field `{name}`.")
+    config["n_inner"] = config.get("n_inner") or 4 * config["n_embd"]
     for name, valid in (
         ("activation_function", ("gelu_new", "gelu_pytorch_tanh")),
         ("tie_word_embeddings", (False,)),

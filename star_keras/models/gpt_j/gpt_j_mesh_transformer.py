@@ -22,8 +22,9 @@ are
     projection_shard/~/replicated_layer_norm    offset (H), scale (H)
 
 Matrices are (inputs, outputs). Each shard has its own `b` of the embedding and of
-`linear_5`; the model's bias is the sum over shards. Each shard has a copy of the
-LayerNorms; the first one counts. The embedding's bias is added to every token.
+`linear_5`; the model's bias is the sum over shards. Of the LayerNorms the first
+shard's counts; we write ones and zeros into the others, as the original's own
+`reshard` needs it. The embedding's bias is added to every token.
 
 Reference:
     [mesh-transformer-jax](https://github.com/kingoflolz/mesh-transformer-jax),
@@ -42,6 +43,7 @@ from star_keras.models.gpt_j.gpt_j_weights import (
     make_with_weights,
     read_weight,
 )
+from star_keras.models.gpt_j.mesh_transformer_shards import check_copies, open_shards
 from star_keras.utils.errors import invalid
 
 _MODULES = "causal_transformer_shard/~/"
@@ -115,8 +117,9 @@ def load_mesh_transformer(
         A model of `cls`.
 
     Raises:
-        ValueError: if `config` lacks a value or is not one of GPT-J, the number of
-            leaves does not match it, or a weight has another shape.
+        ValueError: if `config` lacks a value, contradicts itself or is not one of
+            GPT-J, the numbers of shards or leaves do not match it, a file is damaged,
+            a shard is a copy of another, or a weight has another shape.
         FileNotFoundError: if a shard or one of its files is missing.
     """
     if not isinstance(config, dict):
@@ -135,7 +138,16 @@ def load_mesh_transformer(
         )
     sizes = {ours: config[theirs] for theirs, ours in _SIZES.items()}
     sizes["intermediate_dim"] = 4 * sizes["hidden_dim"]
-    shards = _open_shards(Path(directory))
+    heads, width = sizes["num_heads"], sizes["hidden_dim"]
+    if width % heads or sizes["rotary_dim"] > width // heads or sizes["rotary_dim"] % 2:
+        raise ValueError(
+            "Invalid value for argument `config`. Expected that n_heads divides "
+            "d_model, and that pe_rotary_dims is even and at most d_model / n_heads. "
+            "Received: "
+            f"n_heads={heads}, d_model={width}, "
+            f"pe_rotary_dims={sizes['rotary_dim']}."
+        )
+    shards = open_shards(Path(directory), config)
     order = _order(sizes["num_layers"])
     # In a full checkpoint the optimizer's state comes first: a step count, two
     # moments of each leaf and the count of the schedule. The last leaf is the step.
@@ -150,6 +162,8 @@ def load_mesh_transformer(
 
     def joined(leaf, split):
         parts = [shard.read(at[leaf]) for shard in shards]
+        if leaf.endswith("embedding_shard/~/linear/w"):
+            check_copies(directory, parts)
         if split == _SUM:
             return np.sum(parts, axis=0)
         return parts[0] if split == _FIRST else np.concatenate(parts, axis=split)
@@ -205,8 +219,13 @@ def save_mesh_transformer(model, directory, shards=8, step=0):
             return [np.zeros(backbone.hidden_dim, ml_dtypes.bfloat16)] * shards
         variable, shape, split = sources[leaf]
         value = read_weight(variable, shape)
-        if split in (_SUM, _FIRST):
-            parts = [value / shards if split == _SUM else value] * shards
+        if split == _SUM:
+            parts = [value / shards] * shards
+        elif split == _FIRST:
+            # The original takes equal rows for biases, and sums them, unless those
+            # after the first are all ones or all zeros.
+            rest = np.ones_like if leaf.endswith("/scale") else np.zeros_like
+            parts = [value] + [rest(value)] * (shards - 1)
         else:
             parts = np.split(value, shards, axis=split)
         return [part.astype(ml_dtypes.bfloat16) for part in parts]
@@ -218,48 +237,3 @@ def save_mesh_transformer(model, directory, shards=8, step=0):
             folder = Path(directory) / f"shard_{shard}"
             folder.mkdir(parents=True, exist_ok=True)
             np.savez(folder / f"{piece}.npz", *next(arrays, ()))
-
-
-class _Shard:
-    """The leaves of one shard, read on demand."""
-
-    def __init__(self, directory):
-        files = sorted(directory.glob("*.npz"), key=lambda path: int(path.stem))
-        numbers = [int(path.stem) for path in files]
-        if numbers != list(range(len(files))) or not files:
-            raise FileNotFoundError(
-                f"{directory} lacks files. Expected 0.npz, 1.npz, ... without a gap. "
-                f"Found: {numbers}."
-            )
-        self._places = []
-        for path in files:
-            with np.load(path) as file:
-                self._places += [(path, key) for key in file.files]
-
-    def __len__(self):
-        return len(self._places)
-
-    def read(self, number):
-        path, key = self._places[number]
-        with np.load(path) as file:
-            value = file[key]
-        if value.dtype == np.dtype("V2"):
-            value = value.view(ml_dtypes.bfloat16)
-        return value.astype("float32")
-
-
-def _open_shards(directory):
-    folders = sorted(directory.glob("shard_*"), key=lambda p: int(p.name[6:]))
-    names = [folder.name for folder in folders]
-    if names != [f"shard_{i}" for i in range(len(names))] or not names:
-        raise FileNotFoundError(
-            f"{directory} is no checkpoint of mesh-transformer-jax. Expected shard_0, "
-            f"shard_1, ... without a gap. Found: {names}."
-        )
-    shards = [_Shard(folder) for folder in folders]
-    if len({len(shard) for shard in shards}) > 1:
-        raise ValueError(
-            f"The shards of {directory} have different numbers of leaves: "
-            f"{[len(shard) for shard in shards]}. Copy them again."
-        )
-    return shards

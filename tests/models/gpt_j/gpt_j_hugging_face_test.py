@@ -1,10 +1,12 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
 import safetensors.numpy
 
 from star_keras.models import GPTJCausalLM, save_hugging_face
+from tests.conftest import run_with_torch
 
 
 @pytest.fixture
@@ -69,39 +71,23 @@ def test_bfloat16_round_trip_is_exact_and_half_the_size(make_model, tmp_path):
 
 
 def test_transformers_loads_what_was_written_and_back(model, tmp_path):
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
-    save_hugging_face(model, tmp_path / "ours", max_file_bytes=20_000)
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours")
-    token_ids = np.arange(1, 25).reshape(2, 12)
-    with torch.no_grad():
-        expected = theirs(torch.tensor(token_ids)).logits.numpy()
-    np.testing.assert_allclose(logits(model), expected, atol=1e-5)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "ours")
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    save_hugging_face(model, ours, max_file_bytes=20_000)
+    run_with_torch("gpt_j_by_transformers", "directory", ours, theirs)
+    expected = np.load(theirs / "expected.npz")
+    np.testing.assert_allclose(logits(model), expected["logits"], atol=1e-5)
     text = "Don't\n\nadd 12 + 3!"
-    assert list(tokenizer(text)["input_ids"]) == tokens(model, text)
-    assert tokenizer.eos_token_id == model.preprocessor.tokenizer.end_token_id
+    assert expected["ids"].tolist() == tokens(model, text)
+    assert expected["end"] == model.preprocessor.tokenizer.end_token_id
 
-    theirs.save_pretrained(tmp_path / "theirs")
-    tokenizer.save_pretrained(tmp_path / "theirs")  # a tokenizer.json
-    loaded = GPTJCausalLM.from_preset(tmp_path / "theirs")
-    np.testing.assert_allclose(logits(loaded), expected, atol=1e-5)
+    loaded = GPTJCausalLM.from_preset(theirs)
+    np.testing.assert_allclose(logits(loaded), expected["logits"], atol=1e-5)
     assert tokens(loaded, text) == tokens(model, text)
-
-
-def test_pytorch_files_are_read(model, tmp_path):
-    torch = pytest.importorskip("torch")
-    save_hugging_face(model, tmp_path)
-    path = tmp_path / "model.safetensors"
-    state = safetensors.numpy.load_file(path)
-    path.unlink()
-    state = {name: torch.tensor(value) for name, value in state.items()}
-    # Old files also hold the causal masks.
-    state["transformer.h.0.attn.bias"] = torch.ones(1, 1, 8, 8)
-    state["transformer.h.0.attn.masked_bias"] = torch.tensor(-1e9)
-    torch.save(state, tmp_path / "pytorch_model.bin")
-    loaded = GPTJCausalLM.from_preset(tmp_path)
-    np.testing.assert_array_equal(logits(loaded), logits(model))
+    for path in ours.iterdir():
+        if path.suffix != ".safetensors" and "safetensors" not in path.name:
+            shutil.copy(path, theirs / "bin")
+    loaded = GPTJCausalLM.from_preset(theirs / "bin")
+    np.testing.assert_allclose(logits(loaded), expected["logits"], atol=1e-5)
 
 
 def test_adapters_are_merged_into_what_is_written(model, tmp_path):

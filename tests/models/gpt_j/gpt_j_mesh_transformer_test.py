@@ -1,5 +1,7 @@
 """Checkpoints of mesh-transformer-jax, made here as its code made them."""
 
+import shutil
+
 import jax
 import ml_dtypes
 import numpy as np
@@ -191,3 +193,78 @@ def test_other_configurations_are_refused(model, tmp_path, change, message):
     save_mesh_transformer(model, tmp_path, shards=1)
     with pytest.raises(ValueError, match=message):
         load_mesh_transformer(GPTJCausalLM, tmp_path, config)
+
+
+def resharded_to_one(parts):
+    """How the original's `reshard` makes one row of the equal rows of all shards."""
+    first, rest = parts[0], parts[1:]
+    if (rest == rest[-1]).all() and not ((rest == 0).all() or (rest == 1).all()):
+        return first * len(parts)
+    return first
+
+
+def test_the_originals_reshard_keeps_the_norms_of_what_is_written(model, tmp_path):
+    save_mesh_transformer(model, tmp_path, shards=4)
+    found = {}
+    for piece in range(16):
+        files = [np.load(tmp_path / f"shard_{i}" / f"{piece}.npz") for i in range(4)]
+        for key in files[0].files:
+            found[piece, key] = np.stack(
+                [
+                    file[key].view(ml_dtypes.bfloat16).astype("float32")
+                    if file[key].dtype == np.dtype("V2")
+                    else file[key]
+                    for file in files
+                ]
+            )
+    rows = [resharded_to_one(x) for x in found.values() if x.shape[1:] == (WIDTH,)]
+    norm = model.backbone.layer_norm
+    for value in (norm.gamma, norm.beta):
+        assert any(np.array_equal(row, np.array(value)) for row in rows)
+    bias = model.backbone.transformer_layers[0].feedforward_output_dense.bias
+    assert any(np.array_equal(row, np.array(bias)) for row in rows)
+
+
+@pytest.fixture(scope="module")
+def written(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("written") / "step_1"
+    save_mesh_transformer(model, path, shards=2)
+    return path
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def copied(path):
+    shutil.rmtree(path)
+    shutil.copytree(path.parent / "shard_0", path)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("shard_1/3.npz", cut, "shard_1/3.npz is damaged"),
+        ("shard_1/3.npz", lambda path: path.write_bytes(b""), "3.npz is damaged"),
+        ("shard_1/3.npz", lambda path: path.write_text("x"), "3.npz is damaged"),
+        ("shard_1/3.npz", lambda path: path.unlink(), "shard_1 lacks files"),
+        ("shard_1/a.npz", lambda path: path.write_text(""), "or has others.*a.npz"),
+        ("shard_x", lambda path: path.mkdir(), "without a gap.*shard_x"),
+        ("shard_1", copied, "shard_1 is a copy of shard_0"),
+        ("shard_1", shutil.rmtree, "has 1 shards, but cores_per_replica is 2"),
+    ],
+)
+def test_damaged_shards_are_named(written, tmp_path, name, damage, message):
+    path = shutil.copytree(written, tmp_path / "step_1")
+    damage(path / name)
+    config = {**CONFIG, "cores_per_replica": 2}
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        load_mesh_transformer(GPTJCausalLM, path, config)
+
+
+@pytest.mark.parametrize(
+    "change", [{"n_heads": 3}, {"pe_rotary_dims": 4}, {"pe_rotary_dims": 1}]
+)
+def test_sizes_that_contradict_each_other_are_named(written, change):
+    with pytest.raises(ValueError, match="n_heads divides d_model.*pe_rotary_dims is"):
+        load_mesh_transformer(GPTJCausalLM, written, {**CONFIG, **change})

@@ -2,19 +2,19 @@
 
 import json
 import pathlib
-import runpy
 
 import numpy as np
 import pytest
 
 from star_keras.models import GPTJBackbone, GPTJCausalLM
+from tests.conftest import run_with_torch
 
 FIXTURES = pathlib.Path(__file__).parents[2] / "fixtures"
 CASES = ("one_layer", "three_layers", "padded")
 
 
-def load_case(name):
-    with np.load(FIXTURES / "gpt_j" / f"{name}.npz") as file:
+def load_case(path):
+    with np.load(path) as file:
         arrays = {key: file[key] for key in file.files}
     config = json.loads(str(arrays.pop("config")))
     state = {
@@ -84,13 +84,13 @@ def assert_equal_logits(model, arrays):
 
 @pytest.mark.parametrize("name", CASES)
 def test_logits_equal_those_of_transformers(name):
-    config, state, arrays = load_case(name)
+    config, state, arrays = load_case(FIXTURES / "gpt_j" / f"{name}.npz")
     assert_equal_logits(model_from_transformers(config, state), arrays)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_greedy_generation_gives_the_tokens_of_transformers(name):
-    config, state, arrays = load_case(name)
+    config, state, arrays = load_case(FIXTURES / "gpt_j" / f"{name}.npz")
     model = model_from_transformers(config, state)
     model.compile(sampler="greedy")
     expected = arrays["generated"]
@@ -106,43 +106,24 @@ def test_greedy_generation_gives_the_tokens_of_transformers(name):
 
 
 @pytest.fixture(scope="module")
-def script():
-    """The functions of the script that made the fixtures."""
-    pytest.importorskip("torch")
-    pytest.importorskip("transformers")
-    return runpy.run_path(str(FIXTURES / "make_gpt_j_fixtures.py"))
+def computed(tmp_path_factory):
+    """What the installed transformers computes, a directory of npz files."""
+    directory = tmp_path_factory.mktemp("computed")
+    run_with_torch("gpt_j_by_transformers", "cases", FIXTURES, directory)
+    return directory
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_fixtures_hold_what_transformers_computes(script, name):
-    config, state, arrays = load_case(name)
-    inputs = {
-        key: arrays[key] for key in ("token_ids", "attention_mask", "prompt_lengths")
-    }
-    expected = script["expectations"](config, state, **inputs)
+def test_fixtures_hold_what_transformers_computes(computed, name):
+    _, _, arrays = load_case(FIXTURES / "gpt_j" / f"{name}.npz")
+    expected = np.load(computed / f"{name}.npz")
     np.testing.assert_allclose(arrays["logits"], expected["logits"], atol=1e-5, rtol=0)
     np.testing.assert_array_equal(arrays["generated"], expected["generated"])
 
 
 @pytest.mark.parametrize("rotary_dim", (2, 6, 8))
 @pytest.mark.parametrize("num_layers", (1, 3))
-def test_other_shapes_equal_transformers_too(script, rotary_dim, num_layers):
-    config = {
-        "vocab_size": 37,
-        "n_positions": 64,
-        "n_layer": num_layers,
-        "n_head": 3,
-        "n_embd": 24,
-        "n_inner": 32,
-        "rotary_dim": rotary_dim,
-        "layer_norm_epsilon": 1e-5,
-    }
-    arrays = script["make_case"](
-        config, length=40, real_lengths=[40, 3], prompt_lengths=[39, 39], seed=7
-    )
-    state = {
-        key.removeprefix("state/"): value
-        for key, value in arrays.items()
-        if key.startswith("state/")
-    }
+def test_other_shapes_equal_transformers_too(computed, rotary_dim, num_layers):
+    path = computed / f"shape_{num_layers}_{rotary_dim}.npz"
+    config, state, arrays = load_case(path)
     assert_equal_logits(model_from_transformers(config, state), arrays)

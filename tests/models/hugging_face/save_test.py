@@ -1,14 +1,11 @@
-import importlib.util
 import json
-import subprocess
-import sys
 
 import keras_hub
 import numpy as np
 import pytest
 
 from star_keras.models import load_causal_lm, save_hugging_face
-from tests.conftest import PROGRAMS
+from tests.conftest import run_with_torch
 from tests.models.hugging_face.cases import (
     CASES,
     FIXTURES,
@@ -39,18 +36,10 @@ def test_round_trip_has_equal_weights_configuration_and_tokens(name, tmp_path):
 @pytest.fixture(scope="module")
 def found_by_transformers(tmp_path_factory):
     """What transformers makes of the models, saved by us."""
-    for package in ("torch", "transformers"):  # importing them here would end it
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed")
     directory = tmp_path_factory.mktemp("saved")
     for name in CASES:
         save_hugging_face(loaded(name), directory / name)
-    program = PROGRAMS / "transformers_logits.py"
-    done = subprocess.run(
-        [sys.executable, program, directory, FIXTURES], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout)
+    return json.loads(run_with_torch("transformers_logits", directory, FIXTURES))
 
 
 @pytest.mark.parametrize("name", CASES)

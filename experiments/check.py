@@ -1,0 +1,65 @@
+"""Check a run directory: what is there, what is damaged, where a run would go on.
+
+    python -m experiments.check --run_dir=runs/cpu
+
+Changes nothing. With `--mend` it removes or sets aside what a run can write again;
+the rest has its remedy in its line. Exits with 1 if something is damaged.
+"""
+
+import dataclasses
+
+from absl import app
+from etils import epath
+
+from experiments.command_line import define_flags, from_flags, say_hello
+from experiments.common import load_libraries
+from star_keras.utils.settings import Settings, setting
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckSettings(Settings):
+    """What is checked."""
+
+    run_dir: str | None = setting(None, "Directory of the run. Needed.", is_path=True)
+    mend: bool = setting(False, "Mend what a run can write again.")
+
+    def check(self):
+        if not self.run_dir:
+            raise ValueError("--run_dir is needed.")
+
+
+define_flags(CheckSettings)
+
+
+def main(argv):
+    (settings,) = from_flags(argv, CheckSettings)
+    if not epath.Path(settings.run_dir).is_dir():
+        raise app.UsageError(f"--run_dir: there is no directory {settings.run_dir}.")
+    say_hello(f"check of {settings.run_dir}")
+    load_libraries()
+    from star_keras.outer_loop.run_check import check_run, next_step
+    from star_keras.outer_loop.run_directory import RunDirectory
+
+    run = RunDirectory(settings.run_dir)
+    if settings.mend:
+        run.lock.acquire()
+    damaged = 0
+    for finding in check_run(run):
+        text = f"damaged: {finding.text}" if finding.is_damaged else finding.text
+        mends = settings.mend and finding.mend is not None
+        if mends:
+            text = f"{text}\n  mended: {finding.mend()}"
+        elif finding.mend is not None:
+            text += " (--mend does it)"
+        damaged += finding.is_damaged and not mends
+        print(f"{finding.path.relative_to(run.path)}: {text}")
+    run.lock.release()
+    try:
+        print(f"A run would go on with {next_step(run)}.")
+    except ValueError:
+        print("A run would not go on.")
+    return int(damaged > 0)
+
+
+if __name__ == "__main__":
+    app.run(main)

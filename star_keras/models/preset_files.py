@@ -1,0 +1,111 @@
+"""The files of a Keras preset: whole, and none missing."""
+
+import pathlib
+
+import h5py
+import safetensors
+from keras_hub.models import CausalLM
+from keras_hub.src.utils import preset_utils
+
+from star_keras.utils.json_lines import read_json_object
+
+_GIT_LFS = b"version https://git-lfs"
+# Sizes in a `config.json` of transformers, and those that may be null.
+_OPTIONAL = {"n_inner", "head_dim", "num_key_value_heads", "sliding_window"}
+_SIZES = _OPTIONAL | {
+    *("vocab_size", "hidden_size", "intermediate_size", "max_position_embeddings"),
+    *("num_attention_heads", "num_hidden_layers", "n_layer", "n_head", "n_embd"),
+    *("n_positions", "n_ctx", "rotary_dim"),
+}
+
+
+def check_files(directory):
+    """Check that the files of a local preset or Hugging Face directory are whole.
+
+    Args:
+        directory: The directory. No-op if there is none.
+
+    Raises:
+        ValueError: if a file is a Git LFS pointer, a JSON file does not hold an
+            object, an HDF5 or safetensors file is truncated, a vocabulary is empty,
+            or a size in a `config.json` of transformers is no number; names the file.
+    """
+    directory = pathlib.Path(directory)
+    for path in sorted(directory.iterdir()) if directory.is_dir() else ():
+        if path.is_file():
+            _check_file(path)
+
+
+def _check_file(path):
+    with path.open("rb") as file:
+        if file.read(len(_GIT_LFS)) == _GIT_LFS:
+            raise ValueError(
+                f"{path} is a Git LFS pointer in place of the file. Run `git lfs pull` "
+                f"in {path.parent}, or download the file itself."
+            )
+    try:
+        if path.suffix == ".json":
+            _check_json(path, read_json_object(path))
+        elif path.suffix == ".h5":
+            h5py.File(path).close()
+        elif path.suffix == ".safetensors":
+            # Reads the header, and compares the size.
+            with safetensors.safe_open(path, "np"):
+                pass
+        elif path.name == "merges.txt" and not path.read_text(encoding="utf-8").strip():
+            raise ValueError("it has no merges")
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise ValueError(
+            f"{path} is damaged: {str(error).removeprefix(f'{path}: ')} Copy the file "
+            "again."
+        ) from error
+
+
+def _check_json(path, content):
+    if path.name == "vocab.json" and not content:
+        raise ValueError("it has no tokens.")
+    model = content.get("model")
+    is_tokenizer = path.name == "tokenizer.json" and isinstance(model, dict)
+    if is_tokenizer and not model.get("vocab"):
+        raise ValueError("its vocabulary is empty.")
+    if path.name == "config.json" and "model_type" in content:
+        for name in _SIZES & content.keys():
+            value = content[name]
+            if value is None and name in _OPTIONAL:
+                continue
+            if type(value) is not int or value < 1:
+                raise ValueError(
+                    f"the field `{name}` is {value!r}, no integer of at least 1."
+                )
+
+
+def check_head(model: CausalLM, preset: str):
+    """Check that a preset had the weights of a model's head.
+
+    KerasHub leaves a head random whose files are missing.
+
+    Args:
+        model: The model that was loaded from the preset.
+        preset: Directory, name or handle of the preset.
+
+    Raises:
+        FileNotFoundError: if the head has weights of its own, and the preset has
+            no `task.json` of a causal LM or no `task.weights.h5`.
+    """
+    if not model.has_task_weights():
+        return
+    names = preset_utils.TASK_CONFIG_FILE, preset_utils.TASK_WEIGHTS_FILE
+    missing = [n for n in names if not preset_utils.check_file_exists(preset, n)]
+    if missing:
+        raise FileNotFoundError(
+            f"The preset {preset} has no {' and no '.join(missing)}. Without them the "
+            f"head of this {type(model).__name__} would stay random. Copy the whole "
+            "preset, or save it again with `save_to_preset`."
+        )
+    config = preset_utils.load_json(preset, names[0])
+    found = preset_utils.check_config_class(config)
+    if not issubclass(found, CausalLM):
+        raise FileNotFoundError(
+            f"The preset {preset} holds the head of a {found.__name__}, and none of "
+            "a causal LM."
+        )

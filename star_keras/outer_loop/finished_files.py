@@ -1,0 +1,118 @@
+"""Files of finished phases, which never change: their digests, and damage to them."""
+
+from collections.abc import Callable
+
+from etils import epath
+
+from star_keras.outer_loop.records import FINISHED_NAMES
+from star_keras.outer_loop.run_checkpoints import iteration_name
+from star_keras.utils import files
+from star_keras.utils.digests import Digest
+
+
+class FinishedFiles:
+    """Files that are written once, in a directory for each iteration.
+
+    Args:
+        directory: The directory of these directories, local or `gs://`.
+        first_rerun: Callable `iteration -> iteration`: from where a run can start
+            again if a file of an iteration is damaged.
+
+    Attributes:
+        recorded: Digests by `(iteration, name)`. A file is compared with its digest
+            whenever it is read.
+    """
+
+    def __init__(self, directory, first_rerun: Callable[[int], int]):
+        self.directory = epath.Path(directory)
+        self.recorded: dict[tuple[int, str], Digest] = {}
+        self._first_rerun = first_rerun
+
+    def path(self, iteration: int, name: str = "") -> epath.Path:
+        """A file of an iteration, or its directory."""
+        return self.directory / iteration_name(iteration) / name
+
+    def exists(self, iteration: int, name: str) -> bool:
+        """Whether a file was written, be it there or not."""
+        return (iteration, name) in self.recorded or self.path(iteration, name).exists()
+
+    def new_digests(self, iteration: int) -> dict[str, Digest]:
+        """Digests of an iteration's files that have none yet, by name."""
+        return {
+            name: Digest.of(self.path(iteration, name).read_bytes())
+            for name in FINISHED_NAMES
+            if (iteration, name) not in self.recorded
+            and self.path(iteration, name).exists()
+        }
+
+    def read(self, iteration: int, name: str) -> bytes:
+        """The content of a file.
+
+        Raises:
+            ValueError: if it is missing or was changed; names it and the remedy.
+        """
+        path = self.path(iteration, name)
+        if not path.exists():
+            raise self.damaged(iteration, name, "is missing")
+        content = path.read_bytes()
+        if self.recorded.get((iteration, name)) not in (None, Digest.of(content)):
+            raise self.damaged(iteration, name, "was changed since it was written")
+        return content
+
+    def write(self, iteration: int, name: str, content: bytes):
+        """Write a file, or check that it holds this already.
+
+        Raises:
+            ValueError: if it exists and holds something else.
+            OSError: if it cannot be written; names it.
+        """
+        path = self.path(iteration, name)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files.write(path, content)
+        elif path.read_bytes() != content:
+            fault = "was changed: this run would write something else"
+            raise self.damaged(iteration, name, fault)
+
+    def faults(self) -> dict[tuple[int, str], str]:
+        """What is wrong with recorded files, by `(iteration, name)`, as verbs.
+
+        Looks at their sizes, not at their content.
+        """
+        found = {}
+        for (iteration, name), digest in self.recorded.items():
+            path = self.path(iteration, name)
+            if not path.exists():
+                found[iteration, name] = "is missing"
+            elif (size := path.stat().length) != digest.bytes:
+                fault = f"has {size} bytes, {digest.bytes} were written"
+                found[iteration, name] = fault
+        return found
+
+    def check(self):
+        """Check that every recorded file is there and has its size.
+
+        Raises:
+            ValueError: if not; names the file and the remedy.
+        """
+        for (iteration, name), fault in sorted(self.faults().items()):
+            raise self.damaged(iteration, name, fault)
+
+    def damaged(self, iteration: int, name: str, fault: str) -> ValueError:
+        """An error that names a damaged file and how the run goes on.
+
+        Args:
+            iteration: Its iteration.
+            name: Its name.
+            fault: What is wrong, as a verb.
+        """
+        path = self.path(iteration, name)
+        if (iteration, name) not in self.recorded and path.exists():
+            remedy = "remove it: the same command writes it again."
+        else:
+            rerun = self._first_rerun(max(iteration, 1))
+            remedy = (
+                f"add --start_iter={rerun} once (in Python: `rewind({rerun})`) to run "
+                "again from that iteration on."
+            )
+        return ValueError(f"The file {path} {fault}. Put it back, or {remedy}")

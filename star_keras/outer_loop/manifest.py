@@ -1,0 +1,129 @@
+"""The manifest of a run: its finished phases, their metrics and their files."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+from star_keras.outer_loop.records import FINISHED_NAMES
+from star_keras.utils.digests import Digest
+from star_keras.utils.json_lines import read_json_lines
+from star_keras.utils.records import is_count, make_record
+
+# The phases of an iteration, in their order.
+PHASES = ("begin", "sample", "rationalize", "select", "pack", "train", "evaluate")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Phase:
+    """What is recorded of a finished phase.
+
+    Attributes:
+        metrics: Numbers by name, NaN included.
+        files: Digests of the files of samples that it wrote, by their names.
+    """
+
+    metrics: Mapping[str, float]
+    files: Mapping[str, Digest] = dataclasses.field(default_factory=dict)
+
+
+# The finished phases, in the order in which they finished.
+Phases = dict[tuple[int, str], Phase]
+
+
+def read_manifest(path) -> Phases:
+    """Read the finished phases of a run.
+
+    Args:
+        path: The file. A missing file has none. A last line that was cut short by
+            a kill is ignored.
+
+    Raises:
+        ValueError: if a line is malformed, or a line is missing before it; names
+            the file and the line.
+    """
+    phases: Phases = {}
+    name, last = str(path), 0
+    lines = read_json_lines(path, {"iteration", "phase"})
+    for number, line in enumerate(lines, start=1):
+        where = f"{name}, line {number}"
+        key, phase = _parse(line, where)
+        if key in phases:
+            raise ValueError(f"{where}: phase {key[1]!r} of iteration {key[0]} twice.")
+        iteration = key[0]
+        if iteration != last and not (iteration == last + 1 and key[1] != "evaluate"):
+            raise ValueError(
+                f"{where}: expected a phase of iteration {last + 1}, the first whose "
+                f"training is not recorded. Received: {key[1]!r} of iteration "
+                f"{iteration}. Lines are missing."
+            )
+        phases[key] = phase
+        last = iteration if key[1] == "train" else last
+    return phases
+
+
+def trained_iterations(phases: Phases) -> int:
+    """The last trained iteration; 0 before the first."""
+    return max((i for i, phase in phases if phase == "train"), default=0)
+
+
+def recorded_files(phases: Phases) -> dict[tuple[int, str], Digest]:
+    """Digests of the files of all phases, by `(iteration, name)`."""
+    return {
+        (iteration, name): digest
+        for (iteration, _), phase in phases.items()
+        for name, digest in phase.files.items()
+    }
+
+
+def manifest_line(iteration: int, name: str, phase: Phase) -> dict:
+    """The line of a finished phase, as JSON."""
+    # JSON has no NaN.
+    metrics = {k: v if v == v else None for k, v in phase.metrics.items()}
+    files = {k: dataclasses.asdict(digest) for k, digest in phase.files.items()}
+    written = {"files": files} if files else {}
+    return {"iteration": iteration, "phase": name, **written, **metrics}
+
+
+def metrics_of(phases: Phases, iteration: int) -> dict[str, float]:
+    """Metrics of the finished phases of an iteration, NaN included."""
+    return {
+        name: value
+        for phase in PHASES
+        if (iteration, phase) in phases
+        for name, value in phases[iteration, phase].metrics.items()
+    }
+
+
+def history_of(phases: Phases) -> list[dict]:
+    """Metrics of each finished iteration and its number, without NaN."""
+    return [
+        {"iteration": iteration}
+        | {k: v for k, v in metrics_of(phases, iteration).items() if v == v}
+        for iteration, phase in sorted(phases)
+        if phase == PHASES[-1]
+    ]
+
+
+def _parse(line, where):
+    iteration, name = line.pop("iteration"), line.pop("phase")
+    if not is_count(iteration):
+        raise ValueError(f"{where}: {iteration!r} is no number of an iteration.")
+    if name not in PHASES:
+        raise ValueError(f"{where}: {name!r} is no phase. Expected one of {PHASES}.")
+    files = line.pop("files", {})
+    if not isinstance(files, dict) or not all(
+        name in FINISHED_NAMES and isinstance(digest, dict)
+        for name, digest in files.items()
+    ):
+        raise ValueError(
+            f"{where}: `files` holds {files!r}. Expected digests of some of "
+            f"{FINISHED_NAMES}."
+        )
+    for metric, value in line.items():
+        if value is not None and type(value) not in (int, float):
+            raise ValueError(f"{where}: metric {metric!r} is {value!r}, no number.")
+    phase = Phase(
+        metrics={k: math.nan if v is None else v for k, v in line.items()},
+        files={k: make_record(Digest, digest, where) for k, digest in files.items()},
+    )
+    return (iteration, name), phase

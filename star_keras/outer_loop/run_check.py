@@ -1,0 +1,237 @@
+"""What a run directory holds, what of it is damaged, and where a run would go on."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+
+from etils import epath
+
+from star_keras.outer_loop.manifest import PHASES, read_manifest, recorded_files
+from star_keras.outer_loop.records import FINISHED_NAMES
+from star_keras.outer_loop.run_checkpoints import iteration_name
+from star_keras.outer_loop.run_configuration import read_configuration
+from star_keras.outer_loop.run_directory import RunDirectory
+from star_keras.utils import files
+from star_keras.utils.json_lines import json_line_bytes, whole_lines
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One file or directory of a run.
+
+    Attributes:
+        path: The file or directory.
+        text: What it holds; if it is damaged, what is wrong and the remedy.
+        is_damaged: Whether a run would stop at it, or lose something.
+        mend: Mends the damage, and returns what was done; `None` if the remedy is
+            a decision of the user, or nothing is damaged.
+    """
+
+    path: epath.Path
+    text: str
+    is_damaged: bool = False
+    mend: Callable[[], str] | None = None
+
+
+def check_run(run: RunDirectory) -> list[Finding]:
+    """Look at all files of a run, and change nothing.
+
+    Args:
+        run: The run directory; not open.
+
+    Returns:
+        A `Finding` for each file and checkpoint.
+    """
+    findings = [_configuration(run), _manifest(run)]
+    with contextlib.suppress(ValueError):
+        # The files are compared with what the manifest says, as far as it is whole.
+        run.samples.finished.recorded = recorded_files(run.read_phases())
+        findings.append(_metrics(run))
+    return [*findings, *_samples(run), *_checkpoints(run), *_leftovers(run)]
+
+
+def next_step(run: RunDirectory) -> str:
+    """Where a run would go on.
+
+    Args:
+        run: The run directory; not open.
+
+    Raises:
+        ValueError: if its configuration or its manifest is damaged.
+    """
+    done = run.trained
+    if done and not run.is_done(done, "evaluate"):
+        return f"the evaluation of iteration {done}"
+    iteration = done + 1
+    phases = [name for name in PHASES if run.is_done(iteration, name)]
+    if "pack" in phases:
+        prefix = f"{iteration_name(iteration)}_step_"
+        names = run.checkpoints.training.names()
+        steps = [n.removeprefix(prefix) for n in names if n.startswith(prefix)]
+        step = int(steps[-1]) if steps else 0
+        return f"iteration {iteration}, after step {step} of its training"
+    last = f"after its phase {phases[-1]!r}" if phases[1:] else "from its start"
+    return f"iteration {iteration}, {last}"
+
+
+def _configuration(run):
+    path = run.path / "config.json"
+    try:
+        found = read_configuration(run.path)
+    except ValueError as error:
+        return Finding(path=path, text=str(error), is_damaged=True)
+    if found is not None:
+        return Finding(path=path, text=f"{len(found)} groups of settings")
+    return Finding(
+        path=path,
+        text="missing; the command of the run writes it again, without the check that "
+        "the configuration is the same",
+        is_damaged=run.manifest.exists(),
+    )
+
+
+def _manifest(run):
+    path = run.manifest
+    try:
+        phases = read_manifest(path)
+    except ValueError as error:
+        text = f"{error} Put the file back, or mend it: the lines before it stay."
+        return Finding(
+            path=path, text=text, is_damaged=True, mend=lambda: _cut_manifest(path)
+        )
+    content = path.read_bytes() if path.exists() else b""
+    if content and not content.endswith(b"\n"):
+        return Finding(
+            path=path,
+            text=f"{len(phases)} phases, and a line cut short; a run goes on before it",
+            is_damaged=True,
+            mend=lambda: _cut_manifest(path),
+        )
+    return Finding(path=path, text=f"{len(phases)} finished phases")
+
+
+def _cut_manifest(path):
+    """Keep the lines before the first damaged one."""
+    content = path.read_bytes()
+    lines = whole_lines(content)
+    damaged = path.with_name("manifest.damaged.jsonl")
+    files.write(damaged, content)
+    for count in range(len(lines), -1, -1):
+        kept = b"".join(line + b"\n" for line in lines[:count])
+        files.write(path, kept)
+        with contextlib.suppress(ValueError):
+            read_manifest(path)
+            break
+    return f"kept {count} lines; the old file is {damaged}"
+
+
+def _metrics(run):
+    path = run.path / "metrics.jsonl"
+    content = path.read_bytes() if path.exists() else b""
+    if content == json_line_bytes(run.history):
+        return Finding(path=path, text=f"{len(run.history)} iterations")
+
+    def mend():
+        run.write_metrics()
+        return "written anew"
+
+    text = "is not what the manifest says; a run writes it anew"
+    return Finding(path=path, text=text, is_damaged=True, mend=mend)
+
+
+def _samples(run) -> Iterator[Finding]:
+    finished = run.samples.finished
+    root, names = finished.directory, set(finished.recorded)
+    for directory in sorted(root.glob("iteration_*")) if root.exists() else ():
+        number = directory.name.removeprefix("iteration_")
+        if number.isdecimal():
+            names |= {(int(number), path.name) for path in directory.iterdir()}
+    for iteration, name in sorted(names):
+        path = finished.path(iteration, name)
+        try:
+            found = _entries(run.samples, iteration, name)
+        except ValueError as error:
+            # A run writes again whatever is not recorded.
+            is_recorded = (iteration, name) in finished.recorded
+            yield Finding(
+                path=path,
+                text=str(error),
+                is_damaged=True,
+                mend=None if is_recorded else lambda path=path: _set_aside(path),
+            )
+        else:
+            if found is not None:
+                yield Finding(path=path, text=f"{len(found)} entries")
+
+
+def _entries(store, iteration, name):
+    """What a file of samples holds; `None` for another file."""
+    journal = name.removesuffix(".journal.jsonl")
+    if f"{journal}.jsonl" in FINISHED_NAMES and journal != name:
+        return store.load_journal(iteration, journal)
+    if name not in FINISHED_NAMES:
+        return None
+    if name == "selection.jsonl":
+        return store.load_selection(iteration)
+    if name == "mastery.json":
+        return store.load_mastery(iteration)
+    return store.load(iteration, name.removesuffix(".jsonl"))
+
+
+def _set_aside(path):
+    path.rename(path.with_name(path.name + ".damaged"))
+    return f"renamed to {path.name}.damaged; a run samples again"
+
+
+def _checkpoints(run) -> Iterator[Finding]:
+    with contextlib.suppress(ValueError):
+        done = run.trained
+        name = iteration_name(done)
+        if done and name not in run.checkpoints.weights.names():
+            yield _weights(run, done)
+    for name in run.checkpoints.weights.names():
+        number = name.removeprefix("iteration_")
+        if number.isdecimal():
+            yield _weights(run, int(number))
+    for name in run.checkpoints.training.names():
+        path = run.checkpoints.training.directory / name
+        try:
+            count = len(run.checkpoints.training.check(name))
+        except ValueError as error:
+            text = f"{error} A run can go on from an earlier step without it."
+            yield Finding(
+                path=path, text=text, is_damaged=True, mend=lambda p=path: _remove(p)
+            )
+        else:
+            yield Finding(path=path, text=f"{count} variables")
+
+
+def _weights(run, iteration):
+    path = run.checkpoints.weights.directory / iteration_name(iteration)
+    try:
+        count = len(run.checkpoints.check_weights(iteration))
+    except ValueError as error:
+        return Finding(path=path, text=str(error), is_damaged=True)
+    return Finding(path=path, text=f"{count} variables")
+
+
+def _leftovers(run) -> Iterator[Finding]:
+    checkpoints = run.checkpoints
+    found = [*checkpoints.weights.unfinished(), *checkpoints.training.unfinished()]
+    found += run.path.glob("*.partial")
+    found += run.samples.directory.glob("*/*.partial")
+    for path in sorted(found):
+        yield Finding(
+            path=path,
+            text="left by a kill within a save; of no use",
+            is_damaged=True,
+            mend=lambda path=path: _remove(path),
+        )
+
+
+def _remove(path):
+    if path.is_dir():
+        path.rmtree()
+    else:
+        path.unlink()
+    return "removed"

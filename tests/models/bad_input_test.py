@@ -1,0 +1,164 @@
+"""Presets that are half, empty, or of something else."""
+
+import json
+import shutil
+
+import h5py
+import pytest
+
+from star_keras.models import GPTJCausalLM, load_causal_lm, save_hugging_face
+from star_keras.testing import tiny_gpt_j
+from tests.models.hugging_face.cases import FIXTURES
+
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n"
+
+
+@pytest.fixture(scope="module")
+def whole_preset(tmp_path_factory):
+    path = tmp_path_factory.mktemp("preset") / "whole"
+    tiny_gpt_j(num_layers=1, hidden_dim=16).save_to_preset(path)
+    return path
+
+
+@pytest.fixture
+def preset(whole_preset, tmp_path):
+    return shutil.copytree(whole_preset, tmp_path / "preset")
+
+
+def delete(path):
+    path.unlink()
+
+
+def half(path):
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def text(content):
+    return lambda path: path.write_text(content)
+
+
+def without_a_weight(path):
+    with h5py.File(path, "a") as file:
+        names = []
+        file.visititems(
+            lambda name, item: (
+                names.append(name) if isinstance(item, h5py.Dataset) else None
+            )
+        )
+        del file[names[0]]
+
+
+DAMAGE = [
+    ("config.json", delete, "`preset`. Expected"),
+    (
+        "config.json",
+        half,
+        "config.json is damaged: not valid.*Copy the file again",
+    ),
+    ("config.json", text(""), "config.json is damaged: not valid JSON"),
+    ("config.json", text("[]"), "config.json is damaged: expected a JSON object"),
+    ("config.json", text(LFS), "config.json is a Git LFS pointer.*git lfs pull"),
+    ("task.json", delete, "has no task.json.*head of this GPTJCausalLM .* random"),
+    ("task.json", half, "task.json is damaged: not valid JSON"),
+    ("task.json", text("[]"), "task.json is damaged: expected a JSON object"),
+    ("task.weights.h5", delete, "has no task.weights.h5.*random"),
+    ("task.weights.h5", half, "task.weights.h5 is damaged.*truncated"),
+    ("task.weights.h5", text(""), "task.weights.h5 is damaged"),
+    ("task.weights.h5", text(LFS), "task.weights.h5 is a Git LFS pointer"),
+    ("task.weights.h5", without_a_weight, "lm_head"),
+    ("model.weights.h5", delete, "model.weights"),
+    ("model.weights.h5", half, "model.weights.h5 is damaged.*truncated"),
+    ("model.weights.h5", text(LFS), "model.weights.h5 is a Git LFS pointer"),
+    ("model.weights.h5", without_a_weight, "expected|[Ll]ayer"),
+    ("assets/tokenizer/vocabulary.json", delete, "vocabulary"),
+    ("assets/tokenizer/vocabulary.json", text("{}"), "vocabulary|end"),
+    ("tokenizer.json", half, "tokenizer.json is damaged: not valid JSON"),
+    ("preprocessor.json", half, "preprocessor.json is damaged: not valid JSON"),
+    ("metadata.json", half, "metadata.json is damaged: not valid JSON"),
+]
+
+
+@pytest.mark.filterwarnings("ignore:Skipping nested container")
+@pytest.mark.parametrize(("name", "damage", "message"), DAMAGE)
+def test_a_damaged_preset_is_an_error_that_names_the_file(
+    preset, name, damage, message
+):
+    damage(preset / name)
+    with pytest.raises((ValueError, OSError), match=message):
+        load_causal_lm(str(preset))
+
+
+@pytest.mark.parametrize("name", ["task.json", "task.weights.h5"])
+def test_the_class_itself_refuses_a_preset_without_its_head(preset, name):
+    (preset / name).unlink()
+    with pytest.raises(FileNotFoundError, match=f"has no {name}"):
+        GPTJCausalLM.from_preset(preset)
+    model = GPTJCausalLM.from_preset(preset, load_weights=False)
+    assert model.backbone.num_layers == 1
+
+
+@pytest.fixture(scope="module")
+def whole_gpt_j(tmp_path_factory):
+    path = tmp_path_factory.mktemp("hugging_face") / "gpt_j"
+    save_hugging_face(tiny_gpt_j(num_layers=1, hidden_dim=16), path)
+    return path
+
+
+def field(name, value):
+    def change(path):
+        path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
+
+    return change
+
+
+def without(name):
+    def change(path):
+        content = json.loads(path.read_text())
+        del content[name]
+        path.write_text(json.dumps(content))
+
+    return change
+
+
+SIZES = ["vocab_size", "n_layer", "n_head", "n_embd", "rotary_dim", "n_positions"]
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        *((n, text(LFS), "Git LFS pointer") for n in ("config.json", "vocab.json")),
+        ("model.safetensors", half, "model.safetensors is damaged.*header"),
+        ("model.safetensors", text(""), "model.safetensors is damaged.*header"),
+        ("model.safetensors", text("{}" * 500), "model.safetensors is damaged.*header"),
+        ("model.safetensors", text(LFS), "model.safetensors is a Git LFS pointer"),
+        ("model.safetensors", delete, "no weights"),
+        ("vocab.json", half, "vocab.json is damaged: not UTF-8"),
+        ("vocab.json", text("{}"), "vocab.json is damaged: it has no tokens"),
+        ("merges.txt", text(""), "merges.txt is damaged: it has no merges"),
+        ("merges.txt", text(LFS), "merges.txt is a Git LFS pointer"),
+        *(
+            ("config.json", field(n, value), f"config.json is damaged: .*`{n}` is ")
+            for n in SIZES
+            for value in (None, "x", 0, -1, 1.5, True)
+        ),
+        *(("config.json", without(n), f"config.json lacks.*`{n}`") for n in SIZES),
+    ],
+)
+def test_a_damaged_hugging_face_directory_is_an_error_that_names_the_file(
+    whole_gpt_j, tmp_path, name, damage, message
+):
+    path = shutil.copytree(whole_gpt_j, tmp_path / "gpt_j")
+    damage(path / name)
+    for load in (load_causal_lm, GPTJCausalLM.from_preset):
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            load(str(path))
+
+
+def test_an_empty_vocabulary_is_named(tmp_path):
+    path = shutil.copytree(FIXTURES / "llama_tied", tmp_path / "llama")
+    tokenizer = json.loads((path / "tokenizer.json").read_text())
+    tokenizer["model"] |= {"vocab": {}, "merges": []}
+    (path / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(ValueError, match="tokenizer.json is damaged: its vocabulary"):
+        load_causal_lm(path)

@@ -1,0 +1,188 @@
+import re
+import shutil
+
+import pytest
+
+from star_keras.outer_loop.run_check import check_run, next_step
+from star_keras.outer_loop.run_directory import RunDirectory
+from tests.outer_loop.conftest import CONFIG, edit, everything, variables
+
+RATIONALES = "samples/iteration_0001/rationale.jsonl"
+SELECTION = "samples/iteration_0002/selection.jsonl"
+JOURNAL = "samples/iteration_0003/rationale.journal.jsonl"
+WEIGHTS = "weights/iteration_0002"
+TRAINING = "training/iteration_0003_step_00000002"
+TEMPORARY = "weights/iteration_0003.orbax-checkpoint-tmp"
+
+
+@pytest.fixture
+def run(whole_run, tmp_path):
+    shutil.copytree(whole_run.path, tmp_path / "run")
+    return RunDirectory(tmp_path / "run")
+
+
+def damaged(run):
+    return {
+        str(finding.path.relative_to(run.path)): finding
+        for finding in check_run(run)
+        if finding.is_damaged
+    }
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+def double(path):
+    path.write_bytes(path.read_bytes() * 2)
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def text(content):
+    return lambda path: path.write_text(content)
+
+
+def delete(path):
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def swap(path):
+    lines = path.read_text().splitlines(True)
+    path.write_text("".join(lines[::-1]))
+
+
+def field(number=0, **values):
+    return lambda path: edit(path, number, **values)
+
+
+def inside(damage, name="manifest.ocdbt"):
+    return lambda path: damage(path / name)
+
+
+def same_size(path):
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"a", b"b", 1))
+
+
+RERUN = "start_iter="
+# What is damaged, how, what is said of it, and whether it can be mended.
+DAMAGE = [
+    ("config.json", cut, "not valid JSON.*remove it", False),
+    ("config.json", empty, "not valid JSON.*remove it", False),
+    ("config.json", text("[]"), "expected a JSON object.*remove it", False),
+    ("config.json", text('{"layout": 1}'), "another version", False),
+    ("config.json", text("[" * 99_999), "not valid JSON", False),
+    ("config.json", delete, "missing", False),
+    ("manifest.jsonl", cut, "cut short; a run goes on before it", True),
+    ("manifest.jsonl", swap, "line 1: .*Lines are missing", True),
+    ("manifest.jsonl", double, "line 17: phase 'evaluate' of iteration 0 twice", True),
+    ("manifest.jsonl", text("[1]\n"), "line 1: expected a JSON object", True),
+    ("manifest.jsonl", text("x\n"), "line 1: not valid JSON", True),
+    ("manifest.jsonl", field(3, iteration="1"), "line 4: '1' is no number of", True),
+    ("manifest.jsonl", field(3, iteration=7), "line 4: .*Lines are missing", True),
+    ("manifest.jsonl", field(3, phase="rest"), "line 4: 'rest' is no phase", True),
+    ("manifest.jsonl", field(3, loss="low"), "metric 'loss' is 'low', no number", True),
+    ("manifest.jsonl", field(3, files=[1]), "Expected digests", True),
+    ("manifest.jsonl", field(3, files={"a": {}}), "Expected digests", True),
+    ("metrics.jsonl", cut, "not what the manifest says", True),
+    ("metrics.jsonl", delete, "not what the manifest says", True),
+    ("metrics.jsonl", text("nonsense"), "not what the manifest says", True),
+    (RATIONALES, delete, f"is missing.*{RERUN}1", False),
+    (RATIONALES, empty, f"was changed.*{RERUN}1", False),
+    (RATIONALES, cut, f"was changed.*{RERUN}1", False),
+    (RATIONALES, double, f"was changed.*{RERUN}1", False),
+    (RATIONALES, swap, f"was changed.*{RERUN}1", False),
+    (RATIONALES, same_size, f"was changed.*{RERUN}1", False),
+    (RATIONALES, field(iteration=2), f"was changed.*{RERUN}1", False),
+    (RATIONALES, field(verdict="fine"), f"was changed.*{RERUN}1", False),
+    (SELECTION, field(weight=-1), f"was changed.*{RERUN}1", False),
+    (SELECTION, field(weight=1e9), f"was changed.*{RERUN}1", False),
+    (SELECTION, delete, f"is missing.*{RERUN}1", False),
+    ("samples/iteration_0000/evaluation.jsonl", cut, f"was changed.*{RERUN}1", False),
+    ("samples/iteration_0001/mastery.json", cut, f"was changed.*{RERUN}1", False),
+    (JOURNAL, field(verdict="fine"), "line 1: .*`verdict`.*remove it", True),
+    (JOURNAL, field(iteration=2), "line 1: .*in the file of another phase", True),
+    (JOURNAL, double, "line 2: .*is twice", True),
+    (JOURNAL, text("{\n"), "line 1: not valid JSON.*remove it", True),
+    (WEIGHTS, delete, f"is missing.*{RERUN}1", False),
+    (WEIGHTS, inside(delete), f"manifest.ocdbt is missing.*{RERUN}1", False),
+    (WEIGHTS, inside(cut), f"manifest.ocdbt has .* bytes.*{RERUN}1", False),
+    (WEIGHTS, inside(same_size, "_METADATA"), f"was changed.*{RERUN}1", False),
+    (WEIGHTS, inside(empty, "files.json"), f"not valid JSON.*{RERUN}1", False),
+    (TRAINING, inside(delete), "manifest.ocdbt is missing.*earlier step", True),
+    (TRAINING, inside(empty), "has 0 bytes.*earlier step", True),
+    (TEMPORARY, lambda path: path.mkdir(), "left by a kill", True),
+    ("config.json.partial", text("{"), "left by a kill", True),
+]
+
+
+def test_a_whole_run_has_no_damage(run):
+    assert damaged(run) == {}
+    assert next_step(run) == "iteration 3, from its start"
+
+
+@pytest.mark.parametrize(("name", "damage", "message", "mends"), DAMAGE)
+def test_damage_is_named_with_its_remedy_and_mended_if_asked(
+    run, name, damage, message, mends
+):
+    damage(run.path / name)
+    before = {p: p.read_bytes() for p in run.path.glob("*.json*")}
+    found = damaged(run)
+    assert {p: p.read_bytes() for p in run.path.glob("*.json*")} == before
+    (finding,) = found.values()
+    assert list(found) == [name]
+    assert re.search(message, finding.text)
+    assert (finding.mend is not None) == mends
+    if mends:
+        finding.mend()
+        assert name not in damaged(run)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        (RATIONALES, delete),
+        (SELECTION, field(weight=-1)),
+        ("samples/iteration_0000/evaluation.jsonl", delete),
+        (WEIGHTS, inside(delete)),
+        (WEIGHTS, delete),
+    ],
+)
+def test_running_again_from_the_named_iteration_is_a_remedy(run, name, damage):
+    damage(run.path / name)
+    with pytest.raises(ValueError, match="start_iter=1"):
+        everything(run)
+        run.checkpoints.restore_weights(run.trained, variables())
+    run.open(CONFIG)
+    run.rewind(1)
+    run.close()
+    assert damaged(run) == {}
+    assert run.trained == 0
+    everything(run)
+    assert (run.path / "discarded-1" / "samples" / "iteration_0002").exists()
+
+
+def test_what_a_kill_within_a_save_left_goes_with_the_next_start(run):
+    (run.path / TEMPORARY / "d").mkdir(parents=True)
+    everything(run)
+    assert not (run.path / TEMPORARY).exists()
+
+
+@pytest.mark.parametrize(
+    ("phases", "expected"),
+    [
+        (["sample"], "iteration 3, after its phase 'sample'"),
+        (["sample", "select", "pack"], "iteration 3, after step 2 of its training"),
+        (["train"], "the evaluation of iteration 3"),
+        (["train", "evaluate"], "iteration 4, from its start"),
+    ],
+)
+def test_the_next_step_is_told(run, phases, expected):
+    run.open(CONFIG)
+    for phase in phases:
+        run.finish(3, phase, {})
+    run.close()
+    assert next_step(run) == expected
