@@ -18,6 +18,9 @@ import time
 ROOT = pathlib.Path(__file__).parents[1]
 PROGRAMS = ROOT / "tests" / "programs"
 
+# Forks import this module by its name.
+sys.path.append(str(ROOT))
+
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(
     # Freed memory is kept, and the backend selected, before the other imports.
