@@ -12,7 +12,7 @@ SELECTION = (
     "test_blocks_of_queries_have_outputs_and_gradients_of_all_at_once[300]",
     "models/conformance_test.py::"
     "test_packed_logits_equal_those_of_each_sequence_alone[gemma2]",
-    "models/conformance_test.py::test_continuous_sampling_equals_a_greedy_loop[qwen--8]",
+    "models/conformance_test.py::test_continuous_sampling_equals_a_greedy_loop[qwen]",
     "models/gpt_j/gpt_j_transformers_test.py::"
     "test_logits_equal_those_of_transformers[padded]",
 )
