@@ -15,6 +15,7 @@ from star_keras.sampling.model_sampler import (
 )
 from star_keras.sampling.sampler import Completion, SampleRequest
 from star_keras.sampling.sampling_methods import request_key, token_log_probs
+from star_keras.utils.texts import check_stop
 
 # Lengths of prefilled prompts and of caches are multiples of this.
 _MULTIPLE = 16
@@ -53,6 +54,7 @@ class BatchSampler(ModelSampler):
     def sample(
         self, requests: Sequence[SampleRequest], *, stop: Sequence[str] = ()
     ) -> Iterator[list[tuple[int, Completion]]]:
+        check_stop(stop)
         if not requests:
             return
         prompts = self.tokenize_prompts(requests)

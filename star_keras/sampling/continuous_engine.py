@@ -14,6 +14,7 @@ from star_keras.sampling.sampling_methods import request_key
 from star_keras.sampling.scheduler import PartialSample
 from star_keras.sampling.worker_threads import WorkerThreads
 from star_keras.utils.errors import invalid
+from star_keras.utils.texts import check_stop
 
 if TYPE_CHECKING:
     from star_keras.sampling.continuous_sampler import ContinuousSampler
@@ -27,14 +28,19 @@ class ContinuousEngine:
     thread that set it. A completion depends on its request and the sampler's seed
     alone, not on its arrival, other requests or cancellations.
 
-    Requests start in the order of their arrival, the longest first of those that
-    arrive together. Weights are those of the model when the engine is made. Several
-    processes must make the same calls in the same order, `step` included.
+    A worker starts its requests in the order of their arrival, the longest first of
+    those that arrive together. Of two workers, a request goes at its arrival to the
+    one with fewer unfinished requests, and stays there. Weights are those of the model
+    when the engine is made. Several processes must make the same calls in the same
+    order, `step` included.
 
     Args:
         sampler: A `ContinuousSampler`. Its settings and compiled functions are used.
         variables: List of arrays. Values of the variables of the model.
         prefix_ids: Token ids that all prompts begin with, computed once.
+
+    Raises:
+        ValueError: if `prefix_ids` are no token ids.
 
     Example:
     ```python
@@ -54,7 +60,7 @@ class ContinuousEngine:
         self, sampler: "ContinuousSampler", variables, prefix_ids: Sequence[int] = ()
     ):
         self._sampler = sampler
-        self._prefix_ids = list(prefix_ids)
+        self._prefix_ids = sampler.checked_ids("prefix_ids", prefix_ids)
         prefix = ()
         if self._prefix_ids:
             length = len(self._prefix_ids)
@@ -84,7 +90,7 @@ class ContinuousEngine:
         *,
         stop: Sequence[str] = (),
     ):
-        """Let requests wait for slots, behind all others.
+        """Let requests wait for slots, behind all others of their worker.
 
         Equal prompts are prefilled together. The `prefix` of a request is ignored.
 
@@ -94,11 +100,13 @@ class ContinuousEngine:
             stop: Strings that end these completions.
 
         Raises:
-            ValueError: if an id is in use, or a prompt is empty, leaves no room for
-                the completion, or is not longer than `prefix_ids` and begins with
-                them. No request is added then.
+            ValueError: if an id is in use; a prompt is neither a text nor token ids,
+                is empty, leaves no room for the completion, or is not longer than
+                `prefix_ids` and begins with them; or `stop` is no sequence of texts
+                that are not empty. No request is added then.
             RuntimeError: after `close`.
         """
+        check_stop(stop)
         if not requests:
             return
         sampler = self._sampler
@@ -127,7 +135,9 @@ class ContinuousEngine:
             if self._closed:
                 raise RuntimeError("The engine is closed. Expected no more requests.")
             if used := requests.keys() & self._unfinished.keys():
-                raise invalid("requests", "ids that are not in use", sorted(used))
+                raise invalid(
+                    "requests", "ids that are not in use", sorted(used, key=repr)
+                )
             for _, equal in itertools.groupby(samples, key=lambda x: x.prompt_ids):
                 while several := list(itertools.islice(equal, sampler.slots)):
                     worker = min(self._threads.workers, key=len)

@@ -13,6 +13,7 @@ from star_keras.sampling.continuous_steps import ContinuousSteps
 from star_keras.sampling.merged_lora import merged_shapes
 from star_keras.sampling.model_sampler import ModelSampler
 from star_keras.sampling.sampler import Completion, SampleRequest
+from star_keras.utils.texts import check_stop
 
 # A group of prompts that are prefilled together fills this share of the slots.
 _GROUPS = 8
@@ -100,6 +101,7 @@ class ContinuousSampler(ModelSampler):
     def sample(
         self, requests: Sequence[SampleRequest], *, stop: Sequence[str] = ()
     ) -> Iterator[list[tuple[int, Completion]]]:
+        check_stop(stop)
         if not requests:
             return
         prefix_ids, rests = self.tokenize_requests(requests)
@@ -121,6 +123,9 @@ class ContinuousSampler(ModelSampler):
 
         Returns:
             A `ContinuousEngine`, with the weights that the model has now.
+
+        Raises:
+            ValueError: if `prefix_ids` are no token ids.
         """
         return ContinuousEngine(self, self._variables(), prefix_ids)
 

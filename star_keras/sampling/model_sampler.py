@@ -1,8 +1,10 @@
 """The common part of the samplers of a KerasHub causal LM."""
 
+import numbers
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 from jax import numpy as jnp
 
 from star_keras.config import RunConfig, SamplingConfig
@@ -144,15 +146,48 @@ class ModelSampler(Sampler):
             requests: At least one request. Their prompts are all texts or all ids.
 
         Raises:
-            ValueError: if a prompt is empty or leaves no room for the completion.
+            ValueError: if a prompt is neither a text nor token ids, some are texts and
+                others are not, or one is empty or leaves no room for the completion.
         """
         prompts = [request.prompt for request in requests]
-        if isinstance(prompts[0], str):
+        if all(isinstance(prompt, str) for prompt in prompts):
             ids = tokenize_prompts(self.model.preprocessor, prompts)
         else:
-            ids = [list(prompt) for prompt in prompts]
+            ids = [
+                self.checked_ids(
+                    "prompt",
+                    request.prompt,
+                    f"Correct the request {request.name!r}. The prompts of a call are "
+                    "all token ids, or all texts.",
+                )
+                for request in requests
+            ]
         self._check_lengths(requests, ids)
         return ids
+
+    def checked_ids(self, name: str, ids: Sequence[int], remedy: str = "") -> list[int]:
+        """Token ids as a list.
+
+        Args:
+            name: The argument, for the error.
+            ids: The ids.
+            remedy: See `invalid`.
+
+        Raises:
+            ValueError: if they are no sequence of integers, or one of them is not in
+                the vocabulary of the model.
+        """
+        size = self.model.backbone.vocabulary_size
+        wrong = ids
+        if isinstance(ids, Sequence | np.ndarray) and not isinstance(ids, str | bytes):
+            ids = list(ids)
+            # By type: there are as many ids as a run has tokens of prompts.
+            others = {kind for kind in set(map(type, ids)) if not _is_integer(kind)}
+            if not others and (not ids or 0 <= min(ids) <= max(ids) < size):
+                return ids
+            wrong = next(i for i in ids if type(i) in others or not 0 <= i < size)
+        rule = f"token ids from 0 to {size - 1}, the vocabulary of the model"
+        raise invalid(name, rule, wrong, remedy)
 
     def check(self, requests):
         if requests:
@@ -220,6 +255,10 @@ def max_sequence_length(model) -> int | None:
     parts = model.backbone, model.preprocessor.tokenizer
     limits = (getattr(part, "max_sequence_length", None) for part in parts)
     return next((limit for limit in limits if limit), None)
+
+
+def _is_integer(kind):
+    return issubclass(kind, numbers.Integral) and kind is not bool
 
 
 def with_variables(model, variables):

@@ -92,7 +92,8 @@ class Sampler(abc.ABC):
             complete, in any order.
 
         Raises:
-            ValueError: if a prompt is empty, leaves no room for the completion,
-                or does not begin with the shared prefix. Nothing is sampled
-                then.
+            ValueError: if a prompt is neither a text nor token ids, is empty,
+                leaves no room for the completion, or does not begin with the
+                shared prefix; or `stop` is no sequence of texts that are not
+                empty. Nothing is sampled then.
         """

@@ -268,7 +268,8 @@ def request_key(seed: int, request_seed: Sequence[int]) -> np.ndarray:
         request_seed: `SampleRequest.seed`.
 
     Returns:
-        uint32 array `(2,)`, different for different seeds.
+        uint32 array `(2,)`, different for different seeds of the same length with
+        numbers below `2**32`. A zero at the end of a seed may change nothing.
     """
     return np.random.SeedSequence([seed, *request_seed]).generate_state(2)
 

@@ -1,10 +1,9 @@
 """What must hold of a task before anything is sampled."""
 
-from collections.abc import Sequence
-
 from star_keras.tasks.grading import grade
 from star_keras.tasks.task import FewShotExample, Problem, Task
 from star_keras.utils.errors import invalid
+from star_keras.utils.texts import check_stop, check_texts
 
 
 def check_task(task: Task):
@@ -24,13 +23,9 @@ def check_task(task: Task):
     if not isinstance(name, str) or not name:
         remedy = f"Give the class `{type(task).__name__}` a `name`."
         raise invalid("name", "a text that is not empty", name, remedy)
-    for attribute, example in (("stop", '("\\nQ:",)'), ("splits", '("train", "eval")')):
-        texts = getattr(task, attribute)
-        is_sequence = isinstance(texts, Sequence) and not isinstance(texts, str)
-        if not is_sequence or not all(isinstance(t, str) and t for t in texts):
-            rule = f"a sequence of texts that are not empty, e.g. `{example}`"
-            remedy = f"Correct the task {name!r}."
-            raise invalid(attribute, rule, texts, remedy)
+    remedy = f"Correct the task {name!r}."
+    check_stop(task.stop, remedy)
+    check_texts("splits", task.splits, '("train", "eval")', remedy)
 
 
 def check_problem(task: Task, problem: Problem):

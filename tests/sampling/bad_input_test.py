@@ -5,7 +5,13 @@ import math
 import numpy as np
 import pytest
 
-from star_keras.sampling import BatchSampler, ContinuousSampler, Scorer, get_sampler
+from star_keras.sampling import (
+    BatchSampler,
+    ContinuousSampler,
+    SampleRequest,
+    Scorer,
+    get_sampler,
+)
 from star_keras.testing import tiny_gpt_j
 from star_keras.training.dataset import training_batches
 from star_keras.training.learning_rates import WarmupSchedule
@@ -49,6 +55,65 @@ def test_numbers_of_numpy_are_taken_as_what_they_are(model):
         "min_p": None,
         "seed": 1,
     }
+
+
+WRONG_STOP = ["", "\n", ("",), ("\n", 1), (None,), b"\n", None, 3, {"\n"}, ("\ud800",)]
+
+
+@pytest.fixture(scope="module", params=[BatchSampler, ContinuousSampler])
+def sampler(request, model):
+    return request.param(model, max_new_tokens=4)
+
+
+@pytest.mark.parametrize("stop", WRONG_STOP)
+def test_what_are_no_stop_strings_is_refused(sampler, stop):
+    request = SampleRequest(prompt="Q:", name="a")
+    with pytest.raises(ValueError, match="`stop`. Expected a sequence of texts.*e.g."):
+        next(sampler.sample([request], stop=stop))
+
+
+@pytest.mark.parametrize(
+    ("prompts", "wrong"),
+    [
+        (["12", (5, 6)], "'12'"),
+        ([(5, 6), "12"], "'12'"),
+        ([(5, 6), "Q:"], "'Q:'"),
+        ([(5, 6), (5, -1)], "-1"),
+        ([(5, 6), (10**6, 5)], "1000000"),
+        ([(5, 6), (5, 1.5)], "1.5"),
+        ([(5, 6), (5, math.nan, 2)], "nan"),
+        ([(5, 6), (5, True)], "True"),
+        ([(5, 6), (5, "6")], "'6'"),
+        ([(5, 6), (5, None)], "None"),
+        ([(5, 6), np.array([5.0])], ".*5.0."),
+        ([(5, 6), None], "None"),
+        ([(5, 6), 5], "5"),
+        ([(5, 6), b"12"], "b'12'"),
+    ],
+)
+def test_prompts_that_are_no_token_ids_are_refused(sampler, prompts, wrong):
+    requests = [SampleRequest(prompt=p, name=f"<{p!r}>") for p in prompts]
+    message = f"`prompt`. Expected token ids from 0 to .*prompt={wrong}. Correct the re"
+    with pytest.raises(ValueError, match=message) as error:
+        sampler.check(requests)
+    with pytest.raises(ValueError, match=message):
+        next(sampler.sample(requests))
+    name = f"<{prompts[prompts[0] != '12']!r}>"
+    assert f"Correct the request {name!r}." in str(error.value)
+
+
+def test_integers_of_numpy_are_token_ids(sampler):
+    size = sampler.model.backbone.vocabulary_size
+    ids = [(0, size - 1), np.array([3, 4], "int16"), [np.int64(5)]]
+    found = sampler.tokenize_prompts([SampleRequest(prompt=p, name="") for p in ids])
+    assert found == [[0, size - 1], [3, 4], [5]]
+
+
+@pytest.mark.parametrize("wrong", ["12", (-1,), (10**6,), (1.5,), 3])
+def test_an_engine_refuses_a_prefix_that_is_no_token_ids(model, wrong):
+    sampler = ContinuousSampler(model, max_new_tokens=4)
+    with pytest.raises(ValueError, match="`prefix_ids`. Expected token ids from 0 to"):
+        sampler.engine(wrong)
 
 
 @pytest.mark.parametrize("sampler", [BatchSampler, ContinuousSampler])

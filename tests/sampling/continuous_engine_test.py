@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from star_keras.sampling import ContinuousSampler
+from tests.sampling.bad_input_test import WRONG_STOP
 
 PREFIX = "Q: one?\nA: 1.\n\nQ: two?\nA: 2.\n\n"
 SIZES = {"max_new_tokens": 24, "temperature": 1.0}
@@ -165,6 +166,13 @@ def test_bad_requests_are_refused_and_all_others_go_on(sampler, wanted, requests
             engine.add_requests({"a": fine, "b": long})
         with pytest.raises(ValueError, match=r"not in use.*requests=\['fine'\]"):
             engine.add_requests({"a": fine, "fine": fine})
+        engine.add_request(1, fine)
+        with pytest.raises(ValueError, match=r"not in use.*requests=\['fine', 1\]"):
+            engine.add_requests({1: fine, "fine": fine})
+        assert engine.abort_request(1)
+        for stop in WRONG_STOP:
+            with pytest.raises(ValueError, match="`stop`. Expected a sequence of tex"):
+                engine.add_request("a", fine, stop=stop)
         engine.close()
         with pytest.raises(RuntimeError, match="closed.*no more requests"):
             engine.add_request("late", fine)
