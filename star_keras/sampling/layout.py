@@ -11,6 +11,9 @@ from star_keras.distribution import CausalLMParallel
 from star_keras.models.forward import cache_shapes
 from star_keras.utils.errors import invalid
 
+# GPT-NeoX has one kernel for query, key and value; the keys of SmolLM 3 are a matrix.
+_KEY_KERNEL = re.compile("(key|key_value|k_proj)[/_]kernel$")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshLayout:
@@ -54,17 +57,24 @@ class MeshLayout:
             model: A `keras_hub.models.CausalLM` of a known family.
 
         Returns:
-            `None` if they are not split.
+            `None` if they are not split, or do not divide by the devices.
         """
         if self.mesh is None:
             return None
-        num_kv_heads, _ = cache_shapes(model)[0]
+        num_kv_heads, head_dim = cache_shapes(model)[0]
         distribution = keras.distribution.distribution()
         for variable in model.backbone.transformer_layers[0].variables:
-            if re.search("key[/_]kernel$", variable.path):
+            if _KEY_KERNEL.search(variable.path):
+                *sizes, last = variable.shape
+                if len(sizes) == 1 and last == num_kv_heads * head_dim:
+                    last = num_kv_heads  # a matrix, whose last axis is that of heads
                 axes = distribution.get_variable_layout(variable).axes
-                for size, axis in zip(variable.shape, axes, strict=True):
-                    if size == num_kv_heads and axis not in (None, self.batch_axis):
+                for size, axis in zip((*sizes, last), axes, strict=True):
+                    if (
+                        size == num_kv_heads
+                        and axis not in (None, self.batch_axis)
+                        and size % self.mesh.shape[axis] == 0
+                    ):
                         return axis
         return None
 

@@ -11,6 +11,8 @@ import numpy as np
 
 from star_keras import distribution, testing
 from star_keras.sampling import ContinuousSampler, SampleRequest, Scorer, ScoreRequest
+from star_keras.sampling.layout import MeshLayout
+from star_keras.sampling.ring_cache import RingCache
 
 PREFIX = "Q: one?\nA: 1.\n\n"
 REQUESTS = [
@@ -54,6 +56,35 @@ def results(model):
     return {"texts": texts, "log_likelihoods": log_likelihoods}, sampler
 
 
+# Families that name their heads in other ways, with as many as there are devices, and
+# with fewer heads of keys and values.
+HEADS = {
+    "gpt_neo_x": {"num_heads": 4},
+    "pythia": {"num_heads": 4},
+    "smollm3": {"num_key_value_heads": 4},
+    "smollm3 of 2": {"num_key_value_heads": 2},
+    "gemma3": {"num_key_value_heads": 4},
+    "general_llama": {"num_key_value_heads": 4},
+    "general_llama of 2": {"num_key_value_heads": 2},
+}
+
+
+def cache_shapes(ring):
+    """Shapes of a cache of 8 slots, and of the part on a device."""
+    cache = ring.resize(None, np.int32(0), 32, 8)
+    return [cache[0][0].shape, cache[0][0].sharding.shard_shape(cache[0][0].shape)]
+
+
+def heads():
+    """The layout of the caches of other families."""
+    layout = MeshLayout.current()
+    models = {
+        name: testing.tiny_causal_lm(name.split()[0], vocabulary_size=264, **sizes)
+        for name, sizes in HEADS.items()
+    }
+    return {k: cache_shapes(RingCache(model, layout)) for k, model in models.items()}
+
+
 def error(make, *args, **kwargs):
     try:
         make(*args, **kwargs)
@@ -67,13 +98,11 @@ def main():
     keras.distribution.set_distribution(distribution.model_parallel("batch:2,model:4"))
     split, sampler = results(make_model())
     steps = sampler.steps
-    cache = steps.ring.resize(None, np.int32(0), 32, 8)
     found = {
         "devices": jax.device_count(),
         "whole": whole,
         "split": split,
-        "shape": cache[0][0].shape,
-        "shard": cache[0][0].sharding.shard_shape(cache[0][0].shape),
+        "cache": {"gpt_j": cache_shapes(steps.ring), **heads()},
         "compilations": {
             step.__name__.strip("_"): step._cache_size()
             for step in (

@@ -34,8 +34,17 @@ def test_split_model_scores_like_the_whole_one(found):
 
 
 def test_cache_is_split_over_slots_and_heads(found):
-    assert found["shape"] == [8, 4, 32, 8]
-    assert found["shard"] == [4, 1, 32, 8]
+    assert found["cache"] == {
+        "gpt_j": [[8, 4, 32, 8], [4, 1, 32, 8]],
+        "gpt_neo_x": [[8, 4, 32, 8], [4, 1, 32, 8]],
+        "pythia": [[8, 4, 32, 8], [4, 1, 32, 8]],
+        "smollm3": [[8, 4, 32, 8], [4, 1, 32, 8]],
+        "gemma3": [[8, 4, 32, 16], [4, 1, 32, 16]],
+        "general_llama": [[8, 4, 32, 12], [4, 1, 32, 12]],
+        # Four devices have two heads: all have both.
+        "smollm3 of 2": [[8, 2, 32, 8], [4, 2, 32, 8]],
+        "general_llama of 2": [[8, 2, 32, 12], [4, 2, 32, 12]],
+    }
 
 
 @pytest.mark.parametrize(("kind", "value"), [("sampler", 9), ("scorer", 3)])
