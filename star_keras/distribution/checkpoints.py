@@ -99,8 +99,9 @@ class Checkpoints:
             OSError: if it cannot be written; names the directory.
         """
         with self._named_errors():
-            self._checkpointer.wait_until_finished()
+            # Taken first: a save that fails is not waited for again.
             name, self._saving = self._saving, None
+            self._checkpointer.wait_until_finished()
             if name is not None and processes.is_writer():
                 record_files(self.directory / name, checksums=self._checksums)
 

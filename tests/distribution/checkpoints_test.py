@@ -111,7 +111,9 @@ def test_a_full_disk_is_named_with_the_remedy(tmp_path):
             checkpoints.wait()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert Checkpoints(tmp_path / "c").names() == []
+    assert checkpoints.names() == Checkpoints(tmp_path / "c").names() == []
+    checkpoints.save("a", variables((2,)))  # there is room again
+    assert checkpoints.names() == ["a"]
 
 
 def test_what_a_kill_has_left_is_removed(tmp_path):
