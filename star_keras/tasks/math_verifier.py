@@ -36,14 +36,15 @@ def rational(latex: str) -> fractions.Fraction | None:
     """
     with _lock:
         process = _running()
-        process.stdin.write(json.dumps(latex).encode() + b"\n")
-        process.stdin.flush()
-        line = _read_line(process)
-        if not line:
+        try:
+            process.stdin.write(json.dumps(latex).encode() + b"\n")
+            process.stdin.flush()
+            answer = json.loads(_read_line(process))
+            return None if answer is None else fractions.Fraction(*map(int, answer))
+        # It has ended, is stuck, or has written something else.
+        except (BrokenPipeError, TypeError, ValueError):
             _stop()
             return None
-    answer = json.loads(line)
-    return None if answer is None else fractions.Fraction(*map(int, answer))
 
 
 def _running():

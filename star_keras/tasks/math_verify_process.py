@@ -6,12 +6,17 @@ or `null`, as JSON. It is killed by the system when an expression takes too long
 
 import contextlib
 import json
+import os
 import resource
 import signal
 import sys
 
-import math_verify
-import sympy
+# Libraries print, antlr4 for one: the standard output is for answers alone.
+_answers = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+
+import math_verify  # noqa: E402
+import sympy  # noqa: E402
 
 _CPU_SECONDS = 2
 _MEMORY = 2 << 30  # bytes
@@ -46,7 +51,7 @@ def main():
     """Answer the lines of the standard input until it ends."""
     with contextlib.suppress(ValueError, OSError):  # not on every system
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
-    print("ready", flush=True)
+    print("ready", file=_answers, flush=True)
     for line in sys.stdin:
         # CPU time, so that the answer does not depend on how busy the machine is.
         # Without a handler its signal ends the process, within C code too.
@@ -56,7 +61,7 @@ def main():
         except Exception:  # whatever math-verify and SymPy raise on odd input
             answer = None
         signal.setitimer(signal.ITIMER_PROF, 0)
-        print(json.dumps(answer), flush=True)
+        print(json.dumps(answer), file=_answers, flush=True)
 
 
 if __name__ == "__main__":
