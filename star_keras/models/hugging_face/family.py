@@ -18,8 +18,8 @@ class StoredFamily:
         write_config: The inverse: callable from a backbone to a config.json.
         weights: Callable from a backbone to a dict from transformers' name of a
             tensor to its `StoredWeight`.
-        general: optional `StoredFamily` for directories that ask for what `backbone`
-            lacks: the arguments of `read_config` are then not all its arguments.
+        general: optional `StoredFamily`, used when `read_config` returns an argument
+            that `backbone` does not take.
         prefix: Prefix of the names, which some files leave out.
         renamed: Names of tensors in older files, and their names today.
         length: The field with the longest sequence.

@@ -24,8 +24,19 @@ ATTENTION_BIASES = {"attention_bias": True, "attention_output_bias": True}
 _GENERAL_FACTOR = "rope_position_scaling_factor"
 
 
-def read_sizes(fields):
-    """Arguments that all backbones have, their default being transformers'."""
+def read_sizes(fields, epsilon=1e-6):
+    """Arguments that all backbones have, their default being transformers'.
+
+    Args:
+        fields: The `Fields`.
+        epsilon: float. The family's default of `rms_norm_eps`. Defaults to `1e-6`.
+
+    Returns:
+        dict of the arguments.
+
+    Raises:
+        ValueError: if a field is missing, or has a value that is not supported.
+    """
     fields.only("hidden_act", "silu")
     fields.only("attention_dropout", 0.0)
     fields.unused("max_position_embeddings")  # the tokenizer keeps it
@@ -37,7 +48,7 @@ def read_sizes(fields):
         "num_key_value_heads": fields.take("num_key_value_heads", num_heads),
         "hidden_dim": fields.take("hidden_size"),
         "intermediate_dim": fields.take("intermediate_size"),
-        "layer_norm_epsilon": fields.take("rms_norm_eps", 1e-6),
+        "layer_norm_epsilon": fields.take("rms_norm_eps", epsilon),
     }
 
 

@@ -18,7 +18,7 @@ def _read_config(fields):
     fields.only("partial_rotary_factor", 1.0)
     fields.unused("original_max_position_embeddings")  # of other RoPE types
     window = fields.take("sliding_window", None)
-    sizes = read_sizes(fields)
+    sizes = read_sizes(fields, epsilon=1e-5)
     theta, _, _ = take_rope(fields)
     return {
         **sizes,

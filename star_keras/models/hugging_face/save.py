@@ -100,7 +100,7 @@ def _special_ids(tokenizer):
 
 
 def _check_config(backbone, family, config):
-    """Refuse a backbone that another one would be read for."""
+    """Refuse a backbone that loading would not restore."""
     sizes = family.read_config(Fields(config, "config.json"))
     parameters = inspect.signature(family.backbone).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.name in dir(backbone)}

@@ -19,8 +19,14 @@ def _read_config(fields):
     interval = fields.take("no_rope_layer_interval", 4)
     # A one stands for rotation.
     rotated = fields.take(
-        "no_rope_layers", [(i + 1) % interval for i in range(num_layers)]
+        "no_rope_layers", [int((i + 1) % interval > 0) for i in range(num_layers)]
     )
+    is_list = isinstance(rotated, list) and len(rotated) == num_layers
+    if not is_list or any(one not in (0, 1) for one in rotated):
+        raise ValueError(
+            f"{fields.source}: expected `no_rope_layers` to have a 0 or a 1 for each "
+            f"of the {num_layers} layers. Received: no_rope_layers={rotated!r}."
+        )
     theta, _, _ = take_rope(fields, theta=2000000.0)
     return {
         **sizes,

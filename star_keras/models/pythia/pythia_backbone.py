@@ -19,7 +19,8 @@ class PythiaBackbone(Backbone):
     """The network of GPT-NeoX and Pythia up to its last hidden states.
 
     Its blocks are KerasHub's. KerasHub's own backbone ties the head to the embedding
-    and approximates GELU, which no released model does but GPT-NeoX-20B the second.
+    and approximates GELU. Released models have an untied head; only GPT-NeoX-20B
+    approximates GELU.
 
     Args:
         vocabulary_size: int. Number of rows of the token embedding.

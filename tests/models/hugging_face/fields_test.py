@@ -60,6 +60,9 @@ LLAMA3 = {
         ("phi3", "resid_pdrop", 0.1, "only as 0.0"),
         ("phi3", "rope_parameters", {"rope_type": "longrope"}, "only as 'default'"),
         ("smollm3", "use_sliding_window", True, "only as False"),
+        ("smollm3", "no_rope_layers", [1], "a 0 or a 1 for each of the 2 layers"),
+        ("smollm3", "no_rope_layers", [1, 2], "a 0 or a 1 for each of the 2"),
+        ("smollm3", "no_rope_layers", 1, "a 0 or a 1 for each of the 2 layers"),
         ("gpt_neox", "hidden_act", "relu", "only as 'gelu' or"),
         ("gpt_neox", "use_parallel_residual", False, "only as True"),
         ("gpt_neox", "attention_bias", False, "only as True"),
@@ -281,6 +284,16 @@ def test_configurations_of_released_models_are_read(name, tmp_path):
     model = load_causal_lm(tmp_path, load_weights=False)
     assert model.backbone.vocabulary_size == 64
     assert model.backbone.num_layers == 2
+
+
+@pytest.mark.parametrize(
+    "name, epsilon",
+    [("llama_tied", 1e-6), ("mistral", 1e-6), ("phi3", 1e-5), ("smollm3", 1e-6)],
+)
+def test_without_an_epsilon_it_is_the_default_of_transformers(name, epsilon, tmp_path):
+    directory = copied(name, tmp_path, rms_norm_eps=...)
+    backbone = load_causal_lm(directory, load_weights=False).backbone
+    assert backbone.layer_norm_epsilon == epsilon
 
 
 def test_bookkeeping_is_ignored():
