@@ -55,12 +55,12 @@ def load_causal_lm(preset: str, **kwargs):
             '"hf://EleutherAI/gpt-j-6b"',
             preset,
         )
-    check_files(preset)
     if find_hugging_face_gpt_j(preset) is not None:
         return GPTJCausalLM.from_preset(preset, **kwargs)
     tokenizer = kwargs.get("preprocessor", "auto") == "auto"
     directory = find_hugging_face(preset, tokenizer)
     if directory is None:
+        check_files(preset)
         model = keras_hub.models.CausalLM.from_preset(preset, **kwargs)
         if kwargs.get("load_weights", True):
             check_head(model, preset)

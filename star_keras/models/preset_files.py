@@ -23,7 +23,7 @@ def check_files(directory):
     """Check that the files of a local preset or Hugging Face directory are whole.
 
     Args:
-        directory: The directory. No-op if there is none.
+        directory: The directory, or one file of it. No-op if there is none.
 
     Raises:
         ValueError: if a file is a Git LFS pointer, a JSON file does not hold an
@@ -31,7 +31,7 @@ def check_files(directory):
             or a size in a `config.json` of transformers is no number; names the file.
     """
     directory = pathlib.Path(directory)
-    for path in sorted(directory.iterdir()) if directory.is_dir() else ():
+    for path in sorted(directory.iterdir()) if directory.is_dir() else [directory]:
         if path.is_file():
             _check_file(path)
 

@@ -6,7 +6,18 @@ import shutil
 import h5py
 import pytest
 
-from star_keras.models import GPTJCausalLM, load_causal_lm, save_hugging_face
+from star_keras.models import (
+    GPTJCausalLM,
+    find_hugging_face_gpt_j,
+    load_causal_lm,
+    load_hugging_face,
+    load_mesh_transformer,
+    save_hugging_face,
+)
+from star_keras.models.hugging_face.load import (
+    find_hugging_face,
+    load_hugging_face_causal_lm,
+)
 from star_keras.testing import tiny_gpt_j
 from tests.models.hugging_face.cases import FIXTURES
 
@@ -153,6 +164,38 @@ def test_a_damaged_hugging_face_directory_is_an_error_that_names_the_file(
     for load in (load_causal_lm, GPTJCausalLM.from_preset):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             load(str(path))
+
+
+@pytest.mark.parametrize("find", [find_hugging_face, find_hugging_face_gpt_j])
+@pytest.mark.parametrize("damage", [half, text(""), text("[]"), text(LFS)])
+def test_a_directory_with_a_damaged_config_is_no_other_checkpoint(
+    whole_gpt_j, tmp_path, find, damage
+):
+    path = shutil.copytree(whole_gpt_j, tmp_path / "gpt_j")
+    damage(path / "config.json")
+    with pytest.raises(ValueError, match="config.json is (damaged|a Git LFS pointer)"):
+        find(path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
+def test_the_loaders_check_the_files_of_a_directory(whole_gpt_j, tmp_path, name):
+    for whole, load in (
+        (whole_gpt_j, lambda path: load_hugging_face(GPTJCausalLM, path)),
+        (FIXTURES / "llama_tied", load_hugging_face_causal_lm),
+    ):
+        path = shutil.copytree(whole, tmp_path / whole.name)
+        for damage in half, text("[]"), text(LFS):
+            damage(path / name)
+            with pytest.raises(ValueError, match=f"{name} is (damaged|a Git LFS poin)"):
+                load(path)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]"])
+def test_a_damaged_config_of_a_mesh_transformer_is_named(tmp_path, content):
+    path = tmp_path / "config.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match="config.json: (not valid|expected a) JSON"):
+        load_mesh_transformer(GPTJCausalLM, tmp_path, path)
 
 
 def test_an_empty_vocabulary_is_named(tmp_path):

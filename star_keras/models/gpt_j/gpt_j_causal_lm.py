@@ -105,9 +105,9 @@ class GPTJCausalLM(CachedGeneration, PackedCausalLM, CausalLM):
             ImportError: if the weights are PyTorch files and PyTorch is missing.
         """
         preset = preset_path(preset)
-        check_files(preset)
         directory = find_hugging_face_gpt_j(preset)
         if directory is None:
+            check_files(preset)
             model = super().from_preset(preset, load_weights=load_weights, **kwargs)
             if load_weights:
                 check_head(model, preset)

@@ -8,7 +8,6 @@ A directory has
 - the tokenizer: `vocab.json` and `merges.txt`, or `tokenizer.json`.
 """
 
-import json
 import math
 import re
 from pathlib import Path
@@ -29,9 +28,11 @@ from star_keras.models.hugging_face.tensor_files import (
     check_names,
     find_tensors,
     numpy_dtype,
+    read_json,
     save_tensors,
     write_json,
 )
+from star_keras.models.preset_files import check_files
 
 # Causal masks, which older files store among the weights.
 _MASKS = re.compile(r"transformer\.h\.\d+\.attn\.(bias|masked_bias)")
@@ -56,6 +57,9 @@ def find_hugging_face_gpt_j(preset: str) -> Path | None:
 
     Returns:
         The directory, or `None` if `preset` is anything else, e.g. a Keras preset.
+
+    Raises:
+        ValueError: if `config.json` is damaged.
     """
     preset = str(preset)
     if preset.startswith("hf://"):
@@ -93,13 +97,14 @@ def load_hugging_face(cls, directory, load_weights=True, on_weight=None, **kwarg
         A model of `cls`, with a preprocessor if the directory has a tokenizer.
 
     Raises:
-        ValueError: if the configuration is not one of GPT-J, or a weight is
-            missing, unknown, or of another shape.
+        ValueError: if a file is damaged, the configuration is not one of GPT-J, or a
+            weight is missing, unknown, or of another shape.
         FileNotFoundError: if there are no weights, or one of their files is
             missing.
     """
     directory = Path(directory)
-    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    check_files(directory)
+    config = read_json(directory / "config.json")
     config.setdefault("layer_norm_epsilon", 1e-5)
     for name in _SIZES.values():
         if name not in config and name != "n_inner":
@@ -193,13 +198,13 @@ def load_tokenizer(directory):
     if vocabulary.is_file() and merges.is_file():
         lines = merges.read_text(encoding="utf-8").splitlines()
         return GPTJTokenizer(
-            vocabulary=json.loads(vocabulary.read_text(encoding="utf-8")),
+            vocabulary=read_json(vocabulary),
             merges=[line for line in lines if line and not _HEADER.match(line)],
         )
     path = directory / "tokenizer.json"
     if not path.is_file():
         return None
-    state = json.loads(path.read_text(encoding="utf-8"))
+    state = read_json(path)
     added = {token["content"]: token["id"] for token in state.get("added_tokens", [])}
     return GPTJTokenizer(
         # Of the added tokens only the end token has a text; the others are padding.
@@ -229,6 +234,5 @@ def _save_tokenizer(tokenizer, directory, max_length):
 
 
 def _model_type(path):
-    if not path.is_file():
-        return None
-    return json.loads(path.read_text(encoding="utf-8")).get("model_type")
+    check_files(path)
+    return read_json(path).get("model_type")

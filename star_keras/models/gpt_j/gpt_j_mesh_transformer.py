@@ -31,7 +31,6 @@ Reference:
     `checkpoint.py`, `layers.py` and `to_hf_weights.py`.
 """
 
-import json
 from pathlib import Path
 
 import ml_dtypes
@@ -45,6 +44,7 @@ from star_keras.models.gpt_j.gpt_j_weights import (
 )
 from star_keras.models.gpt_j.mesh_transformer_shards import check_copies, open_shards
 from star_keras.utils.errors import invalid
+from star_keras.utils.json_lines import read_json_object
 
 _MODULES = "causal_transformer_shard/~/"
 _PIECES = 16
@@ -123,7 +123,7 @@ def load_mesh_transformer(
         FileNotFoundError: if a shard or one of its files is missing.
     """
     if not isinstance(config, dict):
-        config = json.loads(Path(config).read_text(encoding="utf-8"))
+        config = read_json_object(config)
     for name, valid in (("pe", "rotary"), ("norm", "layernorm")):
         if config.get(name, valid) != valid:
             raise ValueError(

@@ -9,6 +9,7 @@ import numpy as np
 import tokenizers
 
 from star_keras.utils.errors import invalid
+from star_keras.utils.json_lines import read_json_object
 
 _TOKENIZER = "tokenizer.json"
 _FILES = "tokenizer_files.json"
@@ -202,7 +203,7 @@ class HuggingFaceTokenizer(keras_hub.tokenizers.Tokenizer):
     def load_assets(self, dir_path):
         directory = Path(dir_path)
         self._set_tokenizer((directory / _TOKENIZER).read_text(encoding="utf-8"))
-        self.files = json.loads((directory / _FILES).read_text(encoding="utf-8"))
+        self.files = read_json_object(directory / _FILES)
 
     def get_config(self):
         return {

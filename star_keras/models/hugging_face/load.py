@@ -26,6 +26,7 @@ from star_keras.models.hugging_face.tokenizer_files import (
     check_tokenizer_kind,
     read_tokenizer,
 )
+from star_keras.models.preset_files import check_files
 
 FAMILIES = {
     **llamas.FAMILIES,
@@ -56,8 +57,8 @@ def find_hugging_face(preset: str, tokenizer: bool = True) -> Path | None:
         The directory, or `None` if `preset` is anything else, e.g. a Keras preset.
 
     Raises:
-        ValueError: before a download, if the model is of another type, or its
-            tokenizer is wanted and of another kind.
+        ValueError: if `config.json` is damaged; or, before a download, if the model is
+            of another type, or its tokenizer is wanted and of another kind.
     """
     preset = str(preset)
     if not preset.startswith("hf://"):
@@ -107,9 +108,9 @@ def load_hugging_face_causal_lm(
         tokenizer.
 
     Raises:
-        ValueError: if config.json asks for what KerasHub's model does not compute or
-            has an unknown field; if a weight is missing, unknown, or of another
-            shape; or if the tokenizer is of another kind.
+        ValueError: if a file is damaged; if config.json asks for what KerasHub's model
+            does not compute or has an unknown field; if a weight is missing, unknown,
+            or of another shape; or if the tokenizer is of another kind.
         FileNotFoundError: if there are no weights, or one of their files is missing.
 
     Example:
@@ -118,6 +119,7 @@ def load_hugging_face_causal_lm(
     ```
     """
     directory = Path(directory)
+    check_files(directory)
     config = read_json(directory / "config.json")
     family = _family(directory / "config.json", config)
     fields = Fields(config, directory / "config.json")
@@ -204,4 +206,5 @@ def _check_tied_head(directory, expected, tensors):
 
 
 def _model_type(path):
+    check_files(path)
     return read_json(path).get("model_type")

@@ -10,6 +10,7 @@ import safetensors
 import safetensors.numpy
 
 from star_keras.models.hugging_face.torch_files import read_torch_file
+from star_keras.utils.json_lines import read_json_object
 
 
 def find_tensors(directory):
@@ -118,9 +119,12 @@ def numpy_dtype(variable):
 
 
 def read_json(path):
-    """The value of a JSON file; `{}` without the file."""
-    path = Path(path)
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    """The object in a JSON file; `{}` without the file.
+
+    Raises:
+        ValueError: if it holds anything else; names the file.
+    """
+    return read_json_object(path) if Path(path).is_file() else {}
 
 
 def write_json(path, value):
