@@ -1,7 +1,6 @@
 """Where problems come from: files of JSON lines, or TensorFlow Datasets."""
 
 import codecs
-import os
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 from star_keras.tasks.record_fields import optional_text
 from star_keras.tasks.task import FewShotExample, Problem
 from star_keras.utils.errors import invalid
+from star_keras.utils.files import absolute
 from star_keras.utils.json_lines import parse_json_line
 
 _SECONDS_TO_ANSWER = 5
@@ -25,7 +25,7 @@ def existing_file(path, name: str) -> Path:
         ValueError: if it is no path.
         FileNotFoundError: if there is no such file.
     """
-    full = _absolute(path, name)
+    full = Path(absolute(name, path))
     if not full.is_file():
         raise FileNotFoundError(
             f"Invalid value for argument `{name}`. Expected a file of JSON lines like "
@@ -54,7 +54,7 @@ def existing_sources(
         FileNotFoundError: if a file or the directory does not exist.
     """
     if data_dir is not None:
-        full = _absolute(data_dir, "data_dir")
+        full = Path(absolute("data_dir", data_dir))
         if not full.is_dir():
             raise FileNotFoundError(
                 "Invalid value for argument `data_dir`. Expected a directory. "
@@ -67,13 +67,6 @@ def existing_sources(
         split: None if path is None else existing_file(path, f"{split}_path")
         for split, path in paths.items()
     }
-
-
-def _absolute(path, name):
-    is_path = isinstance(path, str | os.PathLike)
-    if not is_path or not os.fspath(path) or "\0" in str(path):
-        raise invalid(name, "the path of a file", path, "Leave it out for none.")
-    return Path(path).expanduser().absolute()
 
 
 def read_problems(

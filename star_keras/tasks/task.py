@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from star_keras.tasks.record_fields import optional_text, required_text
 from star_keras.utils.errors import invalid
+from star_keras.utils.records import is_text
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,11 +60,9 @@ def _check_text(name, value, problem_id):
     remedy = f"Correct the problem {problem_id!r}, or leave it out."
     if not isinstance(value, str) or not value.strip():
         raise invalid(name, "a text that is not blank", value, remedy)
-    try:
-        value.encode()
-    except UnicodeEncodeError:
+    if not is_text(value):
         rule = "Unicode text without lone surrogates, which are halves of characters"
-        raise invalid(name, rule, value, remedy) from None
+        raise invalid(name, rule, value, remedy)
 
 
 class Task:

@@ -1,6 +1,7 @@
 """JSON-lines files: read with errors that name the line, written durably."""
 
 import codecs
+import collections
 import json
 import os
 from collections.abc import Iterable
@@ -8,6 +9,7 @@ from collections.abc import Iterable
 from etils import epath
 
 from star_keras.utils import files
+from star_keras.utils.records import is_text
 
 
 def append_json_lines(path, records: Iterable[dict]):
@@ -98,41 +100,21 @@ def read_json_object(path) -> dict:
 def parse_json_object(content: bytes, place: str) -> dict:
     """Parse text that must be one JSON object.
 
+    A byte order mark of UTF-8 is read over.
+
     Args:
         content: The text.
         place: Its file and line, for the error.
 
     Raises:
-        ValueError: see `parse_json_line`.
+        ValueError: if it is not UTF-8, no JSON object, has a name twice, or holds
+            half a character (a lone surrogate); names the place and the fault.
     """
-    text = _decoded(content, place)
-    try:
-        record = _DECODER.decode(text)
-        if "\\u" in text:
-            json_line_bytes([record])
-    except UnicodeEncodeError:
-        raise ValueError(
-            f"{place}: a lone surrogate, which is half of a character. Expected "
-            f"Unicode text. Received: {text.strip()[:200]}. Correct the line; a text "
-            "was perhaps cut within a character like an emoji."
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{place}: not valid JSON ({error}). Expected one JSON object a line. "
-            f"Received: {text.strip()[:200]!r}. Correct the line."
-        ) from None
-    if not isinstance(record, dict):
-        raise ValueError(
-            f"{place}: expected a JSON object. Received: {record!r:.200}. Write each "
-            "object on a line of its own, without a list around them."
-        )
-    return record
+    return _parsed(_decoded(content, place), place)
 
 
 def parse_json_line(line: bytes, fields: set[str], path, number: int) -> dict:
     """Parse one line that must be a JSON object with certain fields.
-
-    A byte order mark of UTF-8 is read over.
 
     Args:
         line: The line.
@@ -141,12 +123,18 @@ def parse_json_line(line: bytes, fields: set[str], path, number: int) -> dict:
         number: Its number, for the error.
 
     Raises:
-        ValueError: if it is not UTF-8, no JSON object, has a name twice, lacks a
-            field, or holds half a character (a lone surrogate); names the file,
-            the line and the fault.
+        ValueError: if it lacks a field, and see `parse_json_object`; names the
+            file, the line and the fault.
     """
     place = f"{path}, line {number}"
-    record = parse_json_object(line, place)
+    text = _decoded(line, place)
+    try:
+        record = _parsed(text, place)
+    except ValueError as error:
+        raise ValueError(
+            f"{error} Correct the line: each object stands on a line of its own, "
+            "without a list around them."
+        ) from None
     missing = sorted(fields - record.keys())
     if missing:
         raise ValueError(
@@ -154,6 +142,25 @@ def parse_json_line(line: bytes, fields: set[str], path, number: int) -> dict:
             f"{sorted(fields)}. Received: {sorted(record)}. Add what is missing, or "
             "leave the line out."
         )
+    return record
+
+
+def _parsed(text, place):
+    try:
+        record = _DECODER.decode(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{place}: not valid JSON ({error}). Expected one JSON object. Received: "
+            f"{text.strip()[:200]!r}."
+        ) from None
+    if "\\u" in text and not is_text(json.dumps(record, ensure_ascii=False)):
+        raise ValueError(
+            f"{place}: a lone surrogate, which is half of a character. Expected "
+            f"Unicode text. Received: {text.strip()[:200]}. A text was perhaps cut "
+            "within a character like an emoji."
+        )
+    if not isinstance(record, dict):
+        raise ValueError(f"{place}: expected a JSON object. Received: {record!r:.200}.")
     return record
 
 
@@ -176,9 +183,9 @@ def _decoded(line, place):
 def _object(pairs):
     record = dict(pairs)
     if len(record) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise ValueError(f"the name {twice[0]!r} comes twice in an object")
+        counts = collections.Counter(name for name, _ in pairs)
+        twice = min(name for name, count in counts.items() if count > 1)
+        raise ValueError(f"the name {twice!r} comes twice in an object")
     return record
 
 

@@ -1,8 +1,13 @@
+import time
+
 import pytest
 
 from star_keras.utils.json_lines import (
     append_json_lines,
+    parse_json_line,
+    parse_json_object,
     read_json_lines,
+    read_json_object,
     write_json_lines,
 )
 
@@ -28,6 +33,27 @@ def test_lines_are_replaced_and_read_again(tmp_path):
     write_json_lines(path, [{"a": 1}])
     write_json_lines(path, [{"a": 2}])
     assert read_json_lines(path, {"a"}) == [{"a": 2}]
+
+
+def test_a_whole_file_is_not_called_a_line(tmp_path):
+    path = tmp_path / "a.json"
+    for content in ("{", "[]", '{"a": "\\ud83d"}'):
+        path.write_text(content)
+        with pytest.raises(ValueError) as whole:
+            read_json_object(path)
+        assert " line of" not in str(whole.value) and "Correct" not in str(whole.value)
+        with pytest.raises(ValueError, match="Correct the line: .* line of its own"):
+            parse_json_line(content.encode(), set(), path, 1)
+
+
+def test_a_name_that_comes_twice_among_many_is_found_at_once():
+    names = [*map(str, range(20_000)), "7"]
+    content = "{" + ", ".join(f'"{name}": 1' for name in names) + "}"
+    start = time.monotonic()
+    with pytest.raises(ValueError, match="vocab.json: .*the name '7' comes twice"):
+        parse_json_object(content.encode(), "vocab.json")
+    # To count each name by itself takes many seconds.
+    assert time.monotonic() - start < 3
 
 
 @pytest.mark.parametrize(
