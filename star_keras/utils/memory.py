@@ -1,13 +1,20 @@
 """Memory of the process on CPU, and of the devices."""
 
+import contextlib
 import ctypes
 import os
+import pathlib
 import sys
 
 from star_keras.utils.errors import invalid
 
 # Parameters of glibc's `mallopt`, from <malloc.h>.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
+# The limit of a container, by version 2 or 1 of Linux's control groups.
+_LIMITS = (
+    pathlib.Path("/sys/fs/cgroup/memory.max"),
+    pathlib.Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
 
 
 def keep_freed_memory():
@@ -39,10 +46,16 @@ def keep_freed_memory():
 
 
 def total_memory() -> int:
-    """Bytes of memory of all devices together, or of this machine if that is more."""
+    """Bytes of memory of all devices together, or of this machine if that is more.
+
+    In a container the machine's memory is at most the container's limit.
+    """
     import jax
 
     host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for path in _LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # "max" is no limit
+            host = min(host, int(path.read_text()))
     stats = (device.memory_stats() for device in jax.local_devices())
     devices = sum((found or {}).get("bytes_limit", 0) for found in stats)
     return max(host, devices * jax.process_count())
