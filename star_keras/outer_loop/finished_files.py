@@ -89,6 +89,14 @@ class FinishedFiles:
                 found[iteration, name] = fault
         return found
 
+    def is_whole(self, iteration: int) -> bool:
+        """Whether the recorded files of an iteration are unchanged; reads them."""
+        return all(
+            self.path(*key).exists() and Digest.of_file(self.path(*key)) == digest
+            for key, digest in self.recorded.items()
+            if key[0] == iteration
+        )
+
     def check(self):
         """Check that every recorded file is there and has its size.
 

@@ -1,12 +1,13 @@
 """The manifest of a run: its finished phases, their metrics and their files."""
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from star_keras.outer_loop.records import FINISHED_NAMES
 from star_keras.utils.digests import Digest
-from star_keras.utils.json_lines import read_json_lines
+from star_keras.utils.json_lines import parse_json_line, whole_lines
 from star_keras.utils.records import is_count, make_record
 
 # The phases of an iteration, in their order.
@@ -34,19 +35,33 @@ def read_manifest(path) -> Phases:
     """Read the finished phases of a run.
 
     Args:
-        path: The file. A missing file has none. A last line that was cut short by
-            a kill is ignored.
+        path: The file, an `etils.epath.Path`. A missing file has none. A last line
+            that was cut short by a kill is ignored.
 
     Raises:
         ValueError: if a line is malformed, or a line is missing before it; names
             the file and the line.
     """
+    return dict(_read(path))
+
+
+def read_beginning(path) -> Phases:
+    """The phases of a manifest before its first damaged line; see `read_manifest`."""
+    phases: Phases = {}
+    with contextlib.suppress(ValueError):
+        for key, phase in _read(path):
+            phases[key] = phase
+    return phases
+
+
+def _read(path) -> Iterator[tuple[tuple[int, str], Phase]]:
     phases: Phases = {}
     name, last = str(path), 0
-    lines = read_json_lines(path, {"iteration", "phase"})
-    for number, line in enumerate(lines, start=1):
+    content = path.read_bytes() if path.exists() else b""
+    for number, line in enumerate(whole_lines(content), start=1):
         where = f"{name}, line {number}"
-        key, phase = _parse(line, where)
+        record = parse_json_line(line, {"iteration", "phase"}, name, number)
+        key, phase = _parse(record, where)
         if key in phases:
             raise ValueError(f"{where}: phase {key[1]!r} of iteration {key[0]} twice.")
         iteration = key[0]
@@ -58,7 +73,7 @@ def read_manifest(path) -> Phases:
             )
         phases[key] = phase
         last = iteration if key[1] == "train" else last
-    return phases
+        yield key, phase
 
 
 def trained_iterations(phases: Phases) -> int:

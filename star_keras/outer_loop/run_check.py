@@ -6,7 +6,12 @@ from collections.abc import Callable, Iterator
 
 from etils import epath
 
-from star_keras.outer_loop.manifest import PHASES, read_manifest, recorded_files
+from star_keras.outer_loop.manifest import (
+    PHASES,
+    read_beginning,
+    read_manifest,
+    recorded_files,
+)
 from star_keras.outer_loop.records import FINISHED_NAMES
 from star_keras.outer_loop.run_checkpoints import iteration_name
 from star_keras.outer_loop.run_configuration import read_configuration
@@ -42,12 +47,14 @@ def check_run(run: RunDirectory) -> list[Finding]:
     Returns:
         A `Finding` for each file and checkpoint.
     """
-    findings = [_configuration(run), _manifest(run)]
+    manifest = _manifest(run)
+    findings = [_configuration(run), manifest]
+    # The files are compared with the lines before a damaged one.
+    run.samples.finished.recorded = recorded_files(read_beginning(run.manifest))
     with contextlib.suppress(ValueError):
-        # The files are compared with what the manifest says, as far as it is whole.
-        run.samples.finished.recorded = recorded_files(run.read_phases())
         findings.append(_metrics(run))
-    return [*findings, *_samples(run), *_checkpoints(run), *_leftovers(run)]
+    findings += _samples(run, is_recorded=not manifest.is_damaged)
+    return [*findings, *_checkpoints(run), *_leftovers(run)]
 
 
 def next_step(run: RunDirectory) -> str:
@@ -116,12 +123,8 @@ def _cut_manifest(path):
     lines = whole_lines(content)
     damaged = path.with_name("manifest.damaged.jsonl")
     files.write(damaged, content)
-    for count in range(len(lines), -1, -1):
-        kept = b"".join(line + b"\n" for line in lines[:count])
-        files.write(path, kept)
-        with contextlib.suppress(ValueError):
-            read_manifest(path)
-            break
+    count = len(read_beginning(path))
+    files.write(path, b"".join(line + b"\n" for line in lines[:count]))
     return f"kept {count} lines; the old file is {damaged}"
 
 
@@ -139,7 +142,8 @@ def _metrics(run):
     return Finding(path=path, text=text, is_damaged=True, mend=mend)
 
 
-def _samples(run) -> Iterator[Finding]:
+def _samples(run, is_recorded) -> Iterator[Finding]:
+    """Findings of the samples; `is_recorded`: whether the manifest is whole."""
     finished = run.samples.finished
     root, names = finished.directory, set(finished.recorded)
     for directory in sorted(root.glob("iteration_*")) if root.exists() else ():
@@ -151,13 +155,16 @@ def _samples(run) -> Iterator[Finding]:
         try:
             found = _entries(run.samples, iteration, name)
         except ValueError as error:
-            # A run writes again whatever is not recorded.
-            is_recorded = (iteration, name) in finished.recorded
+            # A run writes again whatever is not recorded. The lost lines of a
+            # manifest, which may be put back, have recorded all but journals.
+            mends = (iteration, name) not in finished.recorded and (
+                is_recorded or name not in FINISHED_NAMES
+            )
             yield Finding(
                 path=path,
                 text=str(error),
                 is_damaged=True,
-                mend=None if is_recorded else lambda path=path: _set_aside(path),
+                mend=(lambda path=path: _set_aside(path)) if mends else None,
             )
         else:
             if found is not None:
@@ -223,7 +230,7 @@ def _leftovers(run) -> Iterator[Finding]:
     for path in sorted(found):
         yield Finding(
             path=path,
-            text="left by a kill within a save; of no use",
+            text="unfinished save; can be removed",
             is_damaged=True,
             mend=lambda path=path: _remove(path),
         )

@@ -1,6 +1,7 @@
 """The checkpoints of a run: weights after iterations, and a training under way."""
 
 import contextlib
+import re
 
 from star_keras.distribution.checkpoints import Checkpoints
 
@@ -32,12 +33,13 @@ class RunCheckpoints:
         self.weights.save(iteration_name(iteration), variables)
         self.weights.wait()
 
-    def prune_weights(self, keep: int):
-        """Remove all but the last `keep` weights.
+    def prune_weights(self, iteration: int, keep: int):
+        """Remove the weights of iterations up to one, except the last `keep`.
 
-        Call only after the newest ones are in the manifest.
+        Call only after the iteration is in the manifest.
         """
-        for name in self.weights.names()[:-keep]:
+        names = [n for n in self.weights.names() if (iteration_of(n) or 0) <= iteration]
+        for name in names[:-keep]:
             self.weights.delete(name)
 
     def restore_weights(self, iteration: int, variables):
@@ -129,3 +131,9 @@ class RunCheckpoints:
 def iteration_name(iteration: int) -> str:
     """E.g. `"iteration_0001"`."""
     return f"iteration_{iteration:04d}"
+
+
+def iteration_of(name: str) -> int | None:
+    """The iteration of a name that begins like one of `iteration_name`."""
+    match = re.match(r"iteration_(\d+)", name)
+    return int(match[1]) if match else None

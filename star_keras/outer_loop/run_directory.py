@@ -5,6 +5,7 @@ import json
 import jax
 
 from star_keras.distribution import processes
+from star_keras.outer_loop.discarded import beyond_manifest, discard
 from star_keras.outer_loop.manifest import (
     PHASES,
     Phase,
@@ -78,7 +79,8 @@ class RunDirectory:
     def open(self, config: dict, free=frozenset()):
         """Make the directory this process's own; no-op if it is.
 
-        Removes what a kill within a save has left.
+        Removes what a kill within a save has left. Moves files of phases after a
+        manifest that was cut to `discarded-<n>/`.
 
         Args:
             config: Configuration of the run, as JSON: groups of named values.
@@ -88,6 +90,7 @@ class RunDirectory:
             ValueError: if the directory is of another configuration or layout,
                 a file is damaged, or it is not shared by all processes.
             RuntimeError: if another process works in it.
+            OSError: if a file cannot be moved or written.
         """
         read_configuration(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
@@ -100,9 +103,20 @@ class RunDirectory:
             processes.sync("the run directory is read")
             self.write_metrics()
             self.checkpoints.remove_unfinished()
+            self._discard_beyond_manifest()
         except BaseException:
             self.close()
             raise
+
+    def _discard_beyond_manifest(self):
+        """A later run of these iterations would take them for its own."""
+        if processes.is_writer():
+            found = beyond_manifest(
+                self._phases, self.samples.directory, self.checkpoints
+            )
+            if found:
+                discard(self.path, found)
+        processes.sync("the run directory is as its manifest says")
 
     def close(self):
         """Let other processes in. No-op if it is not open."""
@@ -248,35 +262,24 @@ class RunDirectory:
             )
         self.checkpoints.prune_training()
         last, finished = self.trained + 1, self.samples.finished
-        damaged = [number for number, _ in finished.faults()]
-        first = 0 if iteration == 1 and 0 in damaged else iteration
+        first = 0 if iteration == 1 and not finished.is_whole(0) else iteration
         self._phases = {k: v for k, v in self._phases.items() if k[0] < first}
         finished.recorded = {k: v for k, v in finished.recorded.items() if k[0] < first}
         # All have looked for damage before the files move.
         processes.sync("iterations to discard are known")
         if processes.is_writer():
-            self._discard(range(first, last + 1))
+            # The last weights first, the manifest last: a resume after a kill in
+            # between misses those weights, and that is an error.
+            paths = (
+                path
+                for number in range(last, first - 1, -1)
+                for path in (
+                    self.checkpoints.weights.directory / iteration_name(number),
+                    self.samples.iteration_directory(number),
+                )
+            )
+            discard(self.path, [path for path in paths if path.exists()])
+            lines = [manifest_line(*key, phase) for key, phase in self._phases.items()]
+            write_json_lines(self.manifest, lines)
         self.write_metrics()
         processes.sync("iterations are discarded")
-
-    def _discard(self, iterations):
-        names = [path.name.split("-", 1)[1] for path in self.path.glob("discarded-*")]
-        number = max((int(n) for n in names if n.isdecimal()), default=0) + 1
-        discarded = self.path / f"discarded-{number}"
-        discarded.mkdir()
-        for name in ("manifest.jsonl", "metrics.jsonl"):
-            if (self.path / name).exists():
-                (self.path / name).copy(discarded / name)
-        # The last weights first, the manifest last: a resume after a kill in
-        # between misses those weights, and that is an error.
-        for iteration in reversed(iterations):
-            for path in (
-                self.checkpoints.weights.directory / iteration_name(iteration),
-                self.samples.iteration_directory(iteration),
-            ):
-                if path.exists():
-                    target = discarded / path.parent.name / path.name
-                    target.parent.mkdir(exist_ok=True)
-                    path.rename(target)
-        lines = [manifest_line(*key, phase) for key, phase in self._phases.items()]
-        write_json_lines(self.manifest, lines)

@@ -200,7 +200,7 @@ class TrainingPhase:
         checkpoints.save_weights(iteration, self._model.variables)
         metrics = {**logs, **self.learning_rate(), "training_seconds": seconds}
         self._run.finish(iteration, "train", metrics)
-        checkpoints.prune_weights(self._config.run.keep_weights)
+        checkpoints.prune_weights(iteration, self._config.run.keep_weights)
         checkpoints.prune_training()
         return True
 

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 
+from star_keras.outer_loop.run_check import check_run
 from star_keras.sampling import BatchSampler
 from star_keras.testing import Doubling, ScriptedSampler
 from star_keras.training.dataset import feed_token_ids
@@ -232,6 +233,30 @@ def test_rewind_runs_iterations_again(make_star, make_model):
         again.rewind(2)
     with pytest.raises(ValueError, match="1 to 4.*iteration=9"):
         again.rewind(9)
+
+
+def test_a_run_whose_manifest_was_cut_runs_again_to_the_same_end(uncut, make_star):
+    whole, _ = uncut(3)
+    star = make_star("cut")
+    fit(star, 3)
+    weights = star.run.checkpoints.weights
+    assert weights.names() == ["iteration_0003"]
+    lines = star.run.manifest.read_text().splitlines(True)
+    star.run.manifest.write_text("".join(["damaged\n", *lines[1:]]))
+    for finding in check_run(star.run):
+        if finding.mend is not None:
+            finding.mend()
+    # Killed after its first iteration, and a second time.
+    fit(make_star("cut"), 1)
+    assert weights.names() == ["iteration_0001"]
+    again = make_star("cut")
+    fit(again, 3)
+    assert weights.names() == ["iteration_0003"]
+    assert metrics(again) == metrics(whole)
+    assert all_samples(again) == all_samples(whole)
+    moved = again.run_dir / "discarded-1"
+    assert (moved / "weights" / "iteration_0003").exists()
+    assert (moved / "samples" / "iteration_0003" / "rationale.jsonl").exists()
 
 
 def test_after_a_rewind_every_iteration_starts_with_a_fresh_optimizer(

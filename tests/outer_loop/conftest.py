@@ -71,7 +71,7 @@ def make_run(path, iterations=2, checkpoints=True):
             run.checkpoints.save_weights(iteration, saved)
         run.finish(iteration, "train", {"loss": 0.5})
         if checkpoints:
-            run.checkpoints.prune_weights(1)
+            run.checkpoints.prune_weights(iteration, 1)
         sampled(iteration, "evaluate", "evaluation", ["x", "y"])
     iteration = iterations + 1
     run.finish(iteration, "begin", {})

@@ -1,3 +1,4 @@
+import pathlib
 import re
 import shutil
 
@@ -9,6 +10,7 @@ from tests.outer_loop.conftest import CONFIG, edit, everything, variables
 
 RATIONALES = "samples/iteration_0001/rationale.jsonl"
 SELECTION = "samples/iteration_0002/selection.jsonl"
+EVALUATION = "samples/iteration_0000/evaluation.jsonl"
 JOURNAL = "samples/iteration_0003/rationale.journal.jsonl"
 WEIGHTS = "weights/iteration_0002"
 TRAINING = "training/iteration_0003_step_00000002"
@@ -101,7 +103,7 @@ DAMAGE = [
     (SELECTION, field(weight=-1), f"was changed.*{RERUN}1", False),
     (SELECTION, field(weight=1e9), f"was changed.*{RERUN}1", False),
     (SELECTION, delete, f"is missing.*{RERUN}1", False),
-    ("samples/iteration_0000/evaluation.jsonl", cut, f"was changed.*{RERUN}1", False),
+    (EVALUATION, cut, f"was changed.*{RERUN}1", False),
     ("samples/iteration_0001/mastery.json", cut, f"was changed.*{RERUN}1", False),
     (JOURNAL, field(verdict="fine"), "line 1: .*`verdict`.*remove it", True),
     (JOURNAL, field(iteration=2), "line 1: .*in the file of another phase", True),
@@ -114,8 +116,8 @@ DAMAGE = [
     (WEIGHTS, inside(empty, "files.json"), f"not valid JSON.*{RERUN}1", False),
     (TRAINING, inside(delete), "manifest.ocdbt is missing.*earlier step", True),
     (TRAINING, inside(empty), "has 0 bytes.*earlier step", True),
-    (TEMPORARY, lambda path: path.mkdir(), "left by a kill", True),
-    ("config.json.partial", text("{"), "left by a kill", True),
+    (TEMPORARY, lambda path: path.mkdir(), "unfinished save; can be removed", True),
+    ("config.json.partial", text("{"), "unfinished save; can be removed", True),
 ]
 
 
@@ -146,7 +148,8 @@ def test_damage_is_named_with_its_remedy_and_mended_if_asked(
     [
         (RATIONALES, delete),
         (SELECTION, field(weight=-1)),
-        ("samples/iteration_0000/evaluation.jsonl", delete),
+        (EVALUATION, delete),
+        (EVALUATION, same_size),
         (WEIGHTS, inside(delete)),
         (WEIGHTS, delete),
     ],
@@ -162,7 +165,51 @@ def test_running_again_from_the_named_iteration_is_a_remedy(run, name, damage):
     assert damaged(run) == {}
     assert run.trained == 0
     everything(run)
-    assert (run.path / "discarded-1" / "samples" / "iteration_0002").exists()
+    assert list(run.path.glob("discarded-*/samples/iteration_0002"))
+
+
+def test_samples_are_not_mended_while_their_manifest_is_damaged(run):
+    manifest, samples = run.path / "manifest.jsonl", run.path / RATIONALES
+    whole = manifest.read_bytes()
+    manifest.write_bytes(b"x\n" + whole)
+    text("[]\n")(samples)
+    (run.path / JOURNAL).write_text("{\n")
+    found = damaged(run)
+    mends = {name for name, finding in found.items() if finding.mend is not None}
+    assert found.keys() == {"manifest.jsonl", RATIONALES, JOURNAL}
+    assert mends == {"manifest.jsonl", JOURNAL}
+    # Lines before the damaged one record their files.
+    manifest.write_bytes(whole + b"x\n")
+    assert "was changed" in damaged(run)[RATIONALES].text
+    # Without its record, the file is not needed.
+    manifest.write_bytes(b"")
+    assert damaged(run)[RATIONALES].mend is not None
+
+
+@pytest.mark.parametrize("lines", [0, 2, 8, 12])
+def test_files_beyond_a_manifest_that_was_cut_move_with_the_next_start(run, lines):
+    def files(directory):
+        root = pathlib.Path(directory)
+        return {str(p.relative_to(root)) for p in root.rglob("*") if p.is_file()}
+
+    before = files(run.path)
+    kept = run.manifest.read_text().splitlines(True)[:lines]
+    run.manifest.write_text("".join(kept))
+    everything(run)
+    trained = run.trained
+    discarded = run.path / "discarded-1"
+    assert trained == sum('"train"' in line for line in kept)
+    assert before <= files(run.path) | files(discarded)
+    assert (discarded / WEIGHTS).exists() == (trained == 0)
+    assert (discarded / TRAINING).exists()
+    assert (discarded / JOURNAL).exists()
+    # Files of the phase under way stay: a kill leaves the same.
+    left = {0: set(), 2: {"iteration_0001/rationale.jsonl"}}
+    if lines in left:
+        left = {"iteration_0000/evaluation.jsonl"} | left[lines]
+        assert files(run.path / "samples") == left
+    everything(run)
+    assert not (run.path / "discarded-2").exists()
 
 
 def test_what_a_kill_within_a_save_left_goes_with_the_next_start(run):
@@ -184,5 +231,7 @@ def test_the_next_step_is_told(run, phases, expected):
     run.open(CONFIG)
     for phase in phases:
         run.finish(3, phase, {})
+        if phase == "pack":
+            run.checkpoints.save_training(3, 2, variables())
     run.close()
     assert next_step(run) == expected

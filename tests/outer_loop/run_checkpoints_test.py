@@ -16,11 +16,13 @@ def variables():
 
 
 def test_the_last_weights_stay(checkpoints, variables):
+    checkpoints.save_weights(9, variables)  # of a later iteration, by whatever cut
     for iteration in (1, 2, 3):
         variables[0].assign([iteration, iteration])
         checkpoints.save_weights(iteration, variables)
-        checkpoints.prune_weights(keep=2)
-    assert checkpoints.weights.names() == ["iteration_0002", "iteration_0003"]
+        checkpoints.prune_weights(iteration, keep=2)
+    names = ["iteration_0002", "iteration_0003", "iteration_0009"]
+    assert checkpoints.weights.names() == names
     checkpoints.restore_weights(2, variables)
     assert list(variables[0].value) == [2, 2]
 
