@@ -264,15 +264,21 @@ class StarIterationCallback(keras.callbacks.Callback):
 
 def _close_after_fit(model, session):
     """Let `model.fit` close a session, also after an error that no hook sees."""
-    fit, close = model.fit, weakref.WeakMethod(session.close)
+    fit = model.fit
+    sessions = getattr(fit, "star_sessions", None)
+    if sessions is None:
+        sessions = weakref.WeakSet()
 
-    @functools.wraps(fit)
-    def fit_and_close(*args, **kwargs):
-        try:
-            return fit(*args, **kwargs)
-        finally:
-            if close() is not None:
-                close()()
+        @functools.wraps(fit)
+        def fit_and_close(*args, **kwargs):
+            try:
+                return fit(*args, **kwargs)
+            finally:
+                for session in list(sessions):
+                    session.close()
 
-    # Keras would track the function as state.
-    object.__setattr__(model, "fit", fit_and_close)
+        # The sessions of later callbacks join these.
+        fit_and_close.star_sessions = sessions
+        # Keras would track the function as state.
+        object.__setattr__(model, "fit", fit_and_close)
+    sessions.add(session)

@@ -62,8 +62,8 @@ def _check_rows(
             even = "" if known else ", even with an empty rationale"
             raise invalid(
                 "sequence_length",
-                f"at least {len(example)}: so many tokens has the training example of "
-                f"problem {problem!r}{even}",
+                f"at least {len(example)}: the training example of problem "
+                f"{problem!r} has {len(example)} tokens{even}",
                 sequence_length,
                 "Use longer rows, or leave the problem out.",
             )

@@ -153,7 +153,8 @@ class Session:
         )
         end = Preempted(self._preemption.by)
         if not is_saved:
-            # The thread that saves would keep the interpreter.
+            # The thread that saves would keep the interpreter. `_exit` flushes nothing.
+            sys.stdout.flush()
             os._exit(end.code)
         raise end
 

@@ -179,6 +179,18 @@ def test_an_error_in_model_fit_lets_go_of_directory_and_signals(make_star, make_
     assert now == handlers
 
 
+def test_many_callbacks_of_a_model_wrap_its_fit_once(make_star, make_model):
+    model = make_model()
+    make_star(model=model)
+    wrapped = model.fit
+    stars = [make_star("other", model=model, skip_eval=True) for _ in range(2)]
+    assert model.fit is wrapped
+    with pytest.raises(KeyError, match="mine"):
+        fit(stars[1], 1, [Broken()])
+    for star in stars:
+        assert (star.run_dir / "lock").read_text() == ""
+
+
 def test_a_second_run_of_a_notebook_cell_is_told_how_to_go_on(make_star, make_model):
     model = make_model()
     fit(make_star(model=model, skip_eval=True), 1)
@@ -223,7 +235,12 @@ def test_a_save_that_takes_too_long_does_not_keep_the_machine(
         pass
 
     def end(code):
+        # The system's `_exit` flushes nothing.
+        flushed.append(os.read(reader, 100))
         raise EndedError(code)
+
+    flushed, (reader, writer) = [], os.pipe()
+    os.set_blocking(reader, False)
 
     star = make_star(start_steps=6, skip_eval=True)
     monkeypatch.setattr(session, "_PATIENCE", 0.2)
@@ -231,6 +248,11 @@ def test_a_save_that_takes_too_long_does_not_keep_the_machine(
     save = star.run.checkpoints.training.save
     slow = lambda *args: (time.sleep(2), save(*args))  # noqa: E731
     monkeypatch.setattr(star.run.checkpoints.training, "save", slow)
-    with pytest.raises(EndedError, match="75"):
-        fit(star, 1, [TerminateAtStep()])
+    with os.fdopen(writer, "w") as stdout, monkeypatch.context() as patch:
+        patch.setattr(session.sys, "stdout", stdout)
+        print("the last line", end="")
+        with pytest.raises(EndedError, match="75"):
+            fit(star, 1, [TerminateAtStep()])
+    os.close(reader)
     assert "could not be saved within 0.2 seconds" in capfd.readouterr().err
+    assert flushed == [b"the last line"]
