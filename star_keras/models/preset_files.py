@@ -1,5 +1,6 @@
 """The files of a Keras preset: whole, and none missing."""
 
+import fnmatch
 import pathlib
 
 import h5py
@@ -9,6 +10,15 @@ from keras_hub.src.utils import preset_utils
 
 from star_keras.utils.json_lines import read_json_object
 
+# Names of the files that are read. Others in the directory are the user's.
+_READ = (
+    *("config.json", "task.json", "preprocessor.json", "metadata.json"),
+    *("model.weights.json", "model.weights.h5", "model_*.weights.h5"),
+    *("task.weights.h5", "model*.safetensors", "model.safetensors.index.json"),
+    *("pytorch_model*.bin", "pytorch_model.bin.index.json", "generation_config.json"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
+    *("vocab.json", "merges.txt"),
+)
 _GIT_LFS = b"version https://git-lfs"
 # Sizes in a `config.json` of transformers, and those that may be null.
 _OPTIONAL = {"n_inner", "head_dim", "num_key_value_heads", "sliding_window"}
@@ -22,6 +32,8 @@ _SIZES = _OPTIONAL | {
 def check_files(directory):
     """Check that the files of a local preset or Hugging Face directory are whole.
 
+    Other files in the directory do not matter.
+
     Args:
         directory: The directory, or one file of it. No-op if there is none.
 
@@ -32,7 +44,8 @@ def check_files(directory):
     """
     directory = pathlib.Path(directory)
     for path in sorted(directory.iterdir()) if directory.is_dir() else [directory]:
-        if path.is_file():
+        is_read = any(fnmatch.fnmatch(path.name, name) for name in _READ)
+        if path.is_file() and is_read:
             _check_file(path)
 
 

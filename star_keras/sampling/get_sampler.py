@@ -36,19 +36,19 @@ def get_sampler(model, name: str = "auto", **kwargs) -> Sampler:
     """
     if name == "auto":
         name = "batch" if family_of(model) is None else "continuous"
-    make = _SAMPLERS.get(name)
-    if make is None:
-        module, _, attribute = name.partition(":")
-        try:
-            make = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError, TypeError, ValueError) as error:
-            raise invalid(
-                "name",
-                f'"auto", one of {sorted(_SAMPLERS)}, or "package.module:name" of a '
-                "callable that can be imported",
-                name,
-                f"The import failed: {error}.",
-            ) from error
+    if name in _SAMPLERS:
+        return _SAMPLERS[name](model, **kwargs)
+    module, _, attribute = name.partition(":")
+    try:
+        make = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise invalid(
+            "name",
+            f'"auto", one of {sorted(_SAMPLERS)}, or "package.module:name" of a '
+            "callable that can be imported",
+            name,
+            f"The import failed: {error}.",
+        ) from error
     try:
         sampler = make(model, **kwargs)
     except TypeError as error:

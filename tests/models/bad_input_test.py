@@ -198,6 +198,18 @@ def test_a_damaged_config_of_a_mesh_transformer_is_named(tmp_path, content):
         load_mesh_transformer(GPTJCausalLM, tmp_path, path)
 
 
+@pytest.mark.parametrize("whole", ["whole_preset", "whole_gpt_j"])
+def test_other_files_in_the_directory_of_a_model_do_not_matter(
+    request, tmp_path, whole
+):
+    path = shutil.copytree(request.getfixturevalue(whole), tmp_path / "model")
+    (path / "modules.json").write_text("[]")
+    (path / "samples.json").write_text("")
+    (path / "notes.h5").write_text("mine")
+    (path / "consolidated.safetensors").write_text(LFS)
+    assert load_causal_lm(str(path)).backbone.num_layers == 1
+
+
 def test_an_empty_vocabulary_is_named(tmp_path):
     path = shutil.copytree(FIXTURES / "llama_tied", tmp_path / "llama")
     tokenizer = json.loads((path / "tokenizer.json").read_text())

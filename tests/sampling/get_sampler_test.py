@@ -86,6 +86,18 @@ def test_unknown_samplers_are_named(model, name, message):
         get_sampler(model, name, max_new_tokens=4)
 
 
+def takes_nothing():
+    """A callable that is no factory of samplers."""
+
+
+def test_a_wrong_call_is_blamed_on_the_name_of_a_callable_alone(model):
+    with pytest.raises(ValueError, match="`name`.*takes a model.*The call failed"):
+        get_sampler(model, f"{__name__}:takes_nothing", max_new_tokens=4)
+    for name in ("auto", "batch", "continuous"):
+        with pytest.raises(TypeError, match="'max_tokens'"):
+            get_sampler(model, name, max_tokens=4)
+
+
 def test_configured_sampler_has_the_settings_of_the_configuration(model):
     config = SamplingConfig(
         sampler="batch",
