@@ -52,7 +52,7 @@ SETTINGS = (
     RunConfig,
 )
 define_flags(*SETTINGS[:-2])
-define_flags(SamplingConfig, only=(*SAMPLER_SETTINGS, "few_shot", "direct"))
+define_flags(SamplingConfig, only=(*SAMPLER_SETTINGS, "few_shot", "direct", "chat"))
 define_flags(RunConfig, only=("seed",))
 
 
@@ -81,14 +81,17 @@ def checked_settings(argv):
 
 
 def load_sampler(model, process, sampling, seed):
-    """The sampler of the flags, of the preset of the flags."""
+    """The sampler of the flags, and the chat template of the preset or `None`."""
     import keras
 
+    from star_keras.outer_loop.prompts import find_chat_template
     from star_keras.sampling import configured_sampler
 
     process.join()
     keras.utils.set_random_seed(seed)
-    return configured_sampler(model.load(), sampling, seed=seed)
+    model = model.load()
+    chat = find_chat_template(model.preprocessor, sampling.chat)
+    return configured_sampler(model, sampling, seed=seed), chat
 
 
 def write_evaluation(script, prompts, sampler, output):
@@ -110,6 +113,8 @@ def write_evaluation(script, prompts, sampler, output):
     )
     save_evaluation(output, metrics, samples)
     if processes.is_writer():
+        if prompts.chat is not None:
+            print("Prompts are turns of the model's chat template (--nochat: plain).")
         for name, value in metrics.items():
             text = f"{value:.4f}" if isinstance(value, float) else value
             print(f"{name:24} {text}")
@@ -122,8 +127,10 @@ def main(argv):
     load_libraries()
     from star_keras.outer_loop.prompts import PromptBuilder
 
-    sampler = load_sampler(model, process, sampling, run.seed)
-    prompts = PromptBuilder(task, few_shot=sampling.few_shot, direct=sampling.direct)
+    sampler, chat = load_sampler(model, process, sampling, run.seed)
+    prompts = PromptBuilder(
+        task, few_shot=sampling.few_shot, direct=sampling.direct, chat=chat
+    )
     write_evaluation(script, prompts, sampler, script.output)
 
 

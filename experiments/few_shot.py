@@ -28,11 +28,11 @@ def main(argv):
     from star_keras.distribution import processes
     from star_keras.outer_loop.prompts import PromptBuilder
 
-    sampler = load_sampler(model, process, sampling, run.seed)
+    sampler, chat = load_sampler(model, process, sampling, run.seed)
     for name, direct in (("direct", True), ("chain_of_thought", False)):
         if processes.is_writer():
             print(f"=== {name} ===")
-        prompts = PromptBuilder(task, direct=direct)
+        prompts = PromptBuilder(task, direct=direct, chat=chat)
         write_evaluation(script, prompts, sampler, epath.Path(script.output) / name)
 
 

@@ -11,7 +11,9 @@ from star_keras.config import (
     StarConfig,
     TrainingConfig,
 )
+from star_keras.models import GPTJCausalLMPreprocessor
 from star_keras.testing import Doubling, ScriptedSampler
+from star_keras.testing.tiny_gpt_j import byte_tokenizer
 from star_keras.utils.settings import groups_of, settings_of
 from tests.callbacks.conftest import make_config
 from tests.conftest import ROOT
@@ -37,7 +39,7 @@ def other_value(item):
     if item.rule.choices:
         return item.rule.choices[1 if item.default == item.rule.choices[0] else 0]
     return {
-        bool: lambda: not item.default,
+        bool: lambda: item.default is False,
         int: lambda: (item.default or 0) + 1,
         float: lambda: 0.5,
         str: lambda: "batch",
@@ -63,7 +65,7 @@ def test_a_resumed_run_refuses_other_values_of_fixed_settings_alone(
         sampler = ScriptedSampler(lambda request: "")
         loop = OuterLoop(
             Doubling(),
-            None,
+            GPTJCausalLMPreprocessor(byte_tokenizer()),
             run,
             make_config(**settings),
             sampler=sampler,

@@ -19,6 +19,12 @@ class SamplingConfig(Settings):
         "then show answers alone.",
         on_resume="fixed",
     )
+    chat: bool | None = setting(
+        None,
+        "Make prompts with the model's chat template. Default: yes if it has one and "
+        "is an instruct model, whose end tokens include the template's end of a turn.",
+        on_resume="fixed",
+    )
     n_train_samples: int | None = setting(
         None,
         "Training problems drawn for each iteration, evenly over their classes. "

@@ -111,6 +111,7 @@ def make_request(
         name=problem.id,
         seed=(iteration, zlib.crc32(problem.id.encode()), number, int(hint)),
         prefix=prompts.prefix(hint),
+        add_start_token=prompts.chat is None,
     )
 
 
@@ -152,7 +153,7 @@ def _sample_and_grade(
         for problem, n in samples
     ]
     missing = set(range(len(samples)))
-    for batch in sampler.sample(requests, stop=task.stop):
+    for batch in sampler.sample(requests, stop=prompts.stop):
         graded = []
         for i, completion in batch:
             if i not in missing:
@@ -165,7 +166,11 @@ def _sample_and_grade(
             _check_completion(sampler, completion)
             problem, n = samples[i]
             answer, verdict = grade(
-                task, problem, completion.text, check_working=check_working
+                task,
+                problem,
+                completion.text,
+                check_working=check_working,
+                opened=prompts.opens_thoughts,
             )
             graded.append(
                 GradedSample(

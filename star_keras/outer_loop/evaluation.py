@@ -19,6 +19,7 @@ from star_keras.outer_loop.statistics import (
     pass_at_k,
 )
 from star_keras.sampling.sampler import Sampler
+from star_keras.tasks.grading import answer_part
 from star_keras.tasks.task import Problem, Task
 from star_keras.utils import files
 from star_keras.utils.json_lines import write_json_lines
@@ -68,16 +69,18 @@ def evaluate(
         store=store,
         on_batch=on_batch,
     )
-    return summarize(prompts.task, problems, samples), samples
+    return summarize(prompts, problems, samples), samples
 
 
 def summarize(
-    task: Task, problems: Sequence[Problem], samples: Sequence[GradedSample]
+    prompts: PromptBuilder,
+    problems: Sequence[Problem],
+    samples: Sequence[GradedSample],
 ) -> dict[str, float]:
     """Metrics of an evaluation; all but the last two are shares from 0 to 1.
 
     Args:
-        task: The task.
+        prompts: Made the prompts.
         problems: The evaluated problems.
         samples: Their samples, the same number for each problem.
 
@@ -93,18 +96,18 @@ def summarize(
           `maj@k`, exact match of the majority vote.
         - `num_problems` and `num_samples` (a problem).
     """
-    metrics = accuracy_metrics(task, problems, samples)
+    metrics = accuracy_metrics(prompts, problems, samples)
     low, high = confidence_interval(metrics["accuracy"], len(problems))
     metrics |= {"accuracy_low": low, "accuracy_high": high}
     metrics |= unread_shares(samples)
     num_samples = len(samples) // max(len(problems), 1)
     if num_samples > 1:
-        metrics |= _several_samples(task, problems, samples, num_samples)
+        metrics |= _several_samples(prompts.task, problems, samples, num_samples)
     return metrics | {"num_problems": len(problems), "num_samples": num_samples}
 
 
 def accuracy_metrics(
-    task: Task,
+    prompts: PromptBuilder,
     problems: Sequence[Problem],
     samples: Sequence[GradedSample],
     prefix: str = "",
@@ -112,7 +115,7 @@ def accuracy_metrics(
     """`accuracy`, `accuracy/<class>` and `accuracy_flexible` of `summarize`.
 
     Args:
-        task: The task.
+        prompts: Made the prompts.
         problems: The problems of the samples, or more: each class has a
             metric, NaN without a sample.
         samples: The samples.
@@ -123,11 +126,13 @@ def accuracy_metrics(
         f"{prefix}accuracy",
         classes={problem.problem_class for problem in problems},
     )
+    task = prompts.task
     if type(task).extract_answer_flexible is not Task.extract_answer_flexible:
         by_id = {problem.id: problem for problem in problems}
         correct = []
         for sample in samples:
-            answer = task.extract_answer_flexible(sample.completion)
+            part = answer_part(sample.completion, prompts.opens_thoughts)
+            answer = None if part is None else task.extract_answer_flexible(part)
             problem = by_id[sample.problem]
             correct.append(answer is not None and task.is_correct(answer, problem))
         metrics[f"{prefix}accuracy_flexible"] = mean(correct)

@@ -22,7 +22,7 @@ from star_keras.outer_loop.problems import (
     draw_stream,
 )
 from star_keras.outer_loop.progress import Progress
-from star_keras.outer_loop.prompts import PromptBuilder
+from star_keras.outer_loop.prompts import PromptBuilder, find_chat_template
 from star_keras.outer_loop.run_directory import RunDirectory
 from star_keras.outer_loop.selection import load_copies, select, selection_metrics
 from star_keras.outer_loop.sources import rationale_source
@@ -85,12 +85,15 @@ class OuterLoop:
         splits = ("train",) if config.run.skip_eval else ("train", "eval")
         self.problems = {split: checked_problems(task, split) for split in splits}
         self._by_id = {problem.id: problem for problem in self.problems["train"]}
-        direct, few_shot = config.sampling.direct, config.sampling.few_shot
-        self.prompts = PromptBuilder(task, few_shot=few_shot, direct=direct)
-        self.training_prompts = PromptBuilder(
-            task, few_shot=config.selection.few_shot_train, direct=direct
+        sampling, selection = config.sampling, config.selection
+        chat = find_chat_template(preprocessor, sampling.chat)
+        self.prompts, self.training_prompts = (
+            PromptBuilder(task, few_shot=few_shot, direct=sampling.direct, chat=chat)
+            for few_shot in (sampling.few_shot, selection.few_shot_train)
         )
-        self.source = rationale_source(task, self.problems["train"], sampler, config)
+        self.source = rationale_source(
+            self.prompts, self.problems["train"], sampler, config
+        )
 
     def describe(self) -> dict:
         """Groups of named values that decide the samples and the training sets."""
@@ -260,7 +263,7 @@ class OuterLoop:
     # === Parts of the phases ===
 
     def _accuracy(self, samples, prefix):
-        return accuracy_metrics(self.task, self.problems["train"], samples, prefix)
+        return accuracy_metrics(self.prompts, self.problems["train"], samples, prefix)
 
     def _draw(self, iteration, purpose):
         return draw_stream(self.config.run.seed, iteration, purpose)

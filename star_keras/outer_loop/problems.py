@@ -54,7 +54,6 @@ def describe_problems(
     Returns:
         `task`, its name, and `problems_crc32`, a check sum.
     """
-    task = prompts[0].task
     texts = [
         {
             split: [dataclasses.asdict(problem) for problem in group]
@@ -66,11 +65,11 @@ def describe_problems(
             for p in prompts
             for hint in (False, True)
         ],
-        [task.format_response("", group[0]) for group in problems.values()],
-        list(task.stop),
+        [prompts[0].response("", group[0]) for group in problems.values()],
+        list(prompts[0].stop),
     ]
     checksum = zlib.crc32(json.dumps(texts).encode())
-    return {"task": task.name, "problems_crc32": checksum}
+    return {"task": prompts[0].task.name, "problems_crc32": checksum}
 
 
 def describe_callable(function) -> str:

@@ -7,8 +7,18 @@ from rich.text import Text
 from star_keras.outer_loop.evaluation import example_sample
 from star_keras.outer_loop.iteration import OuterLoop
 from star_keras.outer_loop.progress import Progress, format_seconds
+from star_keras.outer_loop.prompts import PromptBuilder
 from star_keras.outer_loop.run_directory import RunDirectory
 from star_keras.outer_loop.statistics import natural_order
+
+
+def show_prompts(progress: Progress, prompts: PromptBuilder):
+    """Say that prompts are turns of a chat; no-op for plain text."""
+    if prompts.chat is not None:
+        end = prompts.chat.end_of_turn
+        progress.print(
+            f"prompts: the model's chat template; turns end in {end} (or --nochat)"
+        )
 
 
 def show_iteration(progress: Progress, run: RunDirectory, iteration: int):
@@ -51,7 +61,8 @@ def show_example(
     title = Text(f"problem {problem.id} by {name}: {sample.verdict}")
     console = progress.console
     console.rule(title, characters="-", align="left")
-    prompt = Text(loop.task.format_question(problem), style="dim")
+    question = loop.prompts.build(problem).removeprefix(loop.prompts.prefix())
+    prompt = Text(question, style="dim")
     console.print(prompt + Text(sample.completion, style="bold"), soft_wrap=True)
     console.rule(characters="-")
 

@@ -4,9 +4,10 @@ import dataclasses
 from collections.abc import Sequence
 
 from star_keras.config import StarConfig
+from star_keras.outer_loop.prompts import PromptBuilder
 from star_keras.outer_loop.records import SampleKind
 from star_keras.sampling.sampler import Completion, Sampler
-from star_keras.tasks.task import Problem, Task
+from star_keras.tasks.task import Problem
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,18 +28,21 @@ class RationaleSource:
 
 
 def rationale_source(
-    task: Task, problems: Sequence[Problem], sampler: Sampler, config: StarConfig
+    prompts: PromptBuilder,
+    problems: Sequence[Problem],
+    sampler: Sampler,
+    config: StarConfig,
 ) -> RationaleSource:
     """The source that a configuration asks for.
 
     Args:
-        task: The task.
+        prompts: Makes the prompts.
         problems: The training problems.
         sampler: The sampler of the model; not used with `direct`.
         config: All settings.
     """
     if config.sampling.direct:
-        return RationaleSource(kind="direct", sampler=KnownAnswers(task, problems))
+        return RationaleSource(kind="direct", sampler=KnownAnswers(prompts, problems))
     return RationaleSource(
         kind="rationale",
         sampler=sampler,
@@ -51,13 +55,13 @@ class KnownAnswers(Sampler):
     """Answers each training problem with its known answer, without a rationale.
 
     Args:
-        task: Formats the answers.
+        prompts: Formats the answers.
         problems: Problems that may be asked for. A request's `name` is the id
             of its problem.
     """
 
-    def __init__(self, task: Task, problems: Sequence[Problem]):
-        self._task = task
+    def __init__(self, prompts: PromptBuilder, problems: Sequence[Problem]):
+        self._prompts = prompts
         self._by_id = {problem.id: problem for problem in problems}
 
     def sample(self, requests, *, stop=()):
@@ -70,4 +74,4 @@ class KnownAnswers(Sampler):
 
     def response(self, problem_id: str) -> str:
         """The response to a problem."""
-        return self._task.format_response("", self._by_id[problem_id])
+        return self._prompts.response("", self._by_id[problem_id])

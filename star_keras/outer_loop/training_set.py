@@ -63,7 +63,11 @@ def make_training_set(
         )
         for sample, selection in kept
     ]
-    examples = tokenize_examples(preprocessor, texts)
+    chat = prompts.chat
+    end = None if chat is None else preprocessor.tokenizer.token_to_id(chat.end_of_turn)
+    examples = tokenize_examples(
+        preprocessor, texts, add_start_token=chat is None, end_token_id=end
+    )
     if not examples:
         return TrainingSet()
     lengths = [len(example) for example in examples]

@@ -151,7 +151,7 @@ class ModelSampler(Sampler):
         """
         prompts = [request.prompt for request in requests]
         if all(isinstance(prompt, str) for prompt in prompts):
-            ids = tokenize_prompts(self.model.preprocessor, prompts)
+            ids = self._tokenize(requests, prompts)
         else:
             ids = [
                 self.checked_ids(
@@ -193,6 +193,10 @@ class ModelSampler(Sampler):
         if requests:
             self.tokenize_prompts(requests)
 
+    def _tokenize(self, requests, texts):
+        preprocessor, start = self.model.preprocessor, requests[0].add_start_token
+        return tokenize_prompts(preprocessor, texts, add_start_token=start)
+
     def _shared_length(self, requests: Sequence[SampleRequest], prompts) -> int:
         """Number of tokens of the shared prefix that all prompts begin with.
 
@@ -219,16 +223,15 @@ class ModelSampler(Sampler):
                 )
         if not prefix:
             return 0
-        (ids,) = tokenize_prompts(self.model.preprocessor, [prefix])
+        (ids,) = self._tokenize(requests, [prefix])
         same = [len(set(column)) == 1 for column in zip(ids, *prompts, strict=False)]
         return min([*same, False].index(False), min(map(len, prompts)) - 1)
 
     def _check_lengths(self, requests, prompts):
         limit = max_sequence_length(self.model)
         for request, prompt in zip(requests, prompts, strict=True):
-            length = len(prompt)
-            total = length + self.max_new_tokens
-            if not len(prompt):
+            length, total = len(prompt), len(prompt) + self.max_new_tokens
+            if not length:
                 raise ValueError(
                     f"The prompt of {request.name!r} is empty. Expected at least one "
                     "token."

@@ -22,6 +22,9 @@ class SampleRequest:
             requests of a call, e.g. the few-shot prompt. It saves work and
             changes no completion.
         log_probs: Whether the completion has the log-probabilities of its tokens.
+        add_start_token: Whether the start token comes first, if the preprocessor adds
+            one. `False` for texts of chat templates. The same for all requests of a
+            call.
     """
 
     prompt: str | tuple[int, ...]
@@ -29,6 +32,7 @@ class SampleRequest:
     seed: tuple[int, ...] = ()
     prefix: str = ""
     log_probs: bool = False
+    add_start_token: bool = True
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -85,6 +85,10 @@ class Arithmetic(Task):
     name = "arithmetic"
     stop = ("\n\n", "\nInput:")
     splits = ("train", "eval", "extrapolation")
+    system_text = (
+        "Add the numbers digit by digit between <scratch> and </scratch>. End with the "
+        "sum, a blank between its digits."
+    )
 
     def __init__(
         self,

@@ -67,6 +67,10 @@ class CommonsenseQA(Task):
     name = "commonsense_qa"
     stop = ("\n\n", "\nQ:")
     answer_marker = "Therefore, the answer is"
+    system_text = (
+        'Think about the choices. End with "Therefore, the answer is", the choice and '
+        "its letter in brackets."
+    )
 
     def __init__(self, data_dir=None, train_path=None, eval_path=None):
         self._data_dir, self._paths = existing_sources(data_dir, train_path, eval_path)

@@ -8,7 +8,12 @@ Verdict = Literal["correct", "incorrect", "unparsed", "invalid_working"]
 
 
 def grade(
-    task: Task, problem: Problem, completion: str, *, check_working: bool = False
+    task: Task,
+    problem: Problem,
+    completion: str,
+    *,
+    check_working: bool = False,
+    opened: bool = False,
 ) -> tuple[str | None, Verdict]:
     """Judge one completion.
 
@@ -18,13 +23,15 @@ def grade(
         completion: The completion of its prompt.
         check_working: Whether the steps must be right too, see
             `Task.working_is_valid`.
+        opened: See `answer_part`.
 
     Returns:
         The answer or `None`, and the verdict: `"correct"`, `"incorrect"`,
         `"unparsed"` without a readable answer, or `"invalid_working"` for a
         right answer after wrong steps.
     """
-    answer = task.extract_answer(completion)
+    part = answer_part(completion, opened)
+    answer = None if part is None else task.extract_answer(part)
     if answer is None:
         return None, "unparsed"
     if not task.is_correct(answer, problem):
@@ -32,3 +39,18 @@ def grade(
     if check_working and not task.working_is_valid(completion, problem):
         return answer, "invalid_working"
     return answer, "correct"
+
+
+def answer_part(completion: str, opened: bool = False) -> str | None:
+    """The part of a completion that answers: what follows `<think>...</think>`.
+
+    Args:
+        completion: The completion.
+        opened: Whether the prompt ends in `<think>`.
+
+    Returns:
+        The whole completion if it has no thoughts, `None` if they have no end.
+    """
+    _, closed, rest = completion.rpartition("</think>")
+    is_open = "<think>" in rest or (opened and not closed)
+    return None if is_open else rest

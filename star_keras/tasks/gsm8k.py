@@ -74,6 +74,7 @@ class GSM8K(Task):
 
     name = "gsm8k"
     stop = ("\nQ:",)
+    answer_marker = "####"
     splits = ("train", "eval", "test")
 
     def __init__(

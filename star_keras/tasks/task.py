@@ -106,6 +106,11 @@ class Task:
     splits: Sequence[str] = ("train", "eval")
     answer_marker: str = "The answer is"
 
+    @property
+    def system_text(self) -> str:
+        """What a chat without worked examples begins with: the form of a response."""
+        return f'Reason step by step. End with "{self.answer_marker}" and the answer.'
+
     def problems(self, split: str) -> Sequence[Problem]:
         """The problems of a split, the same at every call."""
         raise NotImplementedError

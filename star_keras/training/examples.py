@@ -25,24 +25,33 @@ class TrainingExample:
         return len(self.prompt_ids) + len(self.response_ids) - 1
 
 
-def tokenize_prompts(preprocessor, prompts: Sequence[str]) -> list[list[int]]:
+def tokenize_prompts(
+    preprocessor, prompts: Sequence[str], *, add_start_token: bool = True
+) -> list[list[int]]:
     """Tokenize prompts.
 
     Args:
         preprocessor: A `keras_hub.models.CausalLMPreprocessor`. If its
             `add_start_token` is set, prompts begin with the start token.
         prompts: The texts.
+        add_start_token: `False` for texts of chat templates, which begin as the
+            template wants.
 
     Returns:
         Token ids, a list for each prompt.
     """
     tokenizer = preprocessor.tokenizer
-    start = [tokenizer.start_token_id] if preprocessor.add_start_token else []
+    starts = add_start_token and preprocessor.add_start_token
+    start = [tokenizer.start_token_id] if starts else []
     return [[*start, *ids] for ids in tokenizer(list(prompts))]
 
 
 def tokenize_examples(
-    preprocessor, texts: Sequence[tuple[str, str, float]]
+    preprocessor,
+    texts: Sequence[tuple[str, str, float]],
+    *,
+    add_start_token: bool = True,
+    end_token_id: int | None = None,
 ) -> list[TrainingExample]:
     """Tokenize prompts and responses, and add the end token to the responses.
 
@@ -53,6 +62,8 @@ def tokenize_examples(
         preprocessor: A `keras_hub.models.CausalLMPreprocessor`, see
             `tokenize_prompts`.
         texts: Triples `(prompt, response, weight)`.
+        add_start_token: See `tokenize_prompts`.
+        end_token_id: The token behind the responses. Defaults to the tokenizer's.
 
     Returns:
         A `TrainingExample` for each triple.
@@ -61,14 +72,15 @@ def tokenize_examples(
         return []
     prompts, responses, weights = zip(*texts, strict=True)
     tokenizer = preprocessor.tokenizer
+    end = tokenizer.end_token_id if end_token_id is None else end_token_id
     return [
         TrainingExample(
             prompt_ids=np.asarray(prompt_ids, "int32"),
-            response_ids=np.asarray([*response_ids, tokenizer.end_token_id], "int32"),
+            response_ids=np.asarray([*response_ids, end], "int32"),
             weight=weight,
         )
         for prompt_ids, response_ids, weight in zip(
-            tokenize_prompts(preprocessor, prompts),
+            tokenize_prompts(preprocessor, prompts, add_start_token=add_start_token),
             tokenizer(list(responses)),
             weights,
             strict=True,

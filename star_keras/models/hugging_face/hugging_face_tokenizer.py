@@ -1,5 +1,6 @@
 """A tokenizer that is the tokenizer.json of a Hugging Face directory."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import keras_hub
 import numpy as np
 import tokenizers
 
+from star_keras.models.hugging_face.chat_template import read_chat_template
 from star_keras.utils.errors import invalid
 from star_keras.utils.json_lines import read_json_object
 
@@ -33,7 +35,8 @@ class HuggingFaceTokenizer(keras_hub.tokenizers.Tokenizer):
         max_sequence_length: int. The longest sequence of the model. Defaults to
             `None`, if it is not known.
         files: Dict from name to text of other files of the directory, such as
-            `"tokenizer_config.json"`. They are kept for an export.
+            `"tokenizer_config.json"`. They are kept for an export, and have the chat
+            template.
         **kwargs: Arguments of `keras_hub.tokenizers.Tokenizer`.
 
     Call arguments:
@@ -133,6 +136,17 @@ class HuggingFaceTokenizer(keras_hub.tokenizers.Tokenizer):
             skip_special_tokens=False,
         )
         return texts if batched else texts[0]
+
+    @functools.cached_property
+    def chat_template(self):
+        """The `ChatTemplate` of the directory, or `None`.
+
+        Raises:
+            ValueError: if it is malformed, see `ChatTemplate`.
+        """
+        tokens = self._loaded().get_added_tokens_decoder().values()
+        special = [token.content for token in tokens if token.special]
+        return read_chat_template(self.files, special)
 
     # === Vocabulary ===
 

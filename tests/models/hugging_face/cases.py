@@ -10,6 +10,7 @@ from star_keras.models import load_causal_lm
 from tests.conftest import ROOT
 
 FIXTURES = ROOT / "tests" / "fixtures" / "hugging_face"
+TEMPLATES = ROOT / "tests" / "fixtures" / "chat_templates"
 CASES = sorted(path.name for path in FIXTURES.iterdir())
 
 
@@ -49,4 +50,11 @@ def copied(name, tmp_path, **changes):
     config = json.loads(path.read_text()) | changes
     kept = {key: value for key, value in config.items() if value is not ...}
     path.write_text(json.dumps(kept))
+    return directory
+
+
+def copied_with_template(name, template, tmp_path):
+    """A copy of a case with one of the chat templates."""
+    directory = copied(name, tmp_path)
+    shutil.copy(TEMPLATES / f"{template}.jinja", directory / "chat_template.jinja")
     return directory
