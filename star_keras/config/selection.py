@@ -15,6 +15,12 @@ class SelectionConfig(Settings):
         "paper checks the answer alone.",
         on_resume="fixed",
     )
+    check_equations: bool = setting(
+        False,
+        "Keep only rationales whose equations are true, one of them with the answer as "
+        "its result. For tasks whose answers are numbers.",
+        on_resume="fixed",
+    )
     drop_duplicates: bool = setting(
         False,
         "Train on only the first of a problem's equal rationales "

@@ -14,12 +14,12 @@ from star_keras.outer_loop.attempts import attempt
 from star_keras.outer_loop.evaluation import accuracy_metrics, evaluate, unread_shares
 from star_keras.outer_loop.mastery import draw_mastered, load_mastered, update_mastery
 from star_keras.outer_loop.problems import (
-    checked_problems,
     describe_callable,
     describe_problems,
     draw_failed,
     draw_problems,
     draw_stream,
+    problems_of_run,
 )
 from star_keras.outer_loop.progress import Progress
 from star_keras.outer_loop.prompts import PromptBuilder, find_chat_template
@@ -82,8 +82,7 @@ class OuterLoop:
         self._progress, self._interrupt = progress, interrupt
         if steps is not None and not callable(steps):
             raise invalid("steps", "`None` or a callable", steps)
-        splits = ("train",) if config.run.skip_eval else ("train", "eval")
-        self.problems = {split: checked_problems(task, split) for split in splits}
+        self.problems = problems_of_run(task, config)
         self._by_id = {problem.id: problem for problem in self.problems["train"]}
         sampling, selection = config.sampling, config.selection
         chat = find_chat_template(preprocessor, sampling.chat)

@@ -7,10 +7,33 @@ import re
 import zlib
 from collections.abc import Mapping, Sequence
 
+from star_keras.config import StarConfig
 from star_keras.outer_loop.prompts import PromptBuilder
 from star_keras.outer_loop.records import GradedSample
 from star_keras.tasks.checks import check_problem, check_task
+from star_keras.tasks.read_number import read_number
 from star_keras.tasks.task import Problem, Task
+from star_keras.utils.errors import invalid
+
+
+def problems_of_run(task: Task, config: StarConfig) -> dict[str, list[Problem]]:
+    """The problems of `"train"` and, unless a run skips it, `"eval"`.
+
+    Args:
+        task: The task.
+        config: All settings.
+
+    Raises:
+        ValueError: see `checked_problems`; if equations are to be checked, and an
+            answer is no number.
+    """
+    splits = ("train",) if config.run.skip_eval else ("train", "eval")
+    problems = {split: checked_problems(task, split) for split in splits}
+    for problem in problems["train"] if config.selection.check_equations else ():
+        if read_number(problem.answer) is None:
+            rule = f"`False`, for the answer {problem.answer!r} of {problem.id!r} is "
+            raise invalid("check_equations", rule + "no number", True, "Leave it out.")
+    return problems
 
 
 def checked_problems(task: Task, split: str) -> list[Problem]:

@@ -67,7 +67,8 @@ class Selection:
         weight: Weight of its response tokens in training; 0 if it is not
             trained on. From 0 to 1.
         show_hint: Whether its training prompt shows the hint.
-        reason: Why it is not trained on: its verdict, `"duplicate"` of another
+        reason: Why it is not trained on: its verdict, `"false_equation"`,
+            `"no_equation"` with the answer as its result, `"duplicate"` of another
             rationale of its problem, or `"cap"` if the problem has enough. Empty
             for a sample that is trained on.
 

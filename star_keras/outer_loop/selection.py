@@ -7,6 +7,7 @@ from star_keras.config import SelectionConfig
 from star_keras.outer_loop.problems import draw_stream
 from star_keras.outer_loop.records import GradedSample, Selection
 from star_keras.outer_loop.sample_store import SampleStore
+from star_keras.tasks.equations import equation_fault
 from star_keras.tasks.task import Task
 
 
@@ -29,6 +30,8 @@ def select(
     reasons = []
     for sample in samples:
         reason = "" if sample.verdict == "correct" else sample.verdict
+        if not reason and config.check_equations and sample.kind != "direct":
+            reason = equation_fault(sample.completion, sample.answer)
         if not reason and config.drop_duplicates:
             key = sample.problem, task.rationale_key(sample.completion)
             reason = "duplicate" if key in seen else ""

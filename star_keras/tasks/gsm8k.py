@@ -12,15 +12,14 @@ One of its problems as the model sees it, with its official solution:
 the solution.
 """
 
-import ast
 import dataclasses
 import functools
 import hashlib
-import operator
 import re
 from pathlib import Path
 
-from star_keras.tasks.read_number import join_thousands, last_number, read_number
+from star_keras.tasks.equations import equation_holds
+from star_keras.tasks.read_number import last_number, read_number
 from star_keras.tasks.record_fields import required_text
 from star_keras.tasks.sources import (
     existing_file,
@@ -40,7 +39,6 @@ _URL = (
 )
 _STRICT = re.compile(r"####\s*([^\n#]*)")
 _ANNOTATION = re.compile(r"<<([^<>]*)>>")
-_ARITHMETIC = re.compile(r"[\d.+*/() -]{1,200}", re.ASCII)
 
 
 class GSM8K(Task):
@@ -152,7 +150,7 @@ class GSM8K(Task):
 
     def working_is_valid(self, completion, problem):
         """Whether all calculator annotations of a completion are true."""
-        return all(_equation_holds(text) for text in _ANNOTATION.findall(completion))
+        return all(equation_holds(text) for text in _ANNOTATION.findall(completion))
 
     def rationale_key(self, completion):
         """The list of its equations, or the text where it has none.
@@ -163,42 +161,3 @@ class GSM8K(Task):
         """
         equations = [e.replace(" ", "") for e in _ANNOTATION.findall(completion)]
         return "\n".join(equations) or super().rationale_key(completion)
-
-
-_OPERATORS = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv,
-    ast.USub: operator.neg,
-    ast.UAdd: operator.pos,
-}
-
-
-def _value(node):
-    if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
-        return float(node.value)
-    if isinstance(node, ast.UnaryOp) and type(node.op) in _OPERATORS:
-        return _OPERATORS[type(node.op)](_value(node.operand))
-    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
-        return _OPERATORS[type(node.op)](_value(node.left), _value(node.right))
-    raise ValueError("no arithmetic")
-
-
-def _equation_holds(equation):
-    """Whether `"20/3=6.67"` is true to the last decimal that it gives."""
-    left, _, right = join_thousands(equation).replace("%", "/100").rpartition("=")
-    if not (_ARITHMETIC.fullmatch(left) and _ARITHMETIC.fullmatch(right)):
-        return False
-    try:
-        sides = [
-            # Leading zeros are no Python.
-            _value(ast.parse(re.sub(r"(?<![\d.])0+(?=\d)", "", side), mode="eval").body)
-            for side in (left.strip(), right.strip())
-        ]
-    except (ValueError, SyntaxError, ArithmeticError, MemoryError, RecursionError):
-        return False
-    decimals = len(right.strip().partition(".")[2])
-    # Rounded or cut off; the rest is for floating-point errors.
-    return abs(sides[0] - sides[1]) < 10.0**-decimals * (1 - 1e-9) + 1e-9
