@@ -13,6 +13,9 @@ from star_keras.utils.errors import invalid
 from star_keras.utils.quiet import without_log_noise
 from star_keras.utils.settings import Settings, setting
 
+# Settings that are lists of numbers.
+_NUMBERS = {"digits", "steps"}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TaskSettings(Settings):
@@ -26,10 +29,14 @@ class TaskSettings(Settings):
         is_path=True,
     )
     train_path: str | None = setting(
-        None, "JSON lines to train on. Not for arithmetic.", is_path=True
+        None,
+        "JSON lines to train on. Not for arithmetic and word_problems.",
+        is_path=True,
     )
     eval_path: str | None = setting(
-        None, "JSON lines held out. Not for arithmetic.", is_path=True
+        None,
+        "JSON lines held out. Not for arithmetic and word_problems.",
+        is_path=True,
     )
     prompts_file: str | None = setting(
         None,
@@ -42,11 +49,18 @@ class TaskSettings(Settings):
     digits: tuple[str, ...] = setting(
         ("1", "2", "3", "4", "5"), "arithmetic: numbers of digits."
     )
+    steps: tuple[str, ...] = setting(
+        ("1", "2", "3"), "word_problems: numbers of steps."
+    )
     train_problems: int = setting(
-        10_000, "arithmetic: training problems a length.", at_least=1
+        10_000,
+        "arithmetic, word_problems: training problems a length or number of steps.",
+        at_least=1,
     )
     eval_problems: int = setting(
-        200, "arithmetic: held-out problems a length.", at_least=1
+        200,
+        "arithmetic, word_problems: held-out problems a length or number of steps.",
+        at_least=1,
     )
     examples_per_length: int = setting(
         2, "arithmetic: worked examples a length.", at_least=0
@@ -61,10 +75,12 @@ class TaskSettings(Settings):
                 raise invalid(name, rule, value, "Leave it out.")
         if self.task == "jsonl" and not (self.train_path and self.eval_path):
             raise ValueError("--task=jsonl needs --train_path and --eval_path.")
-        if not all(length.isdecimal() for length in self.digits):
-            raise invalid("digits", "numbers like 1,2,3", ",".join(self.digits))
-        if self.task == "arithmetic":
-            tasks.Arithmetic(**self._arguments())
+        for name in _NUMBERS:
+            values = getattr(self, name)
+            if not all(value.isdecimal() for value in values):
+                raise invalid(name, "numbers like 1,2,3", ",".join(values))
+        if self.task in ("arithmetic", "word_problems"):  # made at once
+            tasks.TASKS[self.task](**self._arguments())
 
     def _parameters(self):
         names = inspect.signature(tasks.TASKS[self.task]).parameters
@@ -81,8 +97,8 @@ class TaskSettings(Settings):
 
     def _arguments(self):
         arguments = {name: getattr(self, name) for name in self._parameters()}
-        if "digits" in arguments:
-            arguments["digits"] = [int(length) for length in self.digits]
+        for name in _NUMBERS & arguments.keys():
+            arguments[name] = [int(value) for value in arguments[name]]
         return arguments
 
 

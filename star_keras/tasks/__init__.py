@@ -9,6 +9,7 @@ from star_keras.tasks.gsm8k import GSM8K
 from star_keras.tasks.jsonl import JsonLines
 from star_keras.tasks.sources import existing_file, read_examples
 from star_keras.tasks.task import FewShotExample, Problem, Task
+from star_keras.tasks.word_problems import WordProblems
 from star_keras.utils.errors import invalid
 
 TASKS = {
@@ -16,6 +17,7 @@ TASKS = {
     "commonsense_qa": CommonsenseQA,
     "gsm8k": GSM8K,
     "jsonl": JsonLines,
+    "word_problems": WordProblems,
 }
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "Problem",
     "TASKS",
     "Task",
+    "WordProblems",
     "get",
 ]
 

@@ -95,13 +95,20 @@ def test_flags_of_the_tasks_have_the_defaults_of_the_tasks():
             value, default = getattr(settings, name), parameter.default
             if default is inspect.Parameter.empty:
                 default = None
-            if name == "digits":
+            if name in ("digits", "steps"):
                 value = tuple(map(int, value))
                 default = tuple(default)
             assert value == default, (task.name, name)
             checked.add(name)
     assert checked == {
-        *("data_dir", "train_path", "eval_path", "validation_problems", "digits"),
+        *(
+            "data_dir",
+            "train_path",
+            "eval_path",
+            "validation_problems",
+            "digits",
+            "steps",
+        ),
         *("train_problems", "eval_problems", "examples_per_length"),
     }
 

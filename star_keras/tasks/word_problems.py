@@ -1,0 +1,168 @@
+"""Word problems of one to three steps, made from templates and a seed.
+
+One of its problems with a worked response:
+
+    Q: Nora has 75 beads. She uses 27 for a necklace and makes bracelets of 8 beads from
+    the others. How many bracelets does she make?
+    A: After the necklace 75 - 27 = 48 beads are left. They make 48 / 8 = 6 bracelets.
+    The answer is 6.
+
+A line of `templates/word_problems.jsonl` has a text with slots and alternatives
+(`[walks|runs]`), bounds of its numbers `a` to `d`, and its steps, whose results are `x`
+and `y`.
+"""
+
+import functools
+import itertools
+import json
+import random
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from star_keras.tasks.equations import equation_fault
+from star_keras.tasks.read_number import last_number, read_number
+from star_keras.tasks.sources import read_examples
+from star_keras.tasks.task import Problem, Task
+from star_keras.utils.errors import invalid
+from star_keras.utils.settings import checked
+
+_STEPS = (1, 2, 3)
+_COUNT = {"at_least": 0, "at_most": 20_000}
+_LARGEST = 2_000
+_NAMES = (
+    "Ada Ben Carla David Elena Felix Gina Hugo Irene Jonas Kim Leo Maria Nils Olga "
+    "Peter Rosa Sam Tara Viktor Wanda Yusuf Zoe Amir"
+)
+_NOUNS = {
+    "thing": "marbles stickers coins shells pencils cards buttons toys stamps balloons",
+    "food": "apples cookies pears rolls plums muffins oranges peaches figs lemons",
+    "pastry": "rolls cookies muffins buns pies",
+    "animal": "cows sheep goats horses pigs hens rabbits ducks",
+    "plant": "tulips roses bushes trees lilies herbs",
+}
+_ALTERNATIVES = re.compile(r"\[([^\[\]]*)\]")
+
+
+class WordProblems(Task):
+    """Word problems in varied wording; the class is the number of steps.
+
+    Training and held-out problems are of different templates: an accuracy counts
+    problems in words that were not trained on. All numbers are positive integers.
+
+    Args:
+        steps: Numbers of steps, of 1, 2 and 3.
+        train_problems: Problems a number of steps in `"train"`.
+        eval_problems: Problems a number of steps in `"eval"`.
+        seed: Decides the problems. With another count a split is longer or
+            shorter, with the same problems at its beginning.
+
+    Raises:
+        ValueError: if an argument is out of bounds; by `problems`, if there is no such
+            split.
+        RuntimeError: by the methods that read answers, if math-verify does not start.
+    """
+
+    name = "word_problems"
+
+    def __init__(
+        self,
+        steps: Sequence[int] = _STEPS,
+        train_problems: int = 10_000,
+        eval_problems: int = 200,
+        seed: int = 0,
+    ):
+        is_list = isinstance(steps, Sequence) and len(steps) > 0
+        if not is_list or len(set(steps)) < len(steps) or not set(steps) <= {*_STEPS}:
+            raise invalid("steps", f"different ones of {list(_STEPS)}", steps)
+        self.steps = tuple(sorted(steps))
+        self.counts = {
+            "train": checked("train_problems", int, train_problems, **_COUNT),
+            "eval": checked("eval_problems", int, eval_problems, **_COUNT),
+        }
+        self.seed = checked("seed", int, seed)
+
+    def problems(self, split):
+        self.check_split(split)
+        return [p for steps in self.steps for p in self._problems_of(split, steps)]
+
+    @functools.cache  # noqa: B019 (lives as long as its run)
+    def _problems_of(self, split, steps):
+        draw = random.Random(f"{self.seed} {split} {steps}")
+        kind = split, steps
+        templates = [t for t in _templates() if (t["split"], len(t["steps"])) == kind]
+        problems: dict[str, Problem] = {}
+        # In turns, though a template without names has only some hundred problems.
+        for template in itertools.cycle(templates):
+            if len(problems) == self.counts[split]:
+                break
+            question, answer = _fill(template, draw)
+            if question not in problems:
+                problems[question] = Problem(
+                    id=f"{split}-{steps}-{len(problems)}",
+                    question=question,
+                    answer=str(answer),
+                    problem_class="1 step" if steps == 1 else f"{steps} steps",
+                )
+        return tuple(problems.values())
+
+    @functools.cached_property
+    def few_shot_examples(self):
+        path = Path(__file__).parent / "few_shot" / "word_problems.jsonl"
+        return read_examples(path, self.make_problem)
+
+    def extract_answer(self, completion):
+        """The number behind the last marker, on the same line; see `read_number`."""
+        _, found, answer = completion.rpartition(self.answer_marker)
+        return read_number(answer.strip().partition("\n")[0]) if found else None
+
+    def extract_answer_flexible(self, completion):
+        """The strict reading, or else the last number, see `last_number`."""
+        return self.extract_answer(completion) or last_number(completion)
+
+    def working_is_valid(self, completion, problem):
+        """Whether all equations are true, and one has the answer as its result."""
+        return not equation_fault(completion, problem.answer)
+
+
+@functools.cache
+def _templates():
+    path = Path(__file__).parent / "templates" / "word_problems.jsonl"
+    templates = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    for template in templates:
+        template["steps"] = [step.split() for step in template["steps"]]
+    return templates
+
+
+def _fill(template, draw):
+    """A question of a template, and its answer."""
+    while True:
+        numbers = {
+            n: draw.randint(*bounds) for n, bounds in template["numbers"].items()
+        }
+        answer = _solve(template["steps"], dict(numbers))
+        if answer is not None:
+            break
+    text = _ALTERNATIVES.sub(
+        lambda found: draw.choice(found[1].split("|")), template["text"]
+    )
+    nouns = {noun: draw.choice(words.split()) for noun, words in _NOUNS.items()}
+    name, other = draw.sample(_NAMES.split(), 2)
+    return text.format(name=name, other=other, **nouns, **numbers), answer
+
+
+def _solve(steps, values):
+    """The last step's result, `None` if one is no positive integer."""
+    for result, (left, operator, right) in zip("xyz", steps, strict=False):
+        left, right = (values.get(n) or int(n) for n in (left, right))
+        if operator == "/" and (left % right or left == right):
+            return None
+        values[result] = value = {
+            "+": left + right,
+            "-": left - right,
+            "*": left * right,
+            "/": left // right,
+        }[operator]
+        if not 0 < value <= _LARGEST:
+            return None
+    return value
