@@ -216,7 +216,7 @@ class StarIterationCallback(keras.callbacks.Callback):
         self.training.check_batch()  # it may be compiled anew
         with self._session.closed_on_error():
             self._session.start()
-            report.show_prompts(self._progress, self.loop.prompts)
+            report.show_start(self._progress, self.loop.problems, self.loop.prompts)
             done = self.initial_epoch
             # The base model, or an iteration whose evaluation was cut short.
             self.loop.evaluate(done)

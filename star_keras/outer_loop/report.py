@@ -1,23 +1,50 @@
 """What a run prints of its results: a table an iteration, and an example."""
 
+from collections.abc import Mapping, Sequence
+
 import rich.box
 from rich.table import Table
 from rich.text import Text
 
+from star_keras.outer_loop.contamination import find_contamination
 from star_keras.outer_loop.evaluation import example_sample
 from star_keras.outer_loop.iteration import OuterLoop
 from star_keras.outer_loop.progress import Progress, format_seconds
 from star_keras.outer_loop.prompts import PromptBuilder
 from star_keras.outer_loop.run_directory import RunDirectory
 from star_keras.outer_loop.statistics import natural_order
+from star_keras.tasks.task import Problem
+
+_NAMED = 10
 
 
-def show_prompts(progress: Progress, prompts: PromptBuilder):
-    """Say that prompts are turns of a chat; no-op for plain text."""
-    if prompts.chat is not None:
-        end = prompts.chat.end_of_turn
+def show_start(
+    progress: Progress,
+    problems: Mapping[str, Sequence[Problem]],
+    prompts: PromptBuilder,
+):
+    """Print what the prompts are, and which held-out problems are seen elsewhere.
+
+    Args:
+        progress: Where it is printed.
+        problems: The problems by split.
+        prompts: Makes the prompts.
+    """
+    if not progress.shown:
+        return
+    chat = prompts.chat
+    if chat is not None:
         progress.print(
-            f"prompts: the model's chat template; turns end in {end} (or --nochat)"
+            f"prompts: the model's chat template; turns end in {chat.end_of_turn} "
+            "(or --nochat)"
+        )
+    seen = find_contamination(problems, prompts)
+    if seen:
+        named = [f"{problem.id} ({place})" for problem, place in seen[:_NAMED]]
+        more = f" and {len(seen) - _NAMED:,} more" if len(seen) > _NAMED else ""
+        progress.print(
+            f"{len(seen):,} held-out problems are seen elsewhere, their accuracy says "
+            f"little: {', '.join(named)}{more}"
         )
 
 

@@ -1,0 +1,40 @@
+"""Held-out problems that the model sees elsewhere too: their accuracy says little."""
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+
+from star_keras.outer_loop.prompts import PromptBuilder
+from star_keras.tasks.task import Problem
+
+_WORD = re.compile(r"\d+(?:[.,]\d+)*|\w+|[-+*/=<>^%]")
+
+
+def find_contamination(
+    problems: Mapping[str, Sequence[Problem]], prompts: PromptBuilder
+) -> list[tuple[Problem, str]]:
+    """Held-out problems whose question also stands in training or in the prompt.
+
+    Questions are compared without case, punctuation and spacing.
+
+    Args:
+        problems: The problems by `"train"` and `"eval"`. Without `"eval"` nothing is
+            held out.
+        prompts: Has the worked examples.
+
+    Returns:
+        Pairs of a problem of `"eval"` and where its question stands, e.g.
+        `"training problem train-7"` or `"worked example shown"`.
+    """
+    places = {}
+    for problem in problems["train"]:
+        places.setdefault(_key(problem), f"training problem {problem.id}")
+    for example in prompts.task.few_shot_examples if prompts.few_shot else ():
+        places[_key(example.problem)] = f"worked example {example.problem.id}"
+    keys = [(problem, _key(problem)) for problem in problems.get("eval", ())]
+    return [(problem, places[key]) for problem, key in keys if key in places]
+
+
+def _key(problem):
+    text = unicodedata.normalize("NFKC", problem.question).casefold()
+    return tuple(_WORD.findall(text)) or text
