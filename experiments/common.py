@@ -15,6 +15,7 @@ from star_keras.utils.settings import Settings, setting
 
 # Settings that are lists of numbers.
 _NUMBERS = {"digits", "steps"}
+_FIELDS = ("question_field", "answer_field", "choices_field", "class_field")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,14 +31,18 @@ class TaskSettings(Settings):
     )
     train_path: str | None = setting(
         None,
-        "JSON lines to train on. Not for arithmetic and word_problems.",
-        is_path=True,
+        "JSON lines, CSV, Parquet, hf://OWNER/NAME:SPLIT or DIRECTORY:SPLIT to train "
+        "on. Not for arithmetic and word_problems.",
     )
-    eval_path: str | None = setting(
-        None,
-        "JSON lines held out. Not for arithmetic and word_problems.",
-        is_path=True,
+    eval_path: str | None = setting(None, "The same for held-out problems.")
+    question_field: str | None = setting(
+        None, "Column of the question in these. Default: question."
     )
+    answer_field: str | None = setting(None, "Column of the answer. Default: answer.")
+    choices_field: str | None = setting(
+        None, "Column of the choices, for commonsense_qa. Default: choices."
+    )
+    class_field: str | None = setting(None, "Column of the class. Default: class.")
     prompts_file: str | None = setting(
         None,
         "JSON lines of worked examples in place of the task's own.",
@@ -68,6 +73,8 @@ class TaskSettings(Settings):
 
     def check(self):
         used = {"task", "prompts_file", *self._parameters()}
+        used |= set(_FIELDS) if "train_path" in used else set()
+        used -= {"choices_field"} if self.task != "commonsense_qa" else set()
         for name, value in dataclasses.asdict(self).items():
             default = getattr(type(self), name)
             if name not in used and value != default:
@@ -93,7 +100,10 @@ class TaskSettings(Settings):
             ValueError: see `star_keras.tasks.get`.
             FileNotFoundError: if a file is missing.
         """
-        return tasks.get(self.task, prompts_file=self.prompts_file, **self._arguments())
+        columns = {name: getattr(self, name) for name in _FIELDS}
+        return tasks.get(
+            self.task, prompts_file=self.prompts_file, **columns, **self._arguments()
+        )
 
     def _arguments(self):
         arguments = {name: getattr(self, name) for name in self._parameters()}

@@ -7,10 +7,12 @@ from star_keras.tasks.checks import check_example
 from star_keras.tasks.commonsense_qa import CommonsenseQA
 from star_keras.tasks.gsm8k import GSM8K
 from star_keras.tasks.jsonl import JsonLines
-from star_keras.tasks.sources import existing_file, read_examples
+from star_keras.tasks.record_sources import existing_file
+from star_keras.tasks.sources import read_examples
 from star_keras.tasks.task import FewShotExample, Problem, Task
 from star_keras.tasks.word_problems import WordProblems
 from star_keras.utils.errors import invalid
+from star_keras.utils.settings import checked
 
 TASKS = {
     "arithmetic": Arithmetic,
@@ -34,13 +36,30 @@ __all__ = [
 ]
 
 
-def get(name: str, *, prompts_file=None, **kwargs) -> Task:
+_FIELDS = ("question", "answer", "choices", "class")
+
+
+def get(
+    name: str,
+    *,
+    prompts_file=None,
+    question_field: str | None = None,
+    answer_field: str | None = None,
+    choices_field: str | None = None,
+    class_field: str | None = None,
+    **kwargs,
+) -> Task:
     """A task by its name.
 
     Args:
         name: A key of `TASKS`.
         prompts_file: A JSON-lines file of worked examples in place of the
             task's own. Its lines are problems with a `rationale`.
+        question_field: Column of the question in `train_path` and `eval_path`.
+            Defaults to `question`.
+        answer_field: Column of the answer. Defaults to `answer`.
+        choices_field: Column of the choices. Defaults to `choices`.
+        class_field: Column of the class. Defaults to `class`.
         **kwargs: Arguments of the task's constructor.
 
     Raises:
@@ -52,6 +71,13 @@ def get(name: str, *, prompts_file=None, **kwargs) -> Task:
     if not isinstance(name, str) or name not in TASKS:
         raise invalid("name", f"one of {sorted(TASKS)}", name)
     parameters = inspect.signature(TASKS[name]).parameters
+    columns = question_field, answer_field, choices_field, class_field
+    field_names = {f: c for f, c in zip(_FIELDS, columns, strict=True) if c is not None}
+    for field, column in field_names.items():
+        if "train_path" not in parameters:
+            rule = f"`None` with the task {name!r}, which reads no files"
+            raise invalid(f"{field}_field", rule, column, "Leave it out.")
+        checked(f"{field}_field", str, column)
     for argument, value in kwargs.items():
         if argument not in parameters:
             rule = f"one of the arguments of the task {name!r}, {list(parameters)}"
@@ -61,6 +87,7 @@ def get(name: str, *, prompts_file=None, **kwargs) -> Task:
             rule = f"the path of a file, which the task {name!r} needs"
             raise invalid(argument, rule, kwargs.get(argument))
     task = TASKS[name](**kwargs)
+    task.field_names = field_names
     if prompts_file is not None:
         path = existing_file(prompts_file, "prompts_file")
         examples = read_examples(path, task.make_problem)

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from star_keras.tasks.choices import LETTERS, read_choices
 from star_keras.tasks.record_fields import optional_text
+from star_keras.tasks.record_sources import existing_file
 from star_keras.tasks.sources import (
-    existing_file,
     existing_sources,
     read_examples,
     read_problems,
@@ -48,7 +48,7 @@ class CommonsenseQA(Task):
         data_dir: Directory with the official `train_rand_split.jsonl` and
             `dev_rand_split.jsonl`. By default TensorFlow Datasets downloads
             them, see `star_keras.tasks.commonsense_qa_builder`.
-        train_path: A JSON-lines file in place of the official one, with records
+        train_path: A file or a dataset in place of the official one, with records
             like those of CommonsenseQA, ARC or MMLU: see
             `star_keras.tasks.choices.read_choices`.
         eval_path: The same for `"eval"`.
@@ -85,7 +85,7 @@ class CommonsenseQA(Task):
         if path is None and self._data_dir is not None:
             path = existing_file(self._data_dir / FILES[split], "data_dir")
         if path is not None:
-            return read_problems(path, self.make_problem, split)
+            return read_problems(path, self.problem_of, split)
         records = tfds_records(_make_builder, split, URL + FILES[split], FILES)
         return [self.make_problem(record, "") for record in records]
 

@@ -21,8 +21,8 @@ from pathlib import Path
 from star_keras.tasks.equations import equation_holds
 from star_keras.tasks.read_number import last_number, read_number
 from star_keras.tasks.record_fields import required_text
+from star_keras.tasks.record_sources import existing_file
 from star_keras.tasks.sources import (
-    existing_file,
     existing_sources,
     read_examples,
     read_problems,
@@ -51,9 +51,9 @@ class GSM8K(Task):
     Args:
         data_dir: Directory with the official `train.jsonl` and `test.jsonl`.
             By default TensorFlow Datasets downloads them.
-        train_path: A JSON-lines file in place of the official one, with
-            `question` and `answer` (a number, or a solution that ends in
-            `#### number`).
+        train_path: A file or a dataset in place of the official one, see
+            `record_sources`, with `question` and `answer` (a number, or a solution
+            that ends in `#### number`).
         eval_path: The same for `"eval"`; then no training problem is held out.
         validation_problems: Number of training problems held out.
 
@@ -107,7 +107,7 @@ class GSM8K(Task):
         if path is None and self._data_dir is not None:
             path = existing_file(self._data_dir / _FILES[split], "data_dir")
         if path is not None:
-            problems = read_problems(path, self.make_problem, split)
+            problems = read_problems(path, self.problem_of, split)
         else:
             records = tfds_records(
                 lambda tfds: tfds.builder("gsm8k"), split, _URL, _FILES

@@ -1,4 +1,4 @@
-"""Your own questions and answers, from a JSON-lines file.
+"""Your own questions and answers, from JSON lines, CSV, Parquet or a dataset.
 
 One real line:
 
@@ -10,8 +10,8 @@ is a few-shot example instead of a problem. `null` and blank texts mean absent.
 
 import functools
 
+from star_keras.tasks.record_sources import existing_source
 from star_keras.tasks.sources import (
-    existing_file,
     read_problems,
     read_problems_and_examples,
 )
@@ -19,7 +19,7 @@ from star_keras.tasks.task import Task
 
 
 class JsonLines(Task):
-    """Problems from `train_path` and `eval_path`, JSON-lines files.
+    """Problems from `train_path` and `eval_path`, see `record_sources`.
 
     Args:
         train_path: Problems to train on. Its lines with a `rationale` make
@@ -31,13 +31,15 @@ class JsonLines(Task):
             or a line is malformed, lacks `question` or `answer`, has an id twice,
             or has a `rationale` in the held-out file; names the file and the line.
         FileNotFoundError: if a file is missing.
+        ConnectionError: by `problems`, if a dataset cannot be downloaded.
+        ImportError: by `problems`, if a library for the source is missing.
     """
 
     name = "jsonl"
 
     def __init__(self, train_path, eval_path):
-        self._train = existing_file(train_path, "train_path")
-        self._eval = existing_file(eval_path, "eval_path")
+        self._train = existing_source(train_path, "train_path")
+        self._eval = existing_source(eval_path, "eval_path")
 
     def problems(self, split):
         self.check_split(split)
@@ -45,11 +47,11 @@ class JsonLines(Task):
 
     @functools.cached_property
     def _train_lines(self):
-        return read_problems_and_examples(self._train, self.make_problem, "train")
+        return read_problems_and_examples(self._train, self.problem_of, "train")
 
     @functools.cached_property
     def _eval_problems(self):
-        return read_problems(self._eval, self.make_problem, "eval")
+        return read_problems(self._eval, self.problem_of, "eval")
 
     @functools.cached_property
     def few_shot_examples(self):

@@ -1,53 +1,34 @@
-"""Where problems come from: files of JSON lines, or TensorFlow Datasets."""
+"""Problems of files and datasets, and records of TensorFlow Datasets."""
 
-import codecs
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from star_keras.tasks.record_fields import optional_text
+from star_keras.tasks.record_sources import (
+    Source,
+    existing_source,
+    read_records,
+)
 from star_keras.tasks.task import FewShotExample, Problem
 from star_keras.utils.errors import invalid
 from star_keras.utils.files import absolute
-from star_keras.utils.json_lines import parse_json_line
 
 _SECONDS_TO_ANSWER = 5
 
 
-def existing_file(path, name: str) -> Path:
-    """The absolute path, if there is a file.
-
-    Args:
-        path: The path. A leading `~` is the user's home.
-        name: Name of the argument that it comes from, for the error.
-
-    Raises:
-        ValueError: if it is no path.
-        FileNotFoundError: if there is no such file.
-    """
-    full = Path(absolute(name, path))
-    if not full.is_file():
-        raise FileNotFoundError(
-            f"Invalid value for argument `{name}`. Expected a file of JSON lines like "
-            '{"question": "...", "answer": "..."}. '
-            f"Received: {name}={str(path)!r}. There is no file {full}: correct the "
-            "path."
-        )
-    return full
-
-
 def existing_sources(
     data_dir, train_path, eval_path
-) -> tuple[Path | None, dict[str, Path | None]]:
+) -> tuple[Path | None, dict[str, Source | None]]:
     """The absolute paths of a task's arguments, each `None` where it is.
 
     Args:
         data_dir: A directory.
-        train_path: A file.
-        eval_path: A file.
+        train_path: A file or a dataset, see `existing_source`.
+        eval_path: The same.
 
     Returns:
-        The directory, and the files by `"train"` and `"eval"`.
+        The directory, and the sources by `"train"` and `"eval"`.
 
     Raises:
         ValueError: if one is no path.
@@ -64,18 +45,18 @@ def existing_sources(
         data_dir = full
     paths = {"train": train_path, "eval": eval_path}
     return data_dir, {
-        split: None if path is None else existing_file(path, f"{split}_path")
+        split: None if path is None else existing_source(path, f"{split}_path")
         for split, path in paths.items()
     }
 
 
 def read_problems(
-    path, make_problem: Callable[[dict, str], Problem], prefix: str
+    source: Source, make_problem: Callable[[dict, str], Problem], prefix: str
 ) -> list[Problem]:
-    """Read a JSON-lines file of problems.
+    """Read problems.
 
     Args:
-        path: The file.
+        source: A file or a dataset, see `read_records`.
         make_problem: Makes a problem of a line's JSON object and a default id,
             see `Task.make_problem`.
         prefix: Beginning of default ids, before the number of the line.
@@ -85,10 +66,10 @@ def read_problems(
             or an id comes twice; names the file and the line.
     """
     problems = []
-    for number, problem, rationale in _read(path, make_problem, prefix):
+    for place, problem, rationale in _read(source, make_problem, prefix):
         if rationale is not None:
             raise ValueError(
-                f"{path}, line {number}: a line with a `rationale` is a worked "
+                f"{source}, {place}: a line with a `rationale` is a worked "
                 f"example. Expected problems alone. Received: rationale={rationale!r}. "
                 "Leave the field out, or put the line into a file for `prompts_file`."
             )
@@ -97,12 +78,12 @@ def read_problems(
 
 
 def read_examples(
-    path, make_problem: Callable[[dict, str], Problem]
+    source: Source, make_problem: Callable[[dict, str], Problem]
 ) -> list[FewShotExample]:
-    """Read a JSON-lines file of worked examples, each with a `rationale`.
+    """Read worked examples, each with a `rationale`.
 
     Args:
-        path: The file.
+        source: A file or a dataset, see `read_records`.
         make_problem: See `read_problems`.
 
     Raises:
@@ -110,10 +91,10 @@ def read_examples(
             or an id comes twice; names the file and the line.
     """
     examples = []
-    for number, problem, rationale in _read(path, make_problem, "example"):
+    for place, problem, rationale in _read(source, make_problem, "example"):
         if rationale is None:
             raise ValueError(
-                f"{path}, line {number}: expected a worked example. Received no "
+                f"{source}, {place}: expected a worked example. Received no "
                 "`rationale`. Add one, or leave the line out."
             )
         examples.append(FewShotExample(problem=problem, rationale=rationale))
@@ -121,12 +102,12 @@ def read_examples(
 
 
 def read_problems_and_examples(
-    path, make_problem: Callable[[dict, str], Problem], prefix: str
+    source: Source, make_problem: Callable[[dict, str], Problem], prefix: str
 ) -> tuple[list[Problem], list[FewShotExample]]:
-    """Read a JSON-lines file of problems and, with a `rationale`, worked examples.
+    """Read problems and, with a `rationale`, worked examples.
 
     Args:
-        path: The file.
+        source: A file or a dataset, see `read_records`.
         make_problem: See `read_problems`.
         prefix: See `read_problems`.
 
@@ -135,51 +116,47 @@ def read_problems_and_examples(
             twice; names the file and the line.
     """
     problems, examples = [], []
-    for _, problem, rationale in _read(path, make_problem, prefix):
+    for _, problem, rationale in _read(source, make_problem, prefix):
         if rationale is None:
             problems.append(problem)
         else:
             examples.append(FewShotExample(problem=problem, rationale=rationale))
     if not problems:
         raise ValueError(
-            f"{path}: expected problems. Received {len(examples)} lines, all of them "
+            f"{source}: expected problems. Received {len(examples)} lines, all of them "
             "worked examples, for they have a `rationale`. Leave that field out of the "
             "lines to train on."
         )
     return problems, examples
 
 
-def _read(path, make_problem, prefix):
-    """Yields the number, the problem and the rationale or `None` of each line."""
-    lines: dict[str, int] = {}
-    with Path(path).open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.removeprefix(codecs.BOM_UTF8).strip():
-                continue
-            record = parse_json_line(line, {"question"}, path, number)
-            try:
-                problem = make_problem(record, f"{prefix}-{number}")
-                rationale = record.get("rationale")
-                if rationale is not None and not isinstance(rationale, str):
-                    remedy = "Leave it out for a problem without one."
-                    raise invalid("rationale", "a text", rationale, remedy)
-            except ValueError as error:
-                raise ValueError(f"{path}, line {number}: {error}") from None
-            if problem.id in lines:
-                what = f"the id {problem.id!r}"
-                if optional_text(record, "id") is None:
-                    what = f"the question {problem.question!r:.200}"
-                raise ValueError(
-                    f"{path}, line {number}: {what} comes twice, first in line "
-                    f"{lines[problem.id]}. Expected each once. Remove one of the lines"
-                    + ("." if what.startswith("the q") else ", or change its id.")
-                )
-            lines[problem.id] = number
-            is_blank = rationale is None or not rationale.strip()
-            yield number, problem, None if is_blank else rationale
-    if not lines:
+def _read(source, make_problem, prefix):
+    """Yields the place, the problem and the rationale or `None` of each record."""
+    places: dict[str, str] = {}
+    for place, number, record in read_records(source):
+        try:
+            problem = make_problem(record, f"{prefix}-{number}")
+            rationale = record.get("rationale")
+            if rationale is not None and not isinstance(rationale, str):
+                remedy = "Leave it out for a problem without one."
+                raise invalid("rationale", "a text", rationale, remedy)
+        except ValueError as error:
+            raise ValueError(f"{source}, {place}: {error}") from None
+        if problem.id in places:
+            what = f"the id {problem.id!r}"
+            if optional_text(record, "id") is None:
+                what = f"the question {problem.question!r:.200}"
+            raise ValueError(
+                f"{source}, {place}: {what} comes twice, first in "
+                f"{places[problem.id]}. Expected each once. Remove one of the lines"
+                + ("." if what.startswith("the q") else ", or change its id.")
+            )
+        places[problem.id] = place
+        is_blank = rationale is None or not rationale.strip()
+        yield place, problem, None if is_blank else rationale
+    if not places:
         raise ValueError(
-            f"{path}: the file is empty. Expected JSON lines like "
+            f"{source}: the file is empty. Expected JSON lines like "
             '{"question": "...", "answer": "..."}. Write some into it.'
         )
 

@@ -1,7 +1,8 @@
 """The interface of a task: problems, and the making and reading of their text."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from star_keras.tasks.record_fields import optional_text, required_text
 from star_keras.utils.errors import invalid
@@ -98,6 +99,9 @@ class Task:
         stop: Strings that end a completion. They are not part of it.
         few_shot_examples: The worked examples of the few-shot prompt.
         splits: Names that `problems` takes.
+        answer_marker: What stands before the answer of a response.
+        field_names: Columns of files and datasets that stand for `question`, `answer`,
+            `choices` and `class`, by these names. Defaults to the names themselves.
     """
 
     name: str
@@ -105,6 +109,7 @@ class Task:
     few_shot_examples: Sequence[FewShotExample] = ()
     splits: Sequence[str] = ("train", "eval")
     answer_marker: str = "The answer is"
+    field_names: Mapping[str, str] = MappingProxyType({})
 
     @property
     def system_text(self) -> str:
@@ -159,6 +164,24 @@ class Task:
     def rationale_key(self, completion: str) -> str:
         """A key that is the same for equal rationales of a problem."""
         return " ".join(completion.split())
+
+    def problem_of(self, record: dict, default_id: str) -> Problem:
+        """The problem of a record whose columns have names of `field_names`.
+
+        Args:
+            record: The record.
+            default_id: See `make_problem`.
+
+        Raises:
+            ValueError: if a column is missing; see `make_problem`.
+        """
+        renamed = dict(record)
+        for name, column in self.field_names.items():
+            if column not in record:
+                rule = f"one of the columns {sorted(record)}"
+                raise invalid(f"{name}_field", rule, column, "Correct the name.")
+            renamed[name] = record[column]
+        return self.make_problem(renamed, default_id)
 
     def make_problem(self, record: dict, default_id: str) -> Problem:
         """The problem of a line of a JSON-lines file.
