@@ -8,6 +8,7 @@ import safetensors
 from keras_hub.models import CausalLM
 from keras_hub.src.utils import preset_utils
 
+from star_keras.models.config_fields import check_fields
 from star_keras.utils.json_lines import read_json_object
 
 # Names of the files that are read. Others in the directory are the user's.
@@ -20,13 +21,6 @@ _READ = (
     *("vocab.json", "merges.txt"),
 )
 _GIT_LFS = b"version https://git-lfs"
-# Sizes in a `config.json` of transformers, and those that may be null.
-_OPTIONAL = {"n_inner", "head_dim", "num_key_value_heads", "sliding_window"}
-_SIZES = _OPTIONAL | {
-    *("vocab_size", "hidden_size", "intermediate_size", "max_position_embeddings"),
-    *("num_attention_heads", "num_hidden_layers", "n_layer", "n_head", "n_embd"),
-    *("n_positions", "n_ctx", "rotary_dim"),
-}
 
 
 def check_files(directory):
@@ -40,7 +34,8 @@ def check_files(directory):
     Raises:
         ValueError: if a file is a Git LFS pointer, a JSON file does not hold an
             object, an HDF5 or safetensors file is truncated, a vocabulary is empty,
-            or a size in a `config.json` of transformers is no number; names the file.
+            or a field of transformers has a value of another type or out of bounds,
+            see `check_fields`; names the file.
     """
     directory = pathlib.Path(directory)
     for path in sorted(directory.iterdir()) if directory.is_dir() else [directory]:
@@ -81,15 +76,7 @@ def _check_json(path, content):
     is_tokenizer = path.name == "tokenizer.json" and isinstance(model, dict)
     if is_tokenizer and not model.get("vocab"):
         raise ValueError("its vocabulary is empty.")
-    if path.name == "config.json" and "model_type" in content:
-        for name in _SIZES & content.keys():
-            value = content[name]
-            if value is None and name in _OPTIONAL:
-                continue
-            if type(value) is not int or value < 1:
-                raise ValueError(
-                    f"the field `{name}` is {value!r}, no integer of at least 1."
-                )
+    check_fields(path.name, content)
 
 
 def check_head(model: CausalLM, preset: str):

@@ -18,6 +18,7 @@ from star_keras.models.hugging_face.load import (
     find_hugging_face,
     load_hugging_face_causal_lm,
 )
+from star_keras.models.preset_files import check_files
 from star_keras.testing import tiny_gpt_j
 from tests.models.hugging_face.cases import FIXTURES
 
@@ -148,6 +149,10 @@ SIZES = ["vocab_size", "n_layer", "n_head", "n_embd", "rotary_dim", "n_positions
         ("vocab.json", text("{}"), "vocab.json is damaged: it has no tokens"),
         ("merges.txt", text(""), "merges.txt is damaged: it has no merges"),
         ("merges.txt", text(LFS), "merges.txt is a Git LFS pointer"),
+        ("merges.txt", text("#version: 0.2\n"), "0 merges, and none makes 'qz'"),
+        ("merges.txt", text("#version: 0.2\nq"), "merge 1 is 'q'. Expected two tok"),
+        ("merges.txt", text("q z\nq z z\n"), "merge 2 is 'q z z'"),
+        ("merges.txt", text("q z\nq a\n"), "merge 2 is 'q a'"),
         *(
             ("config.json", field(n, value), f"config.json is damaged: .*`{n}` is ")
             for n in SIZES
@@ -208,6 +213,53 @@ def test_other_files_in_the_directory_of_a_model_do_not_matter(
     (path / "notes.h5").write_text("mine")
     (path / "consolidated.safetensors").write_text(LFS)
     assert load_causal_lm(str(path)).backbone.num_layers == 1
+
+
+FIELDS = [
+    *(
+        ("config.json", name, value, "a finite number above 0")
+        for name in ("rms_norm_eps", "rope_theta")
+        for value in ("x", 0, -1e-5, True, [1], {})
+    ),
+    *(
+        ("config.json", "eos_token_id", value, "an integer or a list of integers")
+        for value in ("x", 1.5, True, ["x"], {})
+    ),
+    *(
+        ("config.json", name, value, "an object or null")
+        for name in ("rope_scaling", "rope_parameters")
+        for value in ("x", 2, ["linear"], True)
+    ),
+    *(
+        ("config.json", name, value, "true or false")
+        for name in ("tie_word_embeddings", "attention_bias", "mlp_bias")
+        for value in ("false", 0, 1, [])
+    ),
+    ("config.json", "rope_scaling", {"rope_type": 3}, "a string"),
+    *(
+        ("config.json", "rope_scaling", {"rope_type": "linear", "factor": value}, rule)
+        for value, rule in (("2", "a finite number"), (0, "above 0"), ([2], "above 0"))
+    ),
+    ("config.json", "hidden_act", ["silu"], "a string"),
+    ("config.json", "attention_dropout", "0", "a number from 0 to 1"),
+    ("config.json", "head_dim", "8", "an integer of at least 1"),
+    ("config.json", "layer_types", "full_attention", "a list of strings"),
+    ("config.json", "max_window_layers", -1, "an integer of at least 0"),
+    ("generation_config.json", "eos_token_id", "x", "an integer or a list"),
+    ("tokenizer_config.json", "eos_token", 5, "a string, or an object"),
+    ("tokenizer_config.json", "pad_token", {"text": "x"}, "a string, or an object"),
+]
+
+
+@pytest.mark.parametrize(("name", "key", "value", "rule"), FIELDS)
+def test_a_field_of_another_type_is_named_with_its_rule(
+    tmp_path, name, key, value, rule
+):
+    path = tmp_path / name
+    path.write_text(json.dumps({"model_type": "llama", key: value}))
+    message = rf"{name} is damaged: the field `{key}[\w.]*` is .*Expected.*{rule}"
+    with pytest.raises(ValueError, match=message):
+        check_files(tmp_path)
 
 
 def test_an_empty_vocabulary_is_named(tmp_path):

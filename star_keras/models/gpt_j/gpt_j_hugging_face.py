@@ -36,6 +36,7 @@ from star_keras.models.preset_files import check_files
 
 # Causal masks, which older files store among the weights.
 _MASKS = re.compile(r"transformer\.h\.\d+\.attn\.(bias|masked_bias)")
+_SPECIAL = re.compile(r"<.*>|\[.*\]", re.DOTALL)
 _HEADER = re.compile("#version: ")  # the first line of merges.txt
 _SIZES = {
     "vocabulary_size": "vocab_size",
@@ -97,8 +98,9 @@ def load_hugging_face(cls, directory, load_weights=True, on_weight=None, **kwarg
         A model of `cls`, with a preprocessor if the directory has a tokenizer.
 
     Raises:
-        ValueError: if a file is damaged, the configuration is not one of GPT-J, or a
-            weight is missing, unknown, or of another shape.
+        ValueError: if a file is damaged, the configuration is not one of GPT-J, a
+            weight is missing, unknown, or of another shape, or merges.txt is not that
+            of vocab.json.
         FileNotFoundError: if there are no weights, or one of their files is
             missing.
     """
@@ -192,15 +194,19 @@ def load_tokenizer(directory):
 
     Returns:
         A `GPTJTokenizer`, or `None` if there are no tokenizer files.
+
+    Raises:
+        ValueError: if a line of merges.txt is malformed, or a token of vocab.json has
+            no merge: one of the files is cut short, or of another tokenizer.
     """
     directory = Path(directory)
     vocabulary, merges = directory / "vocab.json", directory / "merges.txt"
     if vocabulary.is_file() and merges.is_file():
+        tokens = read_json(vocabulary)
         lines = merges.read_text(encoding="utf-8").splitlines()
-        return GPTJTokenizer(
-            vocabulary=read_json(vocabulary),
-            merges=[line for line in lines if line and not _HEADER.match(line)],
-        )
+        rules = [line for line in lines if line and not _HEADER.match(line)]
+        _check_merges(merges, rules, tokens)
+        return GPTJTokenizer(vocabulary=tokens, merges=rules)
     path = directory / "tokenizer.json"
     if not path.is_file():
         return None
@@ -215,6 +221,31 @@ def load_tokenizer(directory):
             for merge in state["model"]["merges"]
         ],
     )
+
+
+def _check_merges(path, merges, tokens):
+    """Check that merges make every token of a vocabulary, which is in two files."""
+    made = set()
+    for number, merge in enumerate(merges, start=1):
+        parts = merge.split(" ")
+        if len(parts) != 2 or not tokens.keys() >= {*parts, "".join(parts)}:
+            raise ValueError(
+                f"{path} is damaged: merge {number} is {merge!r}. Expected two tokens "
+                "of vocab.json that make a third. Copy the file again."
+            )
+        made.add("".join(parts))
+    # A special token, `<|endoftext|>` or `[PAD]`, is made by none.
+    lost = [
+        token
+        for token in tokens
+        if len(token) > 1 and token not in made and not _SPECIAL.fullmatch(token)
+    ]
+    if lost:
+        raise ValueError(
+            f"{path} is damaged: it has {len(merges)} merges, and none makes "
+            f"{lost[0]!r}. Expected merges for all tokens of vocab.json; {len(lost)} "
+            "have none. Copy the file again."
+        )
 
 
 def _save_tokenizer(tokenizer, directory, max_length):
