@@ -4,6 +4,7 @@ Keras and JAX are imported where they are used, so that flags are checked and th
 first words appear at once.
 """
 
+import contextlib
 import dataclasses
 import inspect
 import os
@@ -16,6 +17,20 @@ from star_keras.utils.settings import Settings, setting
 # Settings that are lists of numbers.
 _NUMBERS = {"digits", "steps"}
 _FIELDS = ("question_field", "answer_field", "choices_field", "class_field")
+
+
+@contextlib.contextmanager
+def message_alone():
+    """A context in which an error of the user's input ends the program.
+
+    Raises:
+        SystemExit: of code 1 with the message of a `ValueError` or `OSError`, which
+            names file or argument and remedy; a traceback would hide it.
+    """
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise SystemExit(str(error)) from error
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,6 +101,11 @@ class TaskSettings(Settings):
             values = getattr(self, name)
             if not all(value.isdecimal() for value in values):
                 raise invalid(name, "numbers like 1,2,3", ",".join(values))
+        default = type(self).validation_problems
+        if self.eval_path and self.validation_problems != default:
+            rule = f"{default} with --eval_path, which gives the split `eval`"
+            value = self.validation_problems
+            raise invalid("validation_problems", rule, value, "Leave one of them out.")
         if self.task in ("arithmetic", "word_problems"):  # made at once
             tasks.TASKS[self.task](**self._arguments())
 
@@ -97,13 +117,13 @@ class TaskSettings(Settings):
         """The task.
 
         Raises:
-            ValueError: see `star_keras.tasks.get`.
-            FileNotFoundError: if a file is missing.
+            SystemExit: if an argument of `star_keras.tasks.get` is invalid, or a file
+                is missing or damaged.
         """
         columns = {name: getattr(self, name) for name in _FIELDS}
-        return tasks.get(
-            self.task, prompts_file=self.prompts_file, **columns, **self._arguments()
-        )
+        arguments = self._arguments() | columns
+        with message_alone():
+            return tasks.get(self.task, prompts_file=self.prompts_file, **arguments)
 
     def _arguments(self):
         arguments = {name: getattr(self, name) for name in self._parameters()}
@@ -139,7 +159,8 @@ class ModelSettings(Settings):
         """The causal LM, not compiled, laid out over the mesh.
 
         Raises:
-            ValueError: if there is no such preset, dtype or mesh.
+            SystemExit: if there is no such preset, dtype or mesh, or a file of the
+                preset is missing or damaged.
         """
         import jax
         import keras
@@ -152,13 +173,14 @@ class ModelSettings(Settings):
             path = epath.Path(self.compilation_cache_dir).expanduser()
             jax.config.update("jax_compilation_cache_dir", str(path))
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-        if self.mesh:
-            keras.distribution.set_distribution(
-                distribution.model_parallel(self.mesh, zero=self.zero)
-            )
-        model = load_causal_lm(self.preset, dtype=self.dtype)
-        if self.mesh:
-            keras.distribution.distribution().check_layouts()
+        with message_alone():
+            if self.mesh:
+                keras.distribution.set_distribution(
+                    distribution.model_parallel(self.mesh, zero=self.zero)
+                )
+            model = load_causal_lm(self.preset, dtype=self.dtype)
+            if self.mesh:
+                keras.distribution.distribution().check_layouts()
         return model
 
 

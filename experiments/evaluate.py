@@ -17,6 +17,7 @@ from experiments.common import (
     ProcessSettings,
     TaskSettings,
     load_libraries,
+    message_alone,
 )
 from star_keras.config import SAMPLER_SETTINGS, RunConfig, SamplingConfig
 from star_keras.utils.errors import invalid
@@ -107,7 +108,8 @@ def write_evaluation(script, prompts, sampler, output):
     from star_keras.outer_loop.evaluation import evaluate, save_evaluation
     from star_keras.outer_loop.problems import checked_problems
 
-    problems = checked_problems(prompts.task, script.split)[: script.num_problems]
+    with message_alone():
+        problems = checked_problems(prompts.task, script.split)[: script.num_problems]
     metrics, samples = evaluate(
         prompts, problems, sampler, num_samples=script.num_samples
     )

@@ -18,6 +18,7 @@ from experiments.common import (
     ProcessSettings,
     TaskSettings,
     load_libraries,
+    message_alone,
 )
 from star_keras.config import OptimizerConfig, StarConfig
 from star_keras.utils.settings import Settings, setting
@@ -92,8 +93,10 @@ def run(script, task, model_settings, process_settings, config, optimizer):
     if script.dry_run:
         print_dry_run(model, task, config, script.iterations)
         return
-    extra = {split: checked_problems(task, split) for split in script.extra_eval_splits}
-    star = StarIterationCallback(model, task, script.run_dir, config)
+    splits = script.extra_eval_splits
+    with message_alone():
+        extra = {split: checked_problems(task, split) for split in splits}
+        star = StarIterationCallback(model, task, script.run_dir, config)
     if script.start_iter is not None:
         star.rewind(script.start_iter)
     star.fit(script.iterations, verbose=script.verbose)

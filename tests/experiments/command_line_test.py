@@ -129,12 +129,35 @@ def test_flags_of_processes_have_the_defaults_of_initialize():
         ({"task": "gsm8k", "digits": ("1",)}, "`digits`.*with task='gsm8k'"),
         ({"train_path": "x"}, "`train_path`.*with task='arithmetic'"),
         ({"digits": ("1", "two")}, "`digits`. Expected numbers"),
+        (
+            {"task": "gsm8k", "eval_path": "x", "validation_problems": 20},
+            "`validation_problems`. Expected 500 with --eval_path.*=20. Leave",
+        ),
         ({"task": "jsonl"}, "needs --train_path and --eval_path"),
     ],
 )
 def test_flags_that_the_task_does_not_have_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
         common.TaskSettings(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"task": "gsm8k", "data_dir": "/none"}, "/none"),
+        ({"task": "gsm8k", "train_path": "/none.jsonl"}, "/none.jsonl"),
+        ({"task": "jsonl", "train_path": "/a", "eval_path": "/b"}, "/a"),
+        ({"prompts_file": "/none.jsonl"}, "/none.jsonl"),
+    ],
+)
+def test_an_error_of_a_task_ends_a_script_with_its_message_alone(settings, message):
+    with pytest.raises(SystemExit, match=message):
+        common.TaskSettings(**settings).make()
+
+
+def test_an_error_of_a_preset_ends_a_script_with_its_message_alone():
+    with pytest.raises(SystemExit, match="`preset`. Expected.*Received.*'gpt_5'"):
+        common.ModelSettings(preset="gpt_5", compilation_cache_dir="").load()
 
 
 def test_a_wrong_flag_is_told_before_anything_heavy_is_imported():
