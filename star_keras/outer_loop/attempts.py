@@ -1,8 +1,9 @@
 """Problems in, graded samples out: prompt, sampler and grader in a row."""
 
-import itertools
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
 
 from star_keras.distribution import processes
 from star_keras.outer_loop.prompts import PromptBuilder
@@ -26,7 +27,7 @@ def attempt(
     check_working: bool = False,
     store: SampleStore | None = None,
     on_batch: Callable[[Sequence[GradedSample], int, int], None] | None = None,
-) -> list[GradedSample]:
+) -> Sequence[GradedSample]:
     """Sample and grade completions of problems.
 
     With a store, samples are journaled as they are graded. A finished phase is
@@ -47,7 +48,8 @@ def attempt(
 
     Returns:
         The samples in canonical order: problem by problem, each with its
-        samples in order.
+        samples in order. With a store they are read from its file, see
+        `StoredSamples`.
 
     Raises:
         ValueError: if a prompt leaves no room for a completion, stored samples
@@ -56,37 +58,87 @@ def attempt(
         OSError: if the store cannot be written.
     """
     num_samples = checked("num_samples", int, num_samples, at_least=1)
-    wanted = list(itertools.product(problems, range(num_samples)))
-    keys = [(iteration, kind, problem.id, n) for problem, n in wanted]
-    finished, done = None, {}
+    order = _Order(problems, num_samples)
+    finished, done, found = None, np.zeros(len(order), bool), {}
     if store is not None:
         finished = store.load(iteration, kind)
-        done = {s.key: s for s in finished or store.load_journal(iteration, kind)}
+        known = finished
+        if finished is None:
+            known = store.load_journal(iteration, kind)
         # No process writes before all have read.
         processes.sync(f"the samples of iteration {iteration} are read: {kind}")
-        _check_keys(keys, done, finished, store.path(iteration, kind))
+        places = order.places(known)
+        is_fit = places.min(initial=0) >= 0
+        if finished is not None:
+            is_fit = np.array_equal(places, np.arange(len(order)))
+        if not is_fit:
+            raise _strange(order, places, known, store.path(iteration, kind))
+        done[places] = True
     if on_batch is not None:
-        on_batch([], len(done), len(keys))
-    missing = [pair for pair, key in zip(wanted, keys, strict=True) if key not in done]
+        on_batch([], int(done.sum()), len(order))
+    missing = np.flatnonzero(~done)
     batches = _sample_and_grade(
-        prompts, missing, sampler, kind, iteration, check_working
+        prompts,
+        [order.pair(place) for place in missing],
+        sampler,
+        kind,
+        iteration,
+        check_working,
     )
-    for batch in batches if missing else ():
+    for batch in batches if missing.size else ():
+        places = order.places(batch)
         if store is not None:
             store.append(iteration, kind, batch)
-        done |= {sample.key: sample for sample in batch}
+        else:
+            found |= zip(places.tolist(), batch, strict=True)
+        done[places] = True
         if on_batch is not None:
-            on_batch(batch, len(done), len(keys))
-    lost = [key for key in keys if key not in done]
-    if lost:
+            on_batch(batch, int(done.sum()), len(order))
+    lost = np.flatnonzero(~done)
+    if lost.size:
         raise ValueError(
-            f"The sampler {sampler!r} left out {len(lost)} of {len(missing)} requests, "
-            f"the first of problem {lost[0][2]!r}. It must complete each of them."
+            f"The sampler {sampler!r} left out {lost.size} of {missing.size} requests, "
+            f"the first of problem {order.pair(lost[0])[0].id!r}. It must complete "
+            "each of them."
         )
-    samples = [done[key] for key in keys]
-    if store is not None:
-        store.finish(iteration, kind, samples)
-    return samples
+    if store is None:
+        return [found[place] for place in range(len(order))]
+    if finished is not None:
+        store.finish(iteration, kind, ())  # a kill has perhaps left the journal
+        return finished
+    if store.writes:
+        journal = store.load_journal(iteration, kind)
+        store.finish(iteration, kind, journal.at(np.argsort(order.places(journal))))
+    processes.sync(f"the samples of iteration {iteration} are written: {kind}")
+    return store.load(iteration, kind)
+
+
+class _Order:
+    """The canonical order of samples: a place from 0 for each of them."""
+
+    def __init__(self, problems, num_samples):
+        self._problems, self._num_samples = problems, num_samples
+        self._first = {p.id: i * num_samples for i, p in enumerate(problems)}
+
+    def __len__(self):
+        return len(self._problems) * self._num_samples
+
+    def pair(self, place):
+        """The problem at a place, and the number of the sample."""
+        problem, number = divmod(int(place), self._num_samples)
+        return self._problems[problem], number
+
+    def places(self, samples):
+        """int64 array of the places of samples; -1 for those that have none."""
+        return np.fromiter(
+            (
+                self._first[s.problem] + s.sample
+                if s.problem in self._first and s.sample < self._num_samples
+                else -1
+                for s in samples
+            ),
+            "int64",
+        )
 
 
 def make_request(
@@ -132,16 +184,15 @@ def _check_completion(sampler, completion):
     )
 
 
-def _check_keys(keys, done, finished, path):
-    strange = sorted(done.keys() - set(keys))
-    if strange or (finished is not None and [s.key for s in finished] != keys):
-        number = len(done) if finished is None else len(finished)
-        raise ValueError(
-            f"{path} or its journal does not hold the samples of this run: expected "
-            f"{len(keys)}, received {number}"
-            + (f", among them {strange[0]}" if strange else "")
-            + ". Put the file back, or remove it to sample again."
-        )
+def _strange(order, places, samples, path):
+    """The error of stored samples that are not those of the problems."""
+    strange = np.flatnonzero(places < 0)
+    return ValueError(
+        f"{path} or its journal does not hold the samples of this run: expected "
+        f"{len(order)}, received {len(samples)}"
+        + (f", among them {samples[int(strange[0])].key}" if strange.size else "")
+        + ". Put the file back, or remove it to sample again."
+    )
 
 
 def _sample_and_grade(

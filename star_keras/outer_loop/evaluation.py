@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from etils import epath
 
@@ -34,7 +34,7 @@ def evaluate(
     iteration: int = 0,
     store: SampleStore | None = None,
     on_batch: Callable[[Sequence[GradedSample], int, int], None] | None = None,
-) -> tuple[dict[str, float], list[GradedSample]]:
+) -> tuple[dict[str, float], Sequence[GradedSample]]:
     """Sample completions of held-out problems and grade them by their answers.
 
     Args:
@@ -122,7 +122,7 @@ def accuracy_metrics(
         prefix: Beginning of the names, e.g. `"train_"`.
     """
     metrics = accuracy_by_class(
-        [(sample.problem_class, sample.verdict) for sample in samples],
+        ((sample.problem_class, sample.verdict) for sample in samples),
         f"{prefix}accuracy",
         classes={problem.problem_class for problem in problems},
     )
@@ -139,12 +139,13 @@ def accuracy_metrics(
     return metrics
 
 
-def unread_shares(samples: Sequence[GradedSample]) -> dict[str, float]:
+def unread_shares(samples: Iterable[GradedSample]) -> dict[str, float]:
     """`unparsed` and `truncated` of `summarize`; NaN without any sample."""
-    return {
-        "unparsed": mean([sample.verdict == "unparsed" for sample in samples]),
-        "truncated": mean([sample.finish_reason == "length" for sample in samples]),
-    }
+    unparsed, truncated = [], []
+    for sample in samples:
+        unparsed.append(sample.verdict == "unparsed")
+        truncated.append(sample.finish_reason == "length")
+    return {"unparsed": mean(unparsed), "truncated": mean(truncated)}
 
 
 def _several_samples(task, problems, samples, num_samples):
@@ -199,8 +200,9 @@ def example_sample(store: SampleStore, iteration: int) -> GradedSample | None:
     base = store.load(0, "evaluation") or []
     if not base:
         return None
-    failed = [sample for sample in base if sample.verdict != "correct"]
+    failed = (sample for sample in base if sample.verdict != "correct")
+    problem = next(failed, base[0]).problem
     for sample in store.load(iteration, "evaluation") or []:
-        if sample.problem == (failed or base)[0].problem:
+        if sample.problem == problem:
             return sample
     return None

@@ -1,6 +1,6 @@
 """Files of finished phases, which never change: their digests, and damage to them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from etils import epath
 
@@ -39,14 +39,14 @@ class FinishedFiles:
     def new_digests(self, iteration: int) -> dict[str, Digest]:
         """Digests of an iteration's files that have none yet, by name."""
         return {
-            name: Digest.of(self.path(iteration, name).read_bytes())
+            name: Digest.of_file(self.path(iteration, name))
             for name in FINISHED_NAMES
             if (iteration, name) not in self.recorded
             and self.path(iteration, name).exists()
         }
 
-    def read(self, iteration: int, name: str) -> bytes:
-        """The content of a file.
+    def checked_path(self, iteration: int, name: str) -> epath.Path:
+        """The path of a file that was compared with its digest.
 
         Raises:
             ValueError: if it is missing or was changed; names it and the remedy.
@@ -54,13 +54,13 @@ class FinishedFiles:
         path = self.path(iteration, name)
         if not path.exists():
             raise self.damaged(iteration, name, "is missing")
-        content = path.read_bytes()
-        if self.recorded.get((iteration, name)) not in (None, Digest.of(content)):
+        digest = self.recorded.get((iteration, name))
+        if digest is not None and digest != Digest.of_file(path):
             raise self.damaged(iteration, name, "was changed since it was written")
-        return content
+        return path
 
-    def write(self, iteration: int, name: str, content: bytes):
-        """Write a file, or check that it holds this already.
+    def write(self, iteration: int, name: str, pieces: Iterable[bytes]):
+        """Write a file piece by piece, or check that it holds this already.
 
         Raises:
             ValueError: if it exists and holds something else.
@@ -69,8 +69,8 @@ class FinishedFiles:
         path = self.path(iteration, name)
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            files.write(path, content)
-        elif path.read_bytes() != content:
+            files.write_pieces(path, pieces)
+        elif not _holds(path, pieces):
             fault = "was changed: this run would write something else"
             raise self.damaged(iteration, name, fault)
 
@@ -124,3 +124,11 @@ class FinishedFiles:
                 "again from that iteration on."
             )
         return ValueError(f"The file {path} {fault}. Put it back, or {remedy}")
+
+
+def _holds(path, pieces):
+    """Whether a file consists of these pieces."""
+    with path.open("rb") as file:
+        return all(file.read(len(piece)) == piece for piece in pieces) and not (
+            file.read(1)
+        )

@@ -5,6 +5,7 @@ sample -> rationalize -> select -> pack -> (Keras trains) -> evaluate
 
 import contextlib
 import dataclasses
+import itertools
 import time
 
 from star_keras.config import StarConfig
@@ -26,6 +27,7 @@ from star_keras.outer_loop.prompts import PromptBuilder, find_chat_template
 from star_keras.outer_loop.run_directory import RunDirectory
 from star_keras.outer_loop.selection import load_copies, select, selection_metrics
 from star_keras.outer_loop.sources import rationale_source
+from star_keras.outer_loop.stored_samples import KeptSamples
 from star_keras.outer_loop.training_set import TrainingSet, make_training_set
 from star_keras.utils.errors import invalid
 
@@ -144,8 +146,9 @@ class OuterLoop:
         """Sample rationales without a hint, or take the known answers."""
         samples = self._attempt(iteration, "sample", self.source.kind, problems)
         is_direct = self.source.kind == "direct"
-        metrics = {} if is_direct else self._accuracy(samples, "train_")
-        self._run.finish(iteration, "sample", metrics)
+        if not self._run.is_done(iteration, "sample"):
+            metrics = {} if is_direct else self._accuracy(samples, "train_")
+            self._run.finish(iteration, "sample", metrics)
         return samples
 
     def _rationalize(self, iteration, problems, samples):
@@ -159,35 +162,34 @@ class OuterLoop:
             self._draw(iteration, "failed"),
         )
         hinted = self._attempt(iteration, "rationalize", "rationalization", failed)
-        metrics = self._accuracy(hinted, "rationalization_")
-        self._run.finish(iteration, "rationalize", metrics)
+        if not self._run.is_done(iteration, "rationalize"):
+            metrics = self._accuracy(hinted, "rationalization_")
+            self._run.finish(iteration, "rationalize", metrics)
         return hinted
 
     def _select(self, iteration, problems, samples, hinted, mastered):
-        """Pairs of a sample that is trained on and its selection."""
-        own = samples + hinted
-        selections = select(self.task, own, self.config.selection, self.config.run.seed)
-        kept = [pair for pair in zip(own, selections, strict=True) if pair[1].weight]
-        kept += load_mastered(self._samples, mastered)
-        keys = {sample.key for sample, _ in kept}
-        copies = load_copies(self._samples, iteration, self.config.selection.copy_n)
-        copied = [pair for pair in copies if pair[0].key not in keys]
-        again = [
-            selection
-            for sample, selection in kept + copied
-            if sample.iteration < iteration
-        ]
-        self._samples.finish_selection(iteration, selections + again)
-        metrics = unread_shares(own) | selection_metrics(
-            kept, selections, len(problems)
-        )
+        """The samples that are trained on, `KeptSamples`."""
+        config, phases = self.config.selection, (samples, hinted)
+        selections = select(self.task, phases, config, self.config.run.seed)
+        own = KeptSamples.of(phases, selections)
+        old = load_mastered(self._samples, mastered)
+        known = {selection.key for selection in old.selections}
+        copies = load_copies(self._samples, iteration, config.copy_n)
+        copied = copies.where(lambda selection: selection.key not in known)
+        again = (old + copied).selections
+        self._samples.finish_selection(iteration, itertools.chain(selections, again))
         if self.config.sampling.mastered_after:
-            metrics["share_mastered"] = len(mastered) / len(problems)
             mastery = self._samples.load_mastery(iteration - 1)
             mastery = update_mastery(mastery, iteration, samples)
             self._samples.finish_mastery(iteration, mastery)
-        self._run.finish(iteration, "select", metrics)
-        return kept + copied
+        if not self._run.is_done(iteration, "select"):
+            metrics = unread_shares(itertools.chain(*phases)) | selection_metrics(
+                list((own + old).selections), selections, len(problems)
+            )
+            if self.config.sampling.mastered_after:
+                metrics["share_mastered"] = len(mastered) / len(problems)
+            self._run.finish(iteration, "select", metrics)
+        return own + old + copied
 
     def _pack(self, iteration, kept, start):
         """Tokenize the kept samples, and count their rows and training steps."""

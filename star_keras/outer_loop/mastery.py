@@ -9,8 +9,9 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 
 from star_keras.config import SamplingConfig
-from star_keras.outer_loop.records import GradedSample, Selection
+from star_keras.outer_loop.records import GradedSample
 from star_keras.outer_loop.sample_store import SampleStore
+from star_keras.outer_loop.stored_samples import KeptSamples
 from star_keras.tasks.task import Problem
 
 Mastery = Mapping[str, tuple[int, int]]
@@ -70,9 +71,7 @@ def draw_mastered(
     return found
 
 
-def load_mastered(
-    store: SampleStore, mastered: Mapping[str, int]
-) -> list[tuple[GradedSample, Selection]]:
+def load_mastered(store: SampleStore, mastered: Mapping[str, int]) -> KeptSamples:
     """The unhinted rationales that stand for mastered problems.
 
     Args:
@@ -82,10 +81,10 @@ def load_mastered(
     Raises:
         ValueError: if a file is missing or does not fit the others.
     """
-    return [
-        (sample, selection)
-        for iteration in sorted(set(mastered.values()))
-        for sample, selection in store.load_kept(iteration)
-        if sample.kind != "rationalization"
-        and mastered.get(sample.problem) == iteration
-    ]
+    kept = map(store.load_kept, sorted(set(mastered.values())))
+    return sum(kept, KeptSamples()).where(
+        lambda selection: (
+            selection.kind != "rationalization"
+            and mastered.get(selection.problem) == selection.iteration
+        )
+    )

@@ -16,7 +16,7 @@ FINISHED_NAMES = (
 )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class GradedSample:
     """One completion with its verdict; a line of a samples file.
 
@@ -54,7 +54,7 @@ class GradedSample:
         return self.iteration, self.kind, self.problem, self.sample
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Selection:
     """The decision on a sample; a line of a selection file.
 

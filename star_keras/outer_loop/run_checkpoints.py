@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+from collections.abc import Callable
 
 from star_keras.distribution.checkpoints import Checkpoints
 
@@ -17,9 +18,13 @@ class RunCheckpoints:
 
     Args:
         path: The run directory, an absolute `etils.epath.Path`.
+        check: Called before a save; raises if the directory is no longer this run's.
     """
 
-    def __init__(self, path):
+    def __init__(self, path, check: Callable[[], None] = lambda: None):
+        self._check = check
+        # States that this process found at the start, or has saved.
+        self._own: set[str] = set()
         self.weights = Checkpoints(path / "weights")
         # Saved while a training waits, and soon removed.
         self.training = Checkpoints(path / "training", checksums=False)
@@ -29,7 +34,9 @@ class RunCheckpoints:
 
         Raises:
             OSError: if they cannot be written.
+            RuntimeError: if the directory is no longer this run's.
         """
+        self._check()
         self.weights.save(iteration_name(iteration), variables)
         self.weights.wait()
 
@@ -87,18 +94,40 @@ class RunCheckpoints:
         for checkpoints in (self.weights, self.training):
             checkpoints.remove_unfinished()
 
+    def start_training(self, is_packed: bool):
+        """Tell which states of a training belong to this run.
+
+        An earlier run in a removed directory of the same path may still write.
+
+        Args:
+            is_packed: Whether the manifest names the training set of the iteration
+                under way. Without it no state is of this run, and all are removed.
+        """
+        self._own = set(self.training.names()) if is_packed else set()
+        self._prune_foreign()
+
+    def _prune_foreign(self):
+        for name in self.training.names():
+            if name not in self._own:
+                self.training.delete(name)
+
     def save_training(self, iteration: int, step: int, variables):
         """Save the state of a training after a step, asynchronously.
 
         Raises:
             OSError: if this state or the one before it cannot be written.
+            RuntimeError: if the directory is no longer this run's.
         """
+        self._check()
+        self._prune_foreign()
         for name in self.training.names()[:-1]:
             self.training.delete(name)
-        self.training.save(f"{iteration_name(iteration)}_step_{step:08d}", variables)
+        name = f"{iteration_name(iteration)}_step_{step:08d}"
+        self._own.add(name)
+        self.training.save(name, variables)
 
     def restore_training(self, iteration: int, variables) -> int:
-        """Assign the last saved state of a training to variables.
+        """Assign the last saved state of a training of this run to variables.
 
         Returns:
             The step after which it was saved; 0, with the variables unchanged,
@@ -107,8 +136,10 @@ class RunCheckpoints:
         Raises:
             ValueError: if it is damaged or of another model or optimizer.
         """
+        self._prune_foreign()
         prefix = f"{iteration_name(iteration)}_step_"
-        names = [n for n in self.training.names() if n.startswith(prefix)]
+        names = [n for n in sorted(self._own) if n.startswith(prefix)]
+        names = [n for n in self.training.names() if n in names]
         if not names:
             return 0
         try:

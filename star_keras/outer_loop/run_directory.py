@@ -66,21 +66,23 @@ class RunDirectory:
         self.path = files.absolute("run_dir", path)
         if self.path.exists() and not self.path.is_dir():
             raise invalid("run_dir", "a directory, not a file", str(path))
-        self.checkpoints = RunCheckpoints(self.path)
+        self.lock = RunLock(self.path)
+        self.checkpoints = RunCheckpoints(self.path, self.lock.check)
         self.samples = SampleStore(
             self.path / "samples",
             writes=processes.is_writer(),
             first_rerun=self.checkpoints.first_rerun,
+            check=self.lock.check,
         )
-        self.lock = RunLock(self.path)
         self.manifest = self.path / "manifest.jsonl"
         self._phases: Phases | None = None
 
     def open(self, config: dict, free=frozenset()):
         """Make the directory this process's own; no-op if it is.
 
-        Removes what a kill within a save has left. Moves files of phases after a
-        manifest that was cut to `discarded-<n>/`.
+        Removes what a kill within a save has left, and states of a training that
+        the manifest does not name. Moves files of phases after a manifest that was
+        cut to `discarded-<n>/`.
 
         Args:
             config: Configuration of the run, as JSON: groups of named values.
@@ -104,6 +106,8 @@ class RunDirectory:
             self.write_metrics()
             self.checkpoints.remove_unfinished()
             self._discard_beyond_manifest()
+            next_iteration = trained_iterations(self._phases) + 1
+            self.checkpoints.start_training((next_iteration, "pack") in self._phases)
         except BaseException:
             self.close()
             raise
@@ -202,9 +206,11 @@ class RunDirectory:
 
         Raises:
             OSError: if the manifest cannot be written; names it.
+            RuntimeError: if the directory was removed or replaced.
         """
         if self.is_done(iteration, phase):
             return
+        self.lock.check()
         new_files = self.samples.finished.new_digests(iteration)
         finished = Phase(metrics=metrics, files=new_files)
         if processes.is_writer():

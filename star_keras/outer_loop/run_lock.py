@@ -57,6 +57,29 @@ class RunLock:
         file.flush()
         _files[self._path] = file
 
+    def check(self):
+        """Check that the directory is still the one that this process locked.
+
+        No-op if this process does not hold the lock.
+
+        Raises:
+            RuntimeError: if the directory was removed or replaced.
+        """
+        file = _files.get(self._path)
+        if file is None:
+            return
+        held = os.fstat(file.fileno())
+        try:
+            found = pathlib.Path(self._path).stat()
+        except FileNotFoundError:
+            found = None
+        if found is None or not os.path.samestat(held, found):
+            raise RuntimeError(
+                f"The run directory {self._directory} was removed or replaced while "
+                "this process worked in it. Expected it to stay until the process "
+                "ends. Nothing more is written; give the command again."
+            )
+
     def release(self):
         """Let other processes in. No-op if this process does not hold the lock."""
         file = _files.pop(self._path, None)

@@ -1,18 +1,20 @@
 """Files of samples: a journal while a phase samples, then one that never changes."""
 
+import array
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
+import numpy as np
 from etils import epath
 
 from star_keras.outer_loop.finished_files import FinishedFiles
 from star_keras.outer_loop.records import GradedSample, SampleKind, Selection
+from star_keras.outer_loop.stored_samples import KeptSamples, StoredSamples, interned
 from star_keras.utils.json_lines import (
     append_json_lines,
-    json_line_bytes,
+    json_lines,
     parse_json_object,
-    whole_lines,
 )
 from star_keras.utils.records import is_count, make_record
 
@@ -33,6 +35,7 @@ class SampleStore:
         writes: Whether this process writes. The others only read.
         first_rerun: Callable `iteration -> iteration`: from where a run can start
             again if a file of an iteration is damaged. Defaults to the same one.
+        check: Called before a write; raises if the directory is no longer this run's.
 
     Attributes:
         finished: The `FinishedFiles`: all but the journals.
@@ -43,8 +46,10 @@ class SampleStore:
         directory,
         writes: bool = True,
         first_rerun: Callable[[int], int] = lambda iteration: iteration,
+        check: Callable[[], None] = lambda: None,
     ):
         self.writes = writes
+        self._check = check
         self.finished = FinishedFiles(directory, first_rerun)
 
     @property
@@ -66,7 +71,7 @@ class SampleStore:
         """The journal of a phase under way."""
         return self.iteration_directory(iteration) / f"{kind}.journal.jsonl"
 
-    def load(self, iteration: int, kind: SampleKind) -> list[GradedSample] | None:
+    def load(self, iteration: int, kind: SampleKind) -> StoredSamples | None:
         """The samples of a finished phase; `None` if it is not finished.
 
         Raises:
@@ -76,13 +81,14 @@ class SampleStore:
         name = f"{kind}.jsonl"
         if not self.finished.exists(iteration, name):
             return None
+        path = self.finished.checked_path(iteration, name)
+        try:
+            return _read_samples(path, iteration, kind)
+        except ValueError as error:
+            fault = f"is damaged ({error})"
+            raise self.finished.damaged(iteration, name, fault) from None
 
-        def check(path, samples):
-            _check_samples(path, samples, iteration, kind)
-
-        return self._read(iteration, name, GradedSample, check)
-
-    def load_journal(self, iteration: int, kind: SampleKind) -> list[GradedSample]:
+    def load_journal(self, iteration: int, kind: SampleKind) -> StoredSamples:
         """The samples so far of a phase under way.
 
         Raises:
@@ -90,24 +96,22 @@ class SampleStore:
                 and the line. A truncated last line is ignored.
         """
         path = self.journal_path(iteration, kind)
-        if not path.exists():
-            return []
         try:
-            samples = _records(path, path.read_bytes(), GradedSample)
-            _check_samples(path, samples, iteration, kind)
+            return _read_samples(path, iteration, kind, is_journal=True)
         except ValueError as error:
             raise ValueError(
                 f"{error} Put the file back, or remove it to sample again."
             ) from None
-        return samples
 
     def append(self, iteration: int, kind: SampleKind, samples: Iterable[GradedSample]):
         """Add samples to the journal; they survive a kill from then on.
 
         Raises:
             OSError: if the file cannot be written; names it.
+            RuntimeError: if the directory is no longer this run's.
         """
         if self.writes:
+            self._check()
             path = self.journal_path(iteration, kind)
             path.parent.mkdir(parents=True, exist_ok=True)
             append_json_lines(path, map(dataclasses.asdict, samples))
@@ -121,24 +125,28 @@ class SampleStore:
             iteration: Their iteration.
             kind: Their kind.
             samples: All samples of the phase in canonical order.
+
+        Raises:
+            OSError: if the file cannot be written; names it.
+            RuntimeError: if the directory is no longer this run's.
         """
-        if self.writes and not self.path(iteration, kind).exists():
-            content = json_line_bytes(map(dataclasses.asdict, samples))
-            self.finished.write(iteration, f"{kind}.jsonl", content)
         if self.writes:
+            self._check()
+            if not self.path(iteration, kind).exists():
+                self.finished.write(iteration, f"{kind}.jsonl", _lines(samples))
             self.journal_path(iteration, kind).unlink(missing_ok=True)
 
     # === Decisions ===
 
-    def finish_selection(self, iteration: int, selections: Sequence[Selection]):
+    def finish_selection(self, iteration: int, selections: Iterable[Selection]):
         """Write the decisions on the samples of an iteration.
 
         Raises:
             ValueError: if the file exists and holds something else.
         """
         if self.writes:
-            content = json_line_bytes(map(dataclasses.asdict, selections))
-            self.finished.write(iteration, "selection.jsonl", content)
+            self._check()
+            self.finished.write(iteration, "selection.jsonl", _lines(selections))
 
     def load_selection(self, iteration: int) -> list[Selection]:
         """All decisions of a finished iteration.
@@ -147,33 +155,42 @@ class SampleStore:
             ValueError: if the file is missing or was changed, or a line is
                 malformed; names the file and the line.
         """
-        return self._read(iteration, "selection.jsonl", Selection)
+        name = "selection.jsonl"
+        path = self.finished.checked_path(iteration, name)
+        try:
+            return [selection for selection, _ in _records(path, Selection)]
+        except ValueError as error:
+            fault = f"is damaged ({error})"
+            raise self.finished.damaged(iteration, name, fault) from None
 
-    def load_kept(self, iteration: int) -> list[tuple[GradedSample, Selection]]:
+    def load_kept(self, iteration: int) -> KeptSamples:
         """The own samples of a finished iteration that it was trained on.
 
         Raises:
             ValueError: if a file is missing or does not fit the others.
         """
-        selections = [
-            selection
-            for selection in self.load_selection(iteration)
-            if selection.iteration == iteration and selection.weight
-        ]
-        samples = {
-            sample.key: sample
-            for kind in sorted({selection.kind for selection in selections})
-            for sample in self.load(iteration, kind) or ()
-        }
-        for selection in selections:
-            if selection.key not in samples:
-                name = f"{selection.kind}.jsonl"
-                fault = (
-                    f"lacks sample {selection.sample} of problem "
-                    f"{selection.problem!r}, which selection.jsonl selects"
-                )
-                raise self.finished.damaged(iteration, name, fault)
-        return [(samples[selection.key], selection) for selection in selections]
+        chosen: dict[SampleKind, list[Selection]] = {}
+        for selection in self.load_selection(iteration):
+            if selection.iteration == iteration and selection.weight:
+                chosen.setdefault(selection.kind, []).append(selection)
+        parts = []
+        for kind, selections in chosen.items():
+            samples = self.load(iteration, kind) or ()
+            # Both files have the same order.
+            rest = enumerate(samples)
+            indices = []
+            for selection in selections:
+                index = next((i for i, s in rest if s.key == selection.key), None)
+                if index is None:
+                    fault = (
+                        f"lacks sample {selection.sample} of problem "
+                        f"{selection.problem!r}, which selection.jsonl selects, or "
+                        "has another order"
+                    )
+                    raise self.finished.damaged(iteration, f"{kind}.jsonl", fault)
+                indices.append(index)
+            parts.append((samples, indices, selections))
+        return KeptSamples(parts)
 
     # === Mastery ===
 
@@ -184,8 +201,9 @@ class SampleStore:
             ValueError: if the file exists and holds something else.
         """
         if self.writes:
+            self._check()
             content = (json.dumps(mastery) + "\n").encode()
-            self.finished.write(iteration, "mastery.json", content)
+            self.finished.write(iteration, "mastery.json", [content])
 
     def load_mastery(self, iteration: int) -> dict:
         """What `finish_mastery` has written; empty before the first iteration.
@@ -195,10 +213,9 @@ class SampleStore:
         """
         if iteration < 1:
             return {}
-        content = self.finished.read(iteration, "mastery.json")
-        path = self.finished.path(iteration, "mastery.json")
+        path = self.finished.checked_path(iteration, "mastery.json")
         try:
-            mastery = parse_json_object(content, str(path))
+            mastery = parse_json_object(path.read_bytes(), str(path))
             for problem, pair in mastery.items():
                 is_pair = isinstance(pair, list) and len(pair) == 2
                 if not is_pair or not all(map(is_count, pair)):
@@ -208,38 +225,42 @@ class SampleStore:
             raise self.finished.damaged(iteration, path.name, fault) from None
         return mastery
 
-    def _read(self, iteration, name, cls, check=lambda path, records: None):
-        """The records of a finished file."""
-        content = self.finished.read(iteration, name)
-        path = self.finished.path(iteration, name)
-        try:
-            if content and not content.endswith(b"\n"):
+
+def _lines(records):
+    return json_lines(map(dataclasses.asdict, records))
+
+
+def _records(path, cls, is_journal=False) -> Iterator[tuple]:
+    """The records of a file, each with the place where its line ends."""
+    name, end = str(path), 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                if is_journal:
+                    return
                 raise ValueError("its last line is cut short")
-            records = _records(path, content, cls)
-            check(path, records)
-        except ValueError as error:
-            fault = f"is damaged ({error})"
-            raise self.finished.damaged(iteration, name, fault) from None
-        return records
+            end += len(line)
+            where = f"{name}, line {number}"
+            values = parse_json_object(line, where)
+            yield make_record(cls, interned(values), where), end
 
 
-def _records(path, content, cls):
-    name = str(path)
-    records = []
-    for number, line in enumerate(whole_lines(content), start=1):
-        where = f"{name}, line {number}"
-        records.append(make_record(cls, parse_json_object(line, where), where))
-    return records
-
-
-def _check_samples(path, samples, iteration, kind):
-    """Check that samples are of this phase, each once."""
-    seen = set()
-    for number, sample in enumerate(samples, start=1):
-        if (sample.iteration, sample.kind) != (iteration, kind) or sample.key in seen:
-            fault = "twice" if sample.key in seen else "in the file of another phase"
+def _read_samples(path, iteration, kind, is_journal=False):
+    """The samples of a file, all of this phase, each once."""
+    ends = array.array("q", [0])
+    seen: dict[tuple[str, int], int] = {}  # a bit for each sample of a problem
+    records = ()
+    if path.exists() or not is_journal:
+        records = _records(path, GradedSample, is_journal)
+    for number, (sample, end) in enumerate(records, start=1):
+        group, bit = (sample.problem, sample.sample // 1024), 1 << sample.sample % 1024
+        is_twice = bool(seen.get(group, 0) & bit)
+        if (sample.iteration, sample.kind) != (iteration, kind) or is_twice:
+            fault = "twice" if is_twice else "in the file of another phase"
             raise ValueError(
                 f"{path}, line {number}: {sample.kind} {sample.sample} of problem "
                 f"{sample.problem!r}, iteration {sample.iteration}, is {fault}."
             )
-        seen.add(sample.key)
+        seen[group] = seen.get(group, 0) | bit
+        ends.append(end)
+    return StoredSamples(path, np.asarray(ends))

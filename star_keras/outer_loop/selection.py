@@ -1,34 +1,40 @@
 """Which samples are trained on, and with which weight."""
 
 import collections
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 
 from star_keras.config import SelectionConfig
 from star_keras.outer_loop.problems import draw_stream
 from star_keras.outer_loop.records import GradedSample, Selection
 from star_keras.outer_loop.sample_store import SampleStore
+from star_keras.outer_loop.stored_samples import KeptSamples
 from star_keras.tasks.equations import equation_fault
 from star_keras.tasks.task import Task
 
 
 def select(
-    task: Task, samples: Sequence[GradedSample], config: SelectionConfig, seed: int
+    task: Task,
+    phases: Sequence[Iterable[GradedSample]],
+    config: SelectionConfig,
+    seed: int,
 ) -> list[Selection]:
     """Decide whether each sample of an iteration is trained on.
 
     Args:
         task: Tells equal rationales apart (`Task.rationale_key`).
-        samples: The samples, each problem's in the order of preference.
+        phases: The samples of each phase; those of earlier phases are preferred.
+            Iterated over twice.
         config: What is trained on.
         seed: Decides which rationalizations show their hint.
 
     Returns:
-        A `Selection` for each sample, in the same order.
+        A `Selection` for each sample, in the order of the phases.
     """
     seen: set[tuple[str, str]] = set()
     kept: collections.Counter[str] = collections.Counter()
     reasons = []
-    for sample in samples:
+    for sample in itertools.chain(*phases):
         reason = "" if sample.verdict == "correct" else sample.verdict
         if not reason and config.check_equations and sample.kind != "direct":
             reason = equation_fault(sample.completion, sample.answer)
@@ -51,31 +57,29 @@ def select(
             show_hint=not reason and _shows_hint(sample, config, seed),
             reason=reason,
         )
-        for sample, reason in zip(samples, reasons, strict=True)
+        for sample, reason in zip(itertools.chain(*phases), reasons, strict=True)
     ]
 
 
-def load_copies(
-    store: SampleStore, iteration: int, copy_n: int
-) -> list[tuple[GradedSample, Selection]]:
+def load_copies(store: SampleStore, iteration: int, copy_n: int) -> KeptSamples:
     """What the `copy_n` iterations before this one kept of their own samples.
 
     Raises:
         ValueError: if a file is missing or does not fit the others.
     """
     earlier = range(max(1, iteration - copy_n), iteration)
-    return [pair for number in earlier for pair in store.load_kept(number)]
+    return sum(map(store.load_kept, earlier), KeptSamples())
 
 
 def selection_metrics(
-    kept: Sequence[tuple[GradedSample, Selection]],
+    kept: Sequence[Selection],
     selections: Sequence[Selection],
     num_problems: int,
 ) -> dict[str, float]:
     """Metrics of what an iteration kept.
 
     Args:
-        kept: What is trained on, without copies.
+        kept: The decisions on what is trained on, without copies.
         selections: The decisions on the iteration's own samples.
         num_problems: Number of problems drawn for the iteration.
 
@@ -85,8 +89,8 @@ def selection_metrics(
         `not_kept/<reason>`, numbers of samples.
     """
     solved: dict[bool, set[str]] = {False: set(), True: set()}
-    for sample, _ in kept:
-        solved[sample.kind == "rationalization"].add(sample.problem)
+    for selection in kept:
+        solved[selection.kind == "rationalization"].add(selection.problem)
     reasons = collections.Counter(s.reason for s in selections if s.reason)
     return {
         "num_rationales": len(kept),

@@ -135,6 +135,7 @@ class Session:
         Raises:
             Preempted: a `SystemExit` of code 75, after Ctrl-C 130.
             OSError: if it cannot be saved.
+            RuntimeError: if the run directory was removed meanwhile.
         """
         is_saved = self._saved_in_time(save)
         self.close()
@@ -165,6 +166,7 @@ class Session:
             try:
                 save()
                 self._run.checkpoints.training.wait()
+                self._run.lock.check()  # it was perhaps removed meanwhile
             except BaseException as error:
                 errors.append(error)
 

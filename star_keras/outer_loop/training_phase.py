@@ -14,6 +14,7 @@ from star_keras.outer_loop.session import Session
 from star_keras.outer_loop.training_set import TrainingSet
 from star_keras.sampling.model_sampler import max_sequence_length
 from star_keras.training.dataset import training_batches, training_dataset
+from star_keras.training.stored_examples import example_lengths
 from star_keras.utils import memory
 from star_keras.utils.errors import invalid
 
@@ -138,7 +139,7 @@ class TrainingPhase:
     def _check_lengths(self, training_set):
         # (Rows may be longer: positions start anew in each example.)
         limit = max_sequence_length(self._model)
-        longest = max(map(len, training_set.examples), default=0)
+        longest = max(example_lengths(training_set.examples), default=0)
         if limit is not None and longest > limit:
             raise ValueError(
                 f"A training example has {longest} tokens, more than the {limit} of "

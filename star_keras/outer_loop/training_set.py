@@ -9,8 +9,9 @@ from star_keras.outer_loop.prompts import PromptBuilder
 from star_keras.outer_loop.records import GradedSample, Selection
 from star_keras.outer_loop.step_schedules import checked_steps, scheduled_steps
 from star_keras.tasks.task import Problem
-from star_keras.training.examples import TrainingExample, tokenize_examples
+from star_keras.training.examples import TrainingExample
 from star_keras.training.packing import pack
+from star_keras.training.stored_examples import StoredExamples, example_lengths
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,7 +19,7 @@ class TrainingSet:
     """What an iteration trains on.
 
     Attributes:
-        examples: The tokenized examples.
+        examples: The tokenized examples, `StoredExamples` if there are any.
         steps: The number of training steps.
         tokens_per_step: Mean number of tokens of a batch without its padding.
     """
@@ -54,7 +55,7 @@ def make_training_set(
     Raises:
         ValueError: if an example is longer than a row; names its problem.
     """
-    texts = [
+    texts = (
         (
             prompts.build(problems[sample.problem], selection.show_hint),
             # A stop string after a blank line leaves that line behind.
@@ -62,17 +63,18 @@ def make_training_set(
             selection.weight,
         )
         for sample, selection in kept
-    ]
+    )
     chat = prompts.chat
     end = None if chat is None else preprocessor.tokenizer.token_to_id(chat.end_of_turn)
-    examples = tokenize_examples(
+    examples = StoredExamples(
         preprocessor, texts, add_start_token=chat is None, end_token_id=end
     )
-    if not examples:
+    if not len(examples):
         return TrainingSet()
-    lengths = [len(example) for example in examples]
-    for (sample, _), length in zip(kept, lengths, strict=True):
+    lengths = example_lengths(examples)
+    for index, length in enumerate(lengths):
         if length > config.sequence_length:
+            sample, _ = kept[index]
             raise ValueError(
                 f"The training example of problem {sample.problem!r} has {length} "
                 f"tokens, more than sequence_length={config.sequence_length}. Use "

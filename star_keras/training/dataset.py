@@ -9,6 +9,7 @@ import tensorflow as tf
 from star_keras.config import TrainingConfig
 from star_keras.training.examples import TrainingExample
 from star_keras.training.packing import make_row, pack, stack_rows
+from star_keras.training.stored_examples import example_lengths
 from star_keras.utils.settings import checked_setting
 
 
@@ -49,7 +50,7 @@ def training_batches(
         TrainingConfig, "sequence_length", sequence_length
     )
     generator = np.random.default_rng(list(seed))
-    lengths = [len(example) for example in examples]
+    lengths = example_lengths(examples)
     waiting = []
     while True:
         # Each pass packs other examples together.

@@ -66,23 +66,28 @@ def tokenize_examples(
         end_token_id: The token behind the responses. Defaults to the tokenizer's.
 
     Returns:
-        A `TrainingExample` for each triple.
+        A `TrainingExample` for each triple. Equal prompts are one array.
     """
     if not texts:
         return []
     prompts, responses, weights = zip(*texts, strict=True)
     tokenizer = preprocessor.tokenizer
     end = tokenizer.end_token_id if end_token_id is None else end_token_id
+    # Examples of a problem have the same prompt.
+    different = list(dict.fromkeys(prompts))
+    ids = tokenize_prompts(preprocessor, different, add_start_token=add_start_token)
+    prompt_ids = dict(zip(different, map(_int32, ids), strict=True))
     return [
         TrainingExample(
-            prompt_ids=np.asarray(prompt_ids, "int32"),
-            response_ids=np.asarray([*response_ids, end], "int32"),
+            prompt_ids=prompt_ids[prompt],
+            response_ids=_int32([*response_ids, end]),
             weight=weight,
         )
-        for prompt_ids, response_ids, weight in zip(
-            tokenize_prompts(preprocessor, prompts, add_start_token=add_start_token),
-            tokenizer(list(responses)),
-            weights,
-            strict=True,
+        for prompt, response_ids, weight in zip(
+            prompts, tokenizer(list(responses)), weights, strict=True
         )
     ]
+
+
+def _int32(ids):
+    return np.asarray(ids, "int32")

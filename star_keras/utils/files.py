@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+from collections.abc import Iterable
 
 from etils import epath
 
@@ -37,9 +38,14 @@ def write(path, content: bytes):
     Raises:
         OSError: if it cannot be written; names the file.
     """
+    write_pieces(path, [content])
+
+
+def write_pieces(path, pieces: Iterable[bytes]):
+    """Write a file piece by piece; see `write`."""
     path = epath.Path(path)
     partial = path.with_name(path.name + ".partial")
-    _write(partial, content, "wb")
+    _write(partial, pieces, "wb")
     partial.replace(path)
     if _is_local(path):
         # The new name is durable once its directory is.
@@ -52,12 +58,13 @@ def write(path, content: bytes):
 
 def append(path, content: bytes):
     """Append to a file; see `write`. A kill may leave a part of `content`."""
-    _write(epath.Path(path), content, "ab")
+    _write(epath.Path(path), [content], "ab")
 
 
-def _write(path, content, mode):
+def _write(path, pieces, mode):
     with _named_errors(path), path.open(mode) as file:
-        file.write(content)
+        for piece in pieces:
+            file.write(piece)
         file.flush()
         if _is_local(path):
             os.fsync(file.fileno())

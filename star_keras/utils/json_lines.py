@@ -4,7 +4,7 @@ import codecs
 import collections
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from etils import epath
 
@@ -44,13 +44,18 @@ def write_json_lines(path, records: Iterable[dict]):
     Raises:
         OSError: if the file cannot be written; names the file.
     """
-    files.write(path, json_line_bytes(records))
+    files.write_pieces(path, json_lines(records))
 
 
 def json_line_bytes(records: Iterable[dict]) -> bytes:
     """The content of a file of JSON lines, UTF-8."""
-    lines = (json.dumps(r, ensure_ascii=False) + "\n" for r in records)
-    return "".join(lines).encode("utf-8")
+    return b"".join(json_lines(records))
+
+
+def json_lines(records: Iterable[dict]) -> Iterator[bytes]:
+    """The lines of a file of JSON lines, UTF-8, one after the other."""
+    for record in records:
+        yield (json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8")
 
 
 def read_json_lines(path, fields: set[str] = frozenset()) -> list[dict]:

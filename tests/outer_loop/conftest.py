@@ -93,16 +93,16 @@ def everything(run):
             key = f"{iteration} {name}"
             if name == "selection.jsonl":
                 found[key] = run.samples.load_selection(iteration)
-                found[f"{iteration} kept"] = run.samples.load_kept(iteration)
+                found[f"{iteration} kept"] = list(run.samples.load_kept(iteration))
             elif name == "mastery.json":
                 found[key] = run.samples.load_mastery(iteration)
             else:
-                found[key] = run.samples.load(iteration, name.removesuffix(".jsonl"))
+                kind = name.removesuffix(".jsonl")
+                found[key] = list(run.samples.load(iteration, kind))
         for kind in ("rationale", "rationalization", "direct", "evaluation"):
             for iteration in range(4):
-                found[f"{iteration} {kind} so far"] = run.samples.load_journal(
-                    iteration, kind
-                )
+                journal = run.samples.load_journal(iteration, kind)
+                found[f"{iteration} {kind} so far"] = list(journal)
         return found
     finally:
         run.close()

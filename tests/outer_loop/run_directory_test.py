@@ -1,8 +1,10 @@
 import json
 import math
+import shutil
 import subprocess
 import sys
 
+import keras
 import pytest
 
 from star_keras.outer_loop import run_directory
@@ -145,3 +147,36 @@ def test_a_file_in_its_place_is_named(tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(ValueError, match="`run_dir`.*not a file"):
         RunDirectory(tmp_path / "run")
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_nothing_is_written_once_the_directory_is_removed(run, again):
+    store, checkpoints = run.samples, run.checkpoints
+    shutil.rmtree(run.path)
+    if again:  # another process has made it anew
+        run.path.mkdir()
+        (run.path / "lock").touch()
+    for write in (
+        lambda: run.finish(1, "begin", {}),
+        lambda: store.append(1, "rationale", []),
+        lambda: store.finish(1, "rationale", []),
+        lambda: store.finish_selection(1, []),
+        lambda: store.finish_mastery(1, {}),
+        lambda: checkpoints.save_weights(1, []),
+        lambda: checkpoints.save_training(1, 2, []),
+    ):
+        with pytest.raises(RuntimeError, match="was removed or replaced"):
+            write()
+    names = [path.name for path in run.path.iterdir()] if run.path.exists() else []
+    assert names == (["lock"] if again else [])
+
+
+def test_a_new_run_takes_no_state_of_a_training_that_was_left_there(run):
+    variables = [keras.Variable([1.0, 2.0])]
+    for phase in PHASES[:5]:
+        run.finish(1, phase, {})
+    run.checkpoints.save_training(1, 3, variables)
+    run.checkpoints.training.wait()
+    assert reopened(run).checkpoints.restore_training(1, variables) == 3
+    (run.path / "manifest.jsonl").unlink()
+    assert reopened(run).checkpoints.restore_training(1, variables) == 0

@@ -1,0 +1,80 @@
+"""Tokenized training examples in a temporary file, for sets larger than memory."""
+
+import array
+import itertools
+import tempfile
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from star_keras.training.examples import TrainingExample, tokenize_examples
+
+# Texts that are tokenized together.
+_BATCH = 1024
+
+
+class StoredExamples(Sequence[TrainingExample]):
+    """The examples of `tokenize_examples`, whose token ids are in a temporary file.
+
+    The file is mapped into memory, and gone with the object. A prompt that equals the
+    one before it is stored once a batch. Memory holds 40 bytes an example.
+
+    Args:
+        preprocessor: A `keras_hub.models.CausalLMPreprocessor`.
+        texts: Triples `(prompt, response, weight)`; they are read once, in batches.
+        **kwargs: Further arguments of `tokenize_examples`.
+
+    Attributes:
+        lengths: int64 array `(len,)`, the length of each example.
+
+    Raises:
+        OSError: if the temporary file cannot be written.
+    """
+
+    def __init__(self, preprocessor, texts: Iterable[tuple[str, str, float]], **kwargs):
+        # Of each example where its prompt and its response are.
+        places, weights = array.array("q"), array.array("d")
+        with tempfile.TemporaryFile() as file:
+            end, last = 0, (0, 0, None)
+
+            def write(ids):
+                nonlocal end
+                start, end = end, end + len(ids)
+                file.write(ids.tobytes())
+                return start, end
+
+            texts = iter(texts)
+            while batch := list(itertools.islice(texts, _BATCH)):
+                for example in tokenize_examples(preprocessor, batch, **kwargs):
+                    if example.prompt_ids is not last[2]:
+                        last = *write(example.prompt_ids), example.prompt_ids
+                    places.extend((*last[:2], *write(example.response_ids)))
+                    weights.append(example.weight)
+            file.flush()
+            self._places = np.asarray(places).reshape(-1, 4)
+            self._weights = np.asarray(weights)
+            self._ids = np.zeros(0, "int32")
+            if end:
+                self._ids = np.asarray(np.memmap(file, "int32", mode="r"))
+        sizes = self._places[:, 1::2] - self._places[:, ::2]
+        self.lengths = sizes.sum(axis=1) - 1
+
+    def __len__(self):
+        return len(self._weights)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return [self[i] for i in range(len(self))[index]]
+        prompt, prompt_end, response, response_end = self._places[index]
+        return TrainingExample(
+            prompt_ids=self._ids[prompt:prompt_end],
+            response_ids=self._ids[response:response_end],
+            weight=float(self._weights[index]),
+        )
+
+
+def example_lengths(examples: Sequence[TrainingExample]) -> list[int]:
+    """The length of each example."""
+    if isinstance(examples, StoredExamples):
+        return examples.lengths.tolist()
+    return [len(example) for example in examples]
