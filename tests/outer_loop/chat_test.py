@@ -16,6 +16,7 @@ from star_keras.models.hugging_face.tokenizer_files import read_tokenizer
 from star_keras.outer_loop.evaluation import evaluate
 from star_keras.outer_loop.prompts import PromptBuilder, find_chat_template
 from star_keras.sampling import ContinuousSampler, SampleRequest
+from star_keras.sampling.stopping import CompletionReader
 from star_keras.tasks.grading import grade
 from star_keras.testing import Doubling, ScriptedSampler
 from star_keras.training import compile_model
@@ -179,7 +180,7 @@ def test_the_end_of_the_turn_ends_a_completion(tmp_path):
     assert ids == tokenizer(prompt).tolist()
     assert ids.count(tokenizer.start_token_id) == 1
     ids = tokenizer("4" + prompts.stop[0] + "5")
-    assert sampler.read_completion(ids, prompts.stop).text == "4"
+    assert CompletionReader(tokenizer, 12).read(ids, prompts.stop).text == "4"
 
 
 def test_rationales_are_trained_on_as_turns_up_to_the_end_of_the_turn(tmp_path):
