@@ -46,7 +46,7 @@ def test_rationales_with_wrong_equations_are_left_out_with_their_reason(kind):
     config = SelectionConfig(
         check_equations=True, drop_duplicates=True, weigh_by_problem=True
     )
-    selections = select(TASK, graded(kind), config, seed=0)
+    selections = select(TASK, [graded(kind)], config, seed=0)
     assert [s.reason for s in selections] == [reason for _, reason in COMPLETIONS]
     assert [s.weight for s in selections] == [1.0] + 6 * [0.0]
     metrics = selection_metrics([], selections, 1)
@@ -59,7 +59,7 @@ def test_equations_are_not_checked_by_default_nor_in_known_answers():
         (graded(), SelectionConfig()),
         (graded("direct"), SelectionConfig(check_equations=True)),
     ):
-        reasons = {s.reason for s in select(TASK, samples, config, seed=0)}
+        reasons = {s.reason for s in select(TASK, [samples], config, seed=0)}
         assert reasons == {"", "incorrect", "unparsed"}
 
 
