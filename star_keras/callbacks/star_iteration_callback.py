@@ -1,8 +1,5 @@
 """The outer loop of STaR as a Keras callback: one epoch is one iteration."""
 
-import functools
-import weakref
-
 import keras
 
 from star_keras.callbacks.throughput import Throughput
@@ -67,10 +64,8 @@ class StarIterationCallback(keras.callbacks.Callback):
 
     Raises:
         ValueError: if an argument is invalid, the task has no problems, a problem
-            has no answer, or a text is too long. In `fit`: if the loss is not a
-            weighted mean, the optimizer has made steps, `steps_per_epoch` or another
-            model is passed, `steps_per_execution` is not 1, or `run_dir` is of
-            another configuration or damaged.
+            has no answer, or a text is too long. In `fit`: see `TrainingPhase` and
+            `Session.open`, or if another model is passed, or `run_dir` is damaged.
         RuntimeError: in `fit`, if another process works in `run_dir`.
         FloatingPointError: in `fit`, if the loss or a weight is not finite.
         Preempted: in `fit`, a `SystemExit` after SIGTERM or Ctrl-C.
@@ -109,13 +104,13 @@ class StarIterationCallback(keras.callbacks.Callback):
         self._verbose = None  # that of `star.fit`
         packed = isinstance(model, PackedCausalLM)
         self._progress = progress = Progress()
-        self.run = RunDirectory(run_dir)
-        self.run_dir = self.run.path
+        self.run = run = RunDirectory(run_dir)
+        self.run_dir = run.path
         samplers = training_and_eval_sampler(model, config, sampler, eval_sampler)
         self.loop = OuterLoop(
             task,
             model.preprocessor,
-            self.run,
+            run,
             config,
             sampler=samplers[0],
             eval_sampler=samplers[1],
@@ -125,12 +120,11 @@ class StarIterationCallback(keras.callbacks.Callback):
             interrupt=lambda: self._session.end_if_preempted(),
         )
         check_lengths(self.loop, model.preprocessor)
-        self._session = Session(model, self.run, self.loop, progress)
+        self._session = session = Session(model, run, self.loop, progress)
         self.training = TrainingPhase(
-            model, self.run, config, self._session, progress, packed=packed
+            model, run, config, session, progress, packed=packed
         )
         feed_token_ids(model)
-        _close_after_fit(model, self._session)
 
     def fit(self, epochs, callbacks=(), verbose="auto"):
         """Run iterations until `epochs` are done, resuming from `run_dir`.
@@ -207,13 +201,7 @@ class StarIterationCallback(keras.callbacks.Callback):
         self._progress.shown = bool(verbose) and processes.is_writer()
         if self.model is not self._fitted_model:
             raise invalid("model", "the model that is fitted", self._fitted_model)
-        if params.get("steps") is not None:
-            rule = "`None`: the schedule decides"
-            raise invalid("steps_per_epoch", rule, params["steps"])
-        if self.model.steps_per_execution != 1:
-            rule = "1: the schedule decides when an iteration ends"
-            raise invalid("steps_per_execution", rule, self.model.steps_per_execution)
-        self.training.check_batch()  # it may be compiled anew
+        self.training.check_fit(params.get("steps"))
         with self._session.closed_on_error():
             self._session.start()
             report.show_start(self._progress, self.loop.problems, self.loop.prompts)
@@ -258,28 +246,5 @@ class StarIterationCallback(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         if self.training.iteration:
-            done = self.initial_epoch
-            report.show_example(self._progress, self.run, self.loop, done)
+            report.show_example(self._progress, self.run, self.loop, self.initial_epoch)
         self._session.close()
-
-
-def _close_after_fit(model, session):
-    """Let `model.fit` close a session, also after an error that no hook sees."""
-    fit = model.fit
-    sessions = getattr(fit, "star_sessions", None)
-    if sessions is None:
-        sessions = weakref.WeakSet()
-
-        @functools.wraps(fit)
-        def fit_and_close(*args, **kwargs):
-            try:
-                return fit(*args, **kwargs)
-            finally:
-                for session in list(sessions):
-                    session.close()
-
-        # The sessions of later callbacks join these.
-        fit_and_close.star_sessions = sessions
-        # Keras would track the function as state.
-        object.__setattr__(model, "fit", fit_and_close)
-    sessions.add(session)

@@ -1,9 +1,11 @@
 """The work of a process in a run directory: lock, base model and SIGTERM."""
 
 import contextlib
+import functools
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 
 import jax
@@ -23,7 +25,7 @@ _PATIENCE = 10
 class Session:
     """Holds a run directory while a model is fitted in it.
 
-    Nothing is copied, hashed or locked before `open()`.
+    Nothing is copied, hashed or locked before `open()`. The end of `fit` closes it.
 
     Args:
         model: A compiled `keras_hub.models.CausalLM`.
@@ -40,6 +42,7 @@ class Session:
         self._run, self._loop, self._progress = run, loop, progress
         self._preemption = PreemptionNotice()
         self.base: BaseModel | None = None
+        _close_after_fit(model, self)
 
     def open(self):
         """Copy the base model at the first call, and lock the run directory.
@@ -181,3 +184,25 @@ class Session:
         if errors:
             raise errors[0]
         return is_saved
+
+
+def _close_after_fit(model, session):
+    """Let `model.fit` close a session, also after an error that no hook sees."""
+    fit = model.fit
+    sessions = getattr(fit, "star_sessions", None)
+    if sessions is None:
+        sessions = weakref.WeakSet()
+
+        @functools.wraps(fit)
+        def fit_and_close(*args, **kwargs):
+            try:
+                return fit(*args, **kwargs)
+            finally:
+                for session in list(sessions):
+                    session.close()
+
+        # The sessions of later callbacks join these.
+        fit_and_close.star_sessions = sessions
+        # Keras would track the function as state.
+        object.__setattr__(model, "fit", fit_and_close)
+    sessions.add(session)

@@ -61,14 +61,24 @@ class TrainingPhase:
         self._packed = packed
         self._first_step = 0
         self._bar = None
-        self.check_batch()
+        self._check_batch()
 
-    def check_batch(self):
-        """Check the size of a batch.
+    def check_fit(self, steps_per_epoch: int | None):
+        """Check the arguments of `fit` and of the last `compile`.
 
         Raises:
-            ValueError: see the class.
+            ValueError: if `steps_per_epoch` is not `None`, or `steps_per_execution` is
+                not 1; and see the class.
         """
+        if steps_per_epoch is not None:
+            rule = "`None`: the schedule decides"
+            raise invalid("steps_per_epoch", rule, steps_per_epoch)
+        if self._model.steps_per_execution != 1:
+            rule = "1: the schedule decides when an iteration ends"
+            raise invalid("steps_per_execution", rule, self._model.steps_per_execution)
+        self._check_batch()
+
+    def _check_batch(self):
         config = self._config.training
         # Six arrays of 32-bit numbers.
         memory.check_fits(

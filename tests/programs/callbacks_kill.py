@@ -28,18 +28,18 @@ def run(run_dir, address, process):
     config = StarConfig(
         sampling=SamplingConfig(
             few_shot=False,
-            n_train_samples=60 if address else 80,
+            n_train_samples=24 if address else 48,
             max_new_tokens=64,
             sample_batch_size=16,
         ),
         training=TrainingConfig(
             schedule="steady",
-            start_steps=24,
-            add_steps=10,
+            start_steps=8 if address else 16,
+            add_steps=4,
             batch_size=4,
             sequence_length=128,
         ),
-        run=RunConfig(checkpoint_steps=8),
+        run=RunConfig(checkpoint_steps=4),
     )
     task = tasks.get(
         "arithmetic", digits=[1, 2, 3], train_problems=100, eval_problems=20

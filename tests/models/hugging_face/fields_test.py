@@ -62,7 +62,7 @@ LLAMA3 = {
         ("smollm3", "use_sliding_window", True, "only as False"),
         ("smollm3", "no_rope_layers", [1], "a 0 or a 1 for each of the 2 layers"),
         ("smollm3", "no_rope_layers", [1, 2], "a 0 or a 1 for each of the 2"),
-        ("smollm3", "no_rope_layers", 1, "a 0 or a 1 for each of the 2 layers"),
+        ("smollm3", "no_rope_layers", 1, "a list of integers"),
         ("gpt_neox", "hidden_act", "relu", "only as 'gelu' or"),
         ("gpt_neox", "use_parallel_residual", False, "only as True"),
         ("gpt_neox", "attention_bias", False, "only as True"),
