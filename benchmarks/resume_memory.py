@@ -44,11 +44,9 @@ def write(directory, count):
     draw = random.Random(0)
     text = make_text(draw)
     per_problem = -(-count // PROBLEMS)
-    path = directory / "run" / "samples" / "iteration_0001" / "rationale.jsonl"
-    path.parent.mkdir(parents=True)
     with (
         (directory / "train.jsonl").open("w") as train,
-        path.open("w") as samples,
+        (directory / "rationale.jsonl").open("w") as samples,
     ):
         for number in range(PROBLEMS):
             name, question = f"problem-{number}", text(235)
@@ -115,6 +113,12 @@ def prepare(directory, per_problem):
     before = peak_mib()
     start, cpu = time.perf_counter(), time.process_time()
     star.run.open({})
+    star.run.finish(1, "begin", {})
+    written = directory / "rationale.jsonl"
+    if written.exists():
+        iteration = directory / "run" / "samples" / "iteration_0001"
+        iteration.mkdir(parents=True)
+        written.rename(iteration / written.name)
     training_set = star.loop.prepare(1)
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     star.run.close()
