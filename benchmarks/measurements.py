@@ -1,4 +1,4 @@
-"""What is measured of sampling and of training, whoever does it."""
+"""Measurements of sampling and training, the same for all libraries."""
 
 import time
 
@@ -6,7 +6,7 @@ from benchmarks.machine import memory_mib, reset_peak
 
 
 def measure_sampling(sample, count, warm_up, compiles_at_once=False):
-    """Sample, and once before to warm up.
+    """Measure sampling after a run to warm up.
 
     Args:
         sample: Function from a number of questions to batches, see `benchmarks.peers`.

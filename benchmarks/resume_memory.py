@@ -4,9 +4,10 @@
 
 Writes a run directory of 7,473 problems with texts of GSM8K's lengths (questions of
 235 characters, completions of 290), half of the samples correct, a token a byte. A
-first process selects, tokenizes and packs them. A second one does what a run does
-that was killed in its training: it reads the samples, selects, tokenizes and packs
-again. Prints its seconds and its peak of memory above that after the imports.
+first process selects, tokenizes and packs them. A second one resumes, as
+after a kill in the training: it reads the samples, selects, tokenizes and packs again.
+Prints the seconds of the second process, and its peak memory above that after its
+imports.
 """
 
 import argparse

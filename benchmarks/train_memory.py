@@ -2,7 +2,7 @@
 
     python -m benchmarks.train_memory --family=llama --size=large_vocabulary
 
-Steps of 8 rows of 1,024 tokens with Adam, compiled for one CPU and never run: the
+Steps of 8 rows of 1,024 tokens with Adam, compiled for one CPU and never run, since the
 models have shapes and no values. Rows of the table:
     keras_hub      `fit` of the stock model
     star_keras     `fit` of the same model after `packed_causal_lm`

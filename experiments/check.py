@@ -1,9 +1,9 @@
-"""Check a run directory: what is there, what is damaged, where a run would go on.
+"""Check a run directory: its files, their damage, and where a run would continue.
 
     python -m experiments.check --run_dir=runs/cpu
 
 Changes nothing. With `--mend` it removes or sets aside what a run can write again;
-the rest has its remedy in its line. Exits with 1 if something is damaged.
+the line of other damage names its remedy. Exits with 1 if something is damaged.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from star_keras.utils.settings import Settings, setting
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CheckSettings(Settings):
-    """What is checked."""
+    """The run directory, and whether to mend it."""
 
     run_dir: str | None = setting(None, "Directory of the run. Needed.", is_path=True)
     mend: bool = setting(False, "Mend what a run can write again.")

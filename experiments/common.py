@@ -49,9 +49,11 @@ class TaskSettings(Settings):
         "JSON lines, CSV, Parquet, hf://OWNER/NAME:SPLIT or DIRECTORY:SPLIT to train "
         "on. Not for arithmetic and word_problems.",
     )
-    eval_path: str | None = setting(None, "The same for held-out problems.")
+    eval_path: str | None = setting(
+        None, "Held-out problems, from the same sources as --train_path."
+    )
     question_field: str | None = setting(
-        None, "Column of the question in these. Default: question."
+        None, "Column of the question in both sources. Default: question."
     )
     answer_field: str | None = setting(None, "Column of the answer. Default: answer.")
     choices_field: str | None = setting(

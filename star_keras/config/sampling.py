@@ -21,8 +21,8 @@ class SamplingConfig(Settings):
     )
     chat: bool | None = setting(
         None,
-        "Make prompts with the model's chat template. Default: yes if it has one and "
-        "is an instruct model, whose end tokens include the template's end of a turn.",
+        "Make prompts with the model's chat template. Default: yes for instruct "
+        "models, whose end tokens include the template's end of a turn.",
         on_resume="fixed",
     )
     n_train_samples: int | None = setting(

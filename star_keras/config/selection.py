@@ -17,8 +17,8 @@ class SelectionConfig(Settings):
     )
     check_equations: bool = setting(
         False,
-        "Keep only rationales whose equations are true, one of them with the answer as "
-        "its result. For tasks whose answers are numbers.",
+        "Keep only rationales whose equations are all true and include one with the "
+        "answer as its result. For tasks whose answers are numbers.",
         on_resume="fixed",
     )
     drop_duplicates: bool = setting(

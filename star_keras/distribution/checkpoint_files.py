@@ -31,7 +31,7 @@ def record_files(path, *, checksums: bool):
 def check_files(path):
     """Check that a checkpoint has the files that were recorded.
 
-    No-op without `files.json`, which a kill right after a save leaves out.
+    No-op without `files.json`, which is missing after a kill right after a save.
 
     Args:
         path: The directory of the checkpoint, an `etils.epath.Path`.

@@ -57,14 +57,14 @@ class Checkpoints:
         )
 
     def unfinished(self) -> list:
-        """Paths of what kills within a save have left. Waits for the current save."""
+        """Paths of partial checkpoints of a kill. Waits for the current save."""
         self.wait()
         if not self.directory.exists():
             return []
         return sorted(p for p in self.directory.iterdir() if _MARK in p.name)
 
     def remove_unfinished(self):
-        """Remove what kills within a save have left."""
+        """Remove partial checkpoints, which a kill within a save leaves."""
         for path in self.unfinished():
             if processes.is_writer():
                 path.rmtree()

@@ -1,6 +1,7 @@
-"""Layers of KerasHub 0.32 that do not know the attention function in force.
+"""Layers of KerasHub 0.32 that lack the serving seam.
 
-Within an `attention_scope` they do so; elsewhere they compute what KerasHub wrote.
+Within an `attention_scope` they call the attention function in force; elsewhere they
+compute the same as in KerasHub.
 """
 
 import math
@@ -49,7 +50,7 @@ def _mixtral(layer, x, positions):
 def _mixtral_experts(
     layer, stock_call, hidden_states, attention_mask=None, training=False
 ):
-    """The experts of each token. The loss of their load leaves padding out."""
+    """The experts of each token. Their load-balancing loss excludes padding."""
     del attention_mask  # blocks have none
     outputs, router_logits = stock_call(layer, hidden_states)
     if training:

@@ -6,7 +6,7 @@ from star_keras.models.forward import build_cache, extend_cache
 
 
 class CachedGeneration:
-    """Mixin of a `PackedCausalLM` whose blocks know the `attention_scope` alone."""
+    """Mixin of a `PackedCausalLM` whose blocks need an `attention_scope`."""
 
     def call_with_cache(self, token_ids, cache, cache_update_index):
         """One forward pass that reads and extends a key-value cache.

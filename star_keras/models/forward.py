@@ -189,8 +189,8 @@ def extend_cache(
 def _recomputed(block, x, training):
     """`block(x)`, whose activations are computed again in the backward pass.
 
-    What the block changes, such as the seed of its dropout, and the losses that it adds
-    are results of the recomputed function: else they would come twice.
+    Changes of the block's state, such as the seed of its dropout, and its added losses
+    are results of the recomputed function; otherwise they would count twice.
     """
     variables = block.variables
 

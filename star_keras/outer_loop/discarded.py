@@ -1,4 +1,4 @@
-"""Files that a run goes on without: moved to `discarded-<n>/`, never removed."""
+"""Files that a run sets aside: moved to `discarded-<n>/`, never removed."""
 
 from collections.abc import Iterable
 
@@ -40,10 +40,10 @@ def discard(directory, paths: Iterable):
 
 
 def beyond_manifest(phases: Phases, samples, checkpoints: RunCheckpoints) -> list:
-    """Files of phases that cannot have begun, after the manifest.
+    """Files of phases that, by the manifest, cannot have begun.
 
-    A manifest that was cut leaves them. A kill leaves files of the phase under way
-    alone, and the weights of the training under way.
+    A truncated manifest leaves such files. A kill leaves only files of the phase under
+    way, and weights of the training under way.
 
     Args:
         phases: The finished phases.

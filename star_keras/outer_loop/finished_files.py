@@ -15,8 +15,8 @@ class FinishedFiles:
 
     Args:
         directory: The directory of these directories, local or `gs://`.
-        first_rerun: Callable `iteration -> iteration`: from where a run can start
-            again if a file of an iteration is damaged.
+        first_rerun: Callable `iteration -> iteration`: the one to start again from if a
+            file of an iteration is damaged.
 
     Attributes:
         recorded: Digests by `(iteration, name)`. A file is compared with its digest
@@ -33,11 +33,11 @@ class FinishedFiles:
         return self.directory / iteration_name(iteration) / name
 
     def exists(self, iteration: int, name: str) -> bool:
-        """Whether a file was written, be it there or not."""
+        """Whether a file was written, even if it is missing now."""
         return (iteration, name) in self.recorded or self.path(iteration, name).exists()
 
     def new_digests(self, iteration: int) -> dict[str, Digest]:
-        """Digests of an iteration's files that have none yet, by name."""
+        """Digests of an iteration's files without a recorded digest, by name."""
         return {
             name: Digest.of_file(self.path(iteration, name))
             for name in FINISHED_NAMES

@@ -1,4 +1,4 @@
-"""Texts that are too long for the model or a row: told before anything is sampled."""
+"""Texts that are too long for the model or a row, found before anything is sampled."""
 
 from star_keras.outer_loop.attempts import make_request
 from star_keras.outer_loop.iteration import OuterLoop
@@ -6,7 +6,7 @@ from star_keras.outer_loop.sources import KnownAnswers
 from star_keras.training.examples import tokenize_examples
 from star_keras.utils.errors import invalid
 
-# So many of the longest texts by their characters are tokenized.
+# Tokenizing all texts is slow: only this many of the longest by characters.
 _LONGEST = 16
 
 

@@ -23,7 +23,7 @@ def show_start(
     problems: Mapping[str, Sequence[Problem]],
     prompts: PromptBuilder,
 ):
-    """Print what the prompts are, and which held-out problems are seen elsewhere.
+    """Print the kind of prompts, and held-out problems that the model sees elsewhere.
 
     Args:
         progress: Where it is printed.

@@ -1,4 +1,4 @@
-"""What a run directory holds, what of it is damaged, and where a run would go on."""
+"""The files of a run directory, their damage, and where a run would continue."""
 
 import contextlib
 import dataclasses
@@ -58,7 +58,7 @@ def check_run(run: RunDirectory) -> list[Finding]:
 
 
 def next_step(run: RunDirectory) -> str:
-    """Where a run would go on.
+    """Where a run would continue.
 
     Args:
         run: The run directory; not open.

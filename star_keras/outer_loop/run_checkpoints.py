@@ -79,7 +79,7 @@ class RunCheckpoints:
             ) from error
 
     def first_rerun(self, iteration: int) -> int:
-        """From where a run can start again if something of an iteration is damaged.
+        """The iteration to start again from if a file of an iteration is damaged.
 
         Returns:
             The last iteration up to this one that is the first, or follows one
@@ -90,7 +90,7 @@ class RunCheckpoints:
         return next(starts, 1)
 
     def remove_unfinished(self):
-        """Remove what kills within a save have left."""
+        """Remove partial checkpoints, which a kill within a save leaves."""
         for checkpoints in (self.weights, self.training):
             checkpoints.remove_unfinished()
 

@@ -1,4 +1,4 @@
-"""The file `config.json` of a run directory: what the run is."""
+"""The file `config.json` of a run directory: the run's configuration."""
 
 from star_keras.utils.json_lines import read_json_object
 

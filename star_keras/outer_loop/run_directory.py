@@ -35,9 +35,9 @@ from star_keras.utils.json_lines import (
 
 
 class RunDirectory:
-    """What a run leaves on disk, and resumes from.
+    """The files of a run, from which it resumes.
 
-    - `config.json`: what the run is.
+    - `config.json`: the configuration of the run.
     - `manifest.jsonl`: a line for each finished phase, with its metrics and the
       digests of its files.
     - `metrics.jsonl`: the same metrics, a line for each finished iteration.
@@ -80,9 +80,9 @@ class RunDirectory:
     def open(self, config: dict, free=frozenset()):
         """Make the directory this process's own; no-op if it is.
 
-        Removes what a kill within a save has left, and states of a training that
-        the manifest does not name. Moves files of phases after a manifest that was
-        cut to `discarded-<n>/`.
+        Removes partial checkpoints, and states of a training that the manifest
+        does not name. Moves files of phases beyond the end of a truncated
+        manifest to `discarded-<n>/`.
 
         Args:
             config: Configuration of the run, as JSON: groups of named values.
@@ -271,7 +271,7 @@ class RunDirectory:
         first = 0 if iteration == 1 and not finished.is_whole(0) else iteration
         self._phases = {k: v for k, v in self._phases.items() if k[0] < first}
         finished.recorded = {k: v for k, v in finished.recorded.items() if k[0] < first}
-        # All have looked for damage before the files move.
+        # Files move only after all processes have checked them for damage.
         processes.sync("iterations to discard are known")
         if processes.is_writer():
             # The last weights first, the manifest last: a resume after a kill in

@@ -33,8 +33,8 @@ class SampleStore:
     Args:
         directory: Where the files go, local or `gs://`.
         writes: Whether this process writes. The others only read.
-        first_rerun: Callable `iteration -> iteration`: from where a run can start
-            again if a file of an iteration is damaged. Defaults to the same one.
+        first_rerun: Callable `iteration -> iteration`: the one to start again from if a
+            file of an iteration is damaged. Defaults to the same one.
         check: Called before a write; raises if the directory is no longer this run's.
 
     Attributes:

@@ -25,7 +25,7 @@ def select(
         task: Tells equal rationales apart (`Task.rationale_key`).
         phases: The samples of each phase; those of earlier phases are preferred.
             Iterated over twice.
-        config: What is trained on.
+        config: The settings of the selection.
         seed: Decides which rationalizations show their hint.
 
     Returns:

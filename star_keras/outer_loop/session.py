@@ -80,7 +80,7 @@ class Session:
             self.base.restore()
 
     def close(self):
-        """Let other processes in, and signals end the program again."""
+        """Unlock the directory, and restore the signal handlers."""
         self._progress.close()
         self._preemption.stop()
         self._run.close()

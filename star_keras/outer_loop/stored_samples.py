@@ -58,7 +58,7 @@ class StoredSamples(Sequence[GradedSample]):
 
 
 def interned(values: dict) -> dict:
-    """The fields of a record, those with few values in memory once."""
+    """The fields of a record; equal strings of `_FEW_VALUES` are one object."""
     for name in _FEW_VALUES & values.keys():
         if type(values[name]) is str:
             values[name] = sys.intern(values[name])
@@ -69,8 +69,8 @@ class KeptSamples(Sequence[tuple[GradedSample, Selection]]):
     """Samples that are trained on, each with its selection.
 
     Args:
-        parts: Triples `(samples, indices, selections)`: of some of these samples their
-            indices and selections, in the order of both.
+        parts: Triples `(samples, indices, selections)`: the samples of a phase, the
+            indices of those that are trained on, and a selection for each index.
     """
 
     def __init__(self, parts=()):
@@ -90,7 +90,7 @@ class KeptSamples(Sequence[tuple[GradedSample, Selection]]):
 
         Args:
             phases: The samples of each phase.
-            selections: Of each sample, in the order of the phases.
+            selections: One for each sample, in the order of the phases.
         """
         rest = iter(selections)
         parts = []

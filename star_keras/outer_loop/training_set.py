@@ -16,7 +16,7 @@ from star_keras.training.stored_examples import StoredExamples, example_lengths
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingSet:
-    """What an iteration trains on.
+    """The training set of an iteration.
 
     Attributes:
         examples: The tokenized examples, `StoredExamples` if there are any.
@@ -44,7 +44,7 @@ def make_training_set(
 
     Args:
         iteration: The iteration, from 1.
-        kept: What is trained on.
+        kept: The samples that are trained on.
         problems: The problems by their ids.
         prompts: Makes the training prompts.
         preprocessor: A `keras_hub.models.CausalLMPreprocessor`.

@@ -151,7 +151,7 @@ class ContinuousEngine:
         Its slot is free after the decode chunk under way. No other completion changes.
 
         Returns:
-            Whether it was unfinished. Its completion will not come then.
+            Whether it was unfinished. If so, it gets no completion.
         """
         with self._changed:
             worker, sample = self._unfinished.get(request_id, (None, None))

@@ -34,7 +34,7 @@ class ContinuousSampler(ModelSampler):
     chunk the finished samples leave their slots, and the next prompts are
     prefilled and inserted, a group at a time, the longest prompts first. Equal
     prompts are prefilled once. The last samples move to a cache of a quarter of the
-    slots. `sample` is all requests at once; `engine` takes them while it samples.
+    slots. `sample` takes all requests at once, `engine` also while it samples.
 
     Lengths are rounded up: those of prompts to two sizes an octave, those of
     caches, which every step reads, to four. So a run compiles few functions,

@@ -11,8 +11,8 @@ def merged_values(model) -> list:
     """Values of a model's variables with its LoRA adapters merged.
 
     A layer adds the product of its adapters to its kernel at each call. Here each
-    kernel is the sum already, and its adapters have rank 0: nothing of them is left in
-    a compiled program. The variables of the model stay as they are. Quantized layers
+    kernel is the sum already, and its adapters have rank 0, so compiled programs
+    do not contain them. The variables of the model do not change. Quantized layers
     keep their adapters, because their kernels could not hold the sum.
 
     Args:

@@ -47,14 +47,14 @@ class TopK:
     def select(self, logits):
         """The highest logits and their tokens.
 
-        The vocabulary is not sorted, and all that follows has `k` tokens to look at.
+        The vocabulary is not sorted, and later steps see only `k` tokens.
 
         Args:
             logits: float array `(batch, vocabulary_size)`.
 
         Returns:
             A float array `(batch, k)`, and their token ids, an int32 array `(batch,
-            k)`; `logits` and `None` if `k` tokens are all.
+            k)`; `logits` and `None` if the vocabulary has at most `k` tokens.
         """
         if self.k >= logits.shape[-1]:
             return logits, None
@@ -218,8 +218,8 @@ def sampling_method(
             probability.
 
     Raises:
-        ValueError: if an argument is out of bounds, or one but `temperature` is given
-            with `temperature=0`.
+        ValueError: if an argument is out of bounds, or `top_k`, `top_p` or `min_p` is
+            given with `temperature=0`.
 
     Example:
     ```python

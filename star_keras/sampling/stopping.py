@@ -29,7 +29,7 @@ class CompletionReader:
         self.end_token_ids = end_token_ids(tokenizer)
 
     def has_ended(self, ids: Sequence[int], new: int, stop: Sequence[str] = ()) -> bool:
-        """Whether a completion has ended, which had not before the newest tokens.
+        """Whether the newest tokens end a completion.
 
         Args:
             ids: Token ids that follow the prompt, at least one. Nothing follows an end

@@ -1,4 +1,4 @@
-"""What must hold of a task before anything is sampled."""
+"""Checks of a task, before anything is sampled."""
 
 from star_keras.tasks.grading import grade
 from star_keras.tasks.task import FewShotExample, Problem, Task

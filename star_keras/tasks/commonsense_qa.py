@@ -57,7 +57,7 @@ class CommonsenseQA(Task):
         ConnectionError: by `problems`, if the download fails.
         FileNotFoundError: if a file or directory is missing; by `problems`, if an
             official file is.
-        ValueError: if a path is none, or `data_dir` is given besides both files; by
+        ValueError: if a path is invalid, or `data_dir` is given besides both files; by
             `problems`, if there is no such split, or a line is malformed.
 
     Reference:

@@ -59,12 +59,12 @@ def equation_fault(text: str, answer: str) -> str:
 def find_equations(text: str) -> list[str]:
     """The equations in a text, without words, with an operator on the left side.
 
-    Units are read over. Whatever is not plain arithmetic on both sides is left out,
-    such as `"2x + 4 = 10"` or `"1 hour = 60 minutes"`. In a chain, `"2 + 3 = 5 + 1 =
-    6"`, each side is compared with the next.
+    Units are skipped. Equations that are not plain arithmetic on both sides are left
+    out, such as `"2x + 4 = 10"` or `"1 hour = 60 minutes"`. In a chain, `"2 + 3 = 5 +
+    1 = 6"`, each side is compared with the next.
 
     Args:
-        text: Any text. Calculator annotations of GSM8K, `<<6*2=12>>`, are read over.
+        text: Any text. Calculator annotations of GSM8K, `<<6*2=12>>`, are skipped.
 
     Returns:
         E.g. `["13 + 154=63"]`.
@@ -107,7 +107,7 @@ def equation_holds(equation: str) -> bool:
         equation: Two sides of plain arithmetic. Percent signs are hundredths.
 
     Returns:
-        `False` for whatever is none.
+        `False` also for text that is not such an equation.
     """
     left, _, right = equation.rpartition("=")
     sides = _value(left), _value(right)

@@ -59,7 +59,7 @@ class GSM8K(Task):
 
     Raises:
         ValueError: if `validation_problems` is negative or no integer, or a path is
-            none; by `problems`, if there is no such split, a line is malformed or a
+            invalid; by `problems`, if there is no such split, a line is malformed or a
             question comes twice.
         ConnectionError: by `problems`, if the download fails.
         FileNotFoundError: if a file or directory is missing; by `problems`, if an

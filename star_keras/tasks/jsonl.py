@@ -27,7 +27,7 @@ class JsonLines(Task):
         eval_path: Held-out problems.
 
     Raises:
-        ValueError: if a path is none; by `problems`, if there is no such split,
+        ValueError: if a path is invalid; by `problems`, if there is no such split,
             or a line is malformed, lacks `question` or `answer`, has an id twice,
             or has a `rationale` in the held-out file; names the file and the line.
         FileNotFoundError: if a file is missing.

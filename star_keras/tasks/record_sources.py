@@ -102,8 +102,8 @@ def read_records(source: Source) -> Iterator[tuple[str, int, dict]]:
 
     Args:
         source: See `existing_source`. Files that end in `.csv`, `.tsv` and `.parquet`
-            are these, and others are JSON lines. The first row of a CSV file has the
-            names; a cell that is a JSON list or object counts as such.
+            have these formats; all others are JSON lines. The first row of a CSV file
+            has the names; a cell may be a JSON list or object.
 
     Yields:
         The place, e.g. `"line 3"`; its number; and the record.

@@ -20,7 +20,7 @@ _SECONDS_TO_ANSWER = 5
 def existing_sources(
     data_dir, train_path, eval_path
 ) -> tuple[Path | None, dict[str, Source | None]]:
-    """The absolute paths of a task's arguments, each `None` where it is.
+    """The absolute paths of a task's arguments, `None` for those that are `None`.
 
     Args:
         data_dir: A directory.

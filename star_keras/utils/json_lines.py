@@ -105,7 +105,7 @@ def read_json_object(path) -> dict:
 def parse_json_object(content: bytes, place: str) -> dict:
     """Parse text that must be one JSON object.
 
-    A byte order mark of UTF-8 is read over.
+    A byte order mark of UTF-8 is skipped.
 
     Args:
         content: The text.

@@ -138,7 +138,7 @@ class Setting:
 
 
 def checked(name: str, kind: type, value, **rule):
-    """An argument that is no setting, as its plain Python type.
+    """The value of an argument that is not a setting, as its plain Python type.
 
     Args:
         name: The argument.

@@ -29,8 +29,8 @@ class GeneralLlamaBackbone(Backbone):
         feedforward_bias: bool. Whether the MLPs have biases. Defaults to `False`.
         query_key_norm: bool. Whether queries and keys are normalized. Defaults to
             `False`.
-        sliding_window: optional int. The tokens that a query of `window_layers` sees,
-            itself included. Defaults to `None`.
+        sliding_window: optional int. Number of tokens that a query of
+            `window_layers` sees, itself included. Defaults to `None`.
         window_layers: sequence of int. Numbers of the blocks with the window. Defaults
             to none.
         layers_without_rope: sequence of int. Numbers of the blocks whose queries and

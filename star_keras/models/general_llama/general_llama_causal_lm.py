@@ -21,8 +21,8 @@ class GeneralLlamaCausalLMPreprocessor(CausalLMPreprocessor):
 class GeneralLlamaCausalLM(ReversibleCausalLM):
     """A language model on a `GeneralLlamaBackbone`, see `ReversibleCausalLM`.
 
-    `load_causal_lm` makes it of Hugging Face directories that ask for what KerasHub's
-    classes of their family lack.
+    `load_causal_lm` uses it for Hugging Face directories with settings that KerasHub's
+    class of their family lacks.
     """
 
     backbone_cls = GeneralLlamaBackbone

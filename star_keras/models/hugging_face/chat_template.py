@@ -15,7 +15,7 @@ from star_keras.utils.errors import invalid
 _TODAY = datetime.datetime(2024, 7, 26)
 _QUESTION, _RESPONSE = "\0question\0", "\0response\0"
 _MARK = re.compile(r"[<\[][^\s<>\[\]\0]+[>\]]")
-# They end no turn, and worked examples may have them.
+# Not escaped: they end no turn, and worked examples may have thoughts.
 _THOUGHTS = {"<think>", "</think>"}
 _SPECIAL = re.compile(r"\w+_token")
 
@@ -36,8 +36,8 @@ class ChatTemplate:
             the template writes, such as `"[INST]"`.
 
     Raises:
-        ValueError: if the template is malformed, shows a turn not once, or ends the
-            assistant's turn without a special token.
+        ValueError: if the template is malformed, does not show each turn once, or
+            ends the assistant's turn without a special token.
 
     Example:
     ```python
@@ -141,7 +141,7 @@ class ChatTemplate:
         return self.render([first, *messages[1:]])
 
     def completion(self, content: str) -> str:
-        """What the model is to write behind a prompt for a content, without its end."""
+        """The response that follows `prompt`, without the end of the turn."""
         return self._lead + self.escape(content)
 
     def escape(self, text: str) -> str:
