@@ -84,6 +84,9 @@ class TaskSettings(Settings):
         "arithmetic, word_problems: held-out problems a length or number of steps.",
         at_least=1,
     )
+    largest_number: int = setting(
+        2_000, "word_problems: largest of the numbers and results.", at_least=20
+    )
     examples_per_length: int = setting(
         2, "arithmetic: worked examples a length.", at_least=0
     )

@@ -29,7 +29,7 @@ from star_keras.utils.settings import checked
 
 _STEPS = (1, 2, 3)
 _COUNT = {"at_least": 0, "at_most": 20_000}
-_LARGEST = 2_000
+_TRIES = 2_000  # draws that fail before a template or a split is given up
 _NAMES = (
     "Ada Ben Carla David Elena Felix Gina Hugo Irene Jonas Kim Leo Maria Nils Olga "
     "Peter Rosa Sam Tara Viktor Wanda Yusuf Zoe Amir"
@@ -54,12 +54,14 @@ class WordProblems(Task):
         steps: Numbers of steps, of 1, 2 and 3.
         train_problems: Problems a number of steps in `"train"`.
         eval_problems: Problems a number of steps in `"eval"`.
+        largest_number: Of the numbers and results; at least 20. Templates whose numbers
+            are larger are left out.
         seed: Decides the problems. With another count a split is longer or
             shorter, with the same problems at its beginning.
 
     Raises:
         ValueError: if an argument is out of bounds; by `problems`, if there is no such
-            split.
+            split, or not that many problems with numbers up to `largest_number`.
         RuntimeError: by the methods that read answers, if math-verify does not start.
     """
 
@@ -70,6 +72,7 @@ class WordProblems(Task):
         steps: Sequence[int] = _STEPS,
         train_problems: int = 10_000,
         eval_problems: int = 200,
+        largest_number: int = 2_000,
         seed: int = 0,
     ):
         is_list = isinstance(steps, Sequence) and len(steps) > 0
@@ -80,6 +83,9 @@ class WordProblems(Task):
             "train": checked("train_problems", int, train_problems, **_COUNT),
             "eval": checked("eval_problems", int, eval_problems, **_COUNT),
         }
+        self.largest_number = checked(
+            "largest_number", int, largest_number, at_least=20, at_most=2_000
+        )
         self.seed = checked("seed", int, seed)
 
     def problems(self, split):
@@ -90,14 +96,28 @@ class WordProblems(Task):
     def _problems_of(self, split, steps):
         draw = random.Random(f"{self.seed} {split} {steps}")
         kind = split, steps
-        templates = [t for t in _templates() if (t["split"], len(t["steps"])) == kind]
+        largest, idle = self.largest_number, 0
+        templates = [
+            template
+            for template in _templates()
+            if (template["split"], len(template["steps"])) == kind
+            and _draw_numbers(template, largest, random.Random(0))
+        ]
         problems: dict[str, Problem] = {}
         # In turns, though a template without names has only some hundred problems.
         for template in itertools.cycle(templates):
             if len(problems) == self.counts[split]:
                 break
-            question, answer = _fill(template, draw)
+            if idle == _TRIES:
+                rule = (
+                    f"larger, or {split}_problems at most {len(problems)}: there are "
+                )
+                rule += f"no more problems with such small numbers, of {steps} step(s)"
+                raise invalid("largest_number", rule, largest)
+            idle += 1
+            question, answer = _fill(template, largest, draw)
             if question not in problems:
+                idle = 0
                 problems[question] = Problem(
                     id=f"{split}-{steps}-{len(problems)}",
                     question=question,
@@ -134,15 +154,25 @@ def _templates():
     return templates
 
 
-def _fill(template, draw):
-    """A question of a template, and its answer."""
-    while True:
-        numbers = {
-            n: draw.randint(*bounds) for n, bounds in template["numbers"].items()
-        }
-        answer = _solve(template["steps"], dict(numbers))
+def _draw_numbers(template, largest, draw):
+    """Numbers of a template and the answer; `None` if no try fits."""
+    numbers = template["numbers"].items()
+    bounds = {name: (low, min(high, largest)) for name, (low, high) in numbers}
+    if any(low > high for low, high in bounds.values()):
+        return None
+    for _ in range(_TRIES):
+        drawn = {name: draw.randint(*both) for name, both in bounds.items()}
+        answer = _solve(template["steps"], dict(drawn), largest)
         if answer is not None:
-            break
+            return drawn, answer
+    return None
+
+
+def _fill(template, largest, draw):
+    """A question of a template, and its answer."""
+    while (drawn := _draw_numbers(template, largest, draw)) is None:
+        pass
+    numbers, answer = drawn
     text = _ALTERNATIVES.sub(
         lambda found: draw.choice(found[1].split("|")), template["text"]
     )
@@ -151,8 +181,8 @@ def _fill(template, draw):
     return text.format(name=name, other=other, **nouns, **numbers), answer
 
 
-def _solve(steps, values):
-    """The last step's result, `None` if one is no positive integer."""
+def _solve(steps, values, largest):
+    """The last step's result, `None` if one is no integer from 1 to `largest`."""
     for result, (left, operator, right) in zip("xyz", steps, strict=False):
         left, right = (values.get(n) or int(n) for n in (left, right))
         if operator == "/" and (left % right or left == right):
@@ -163,6 +193,6 @@ def _solve(steps, values):
             "*": left * right,
             "/": left // right,
         }[operator]
-        if not 0 < value <= _LARGEST:
+        if not 0 < value <= largest:
             return None
     return value

@@ -145,3 +145,19 @@ def test_working_needs_true_equations():
 def test_bad_arguments_are_named(arguments, name):
     with pytest.raises(ValueError, match=f"`{name}`"):
         tasks.get("word_problems", **arguments)
+
+
+@pytest.mark.parametrize("split", ["train", "eval"])
+def test_no_number_is_larger_than_the_largest(split):
+    task = WordProblems(train_problems=400, eval_problems=100, largest_number=20)
+    problems = task.problems(split)
+    assert len({p.question for p in problems}) == 3 * task.counts[split]
+    for problem in problems:
+        numbers = re.findall(r"\d+", problem.question)
+        assert max(map(int, [*numbers, problem.answer])) <= 20
+
+
+def test_too_many_small_problems_are_an_error():
+    task = WordProblems(steps=[3], eval_problems=5_000, largest_number=20)
+    with pytest.raises(ValueError, match="largest_number.*eval_problems at most"):
+        task.problems("eval")

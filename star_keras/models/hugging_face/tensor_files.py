@@ -84,9 +84,11 @@ def save_tensors(directory, sizes, read, max_file_bytes=2 * 1024**3):
         tensors = {name: np.ascontiguousarray(read(name)) for name in names}
         total += sum(tensor.nbytes for tensor in tensors.values())
         weight_map |= dict.fromkeys(names, file)
-        safetensors.numpy.save_file(
-            tensors, directory / file, metadata={"format": "pt"}
-        )
+        path = directory / file
+        path.touch()  # with the mode of other new files; safetensors' own is 0600
+        mode = path.stat().st_mode
+        safetensors.numpy.save_file(tensors, path, metadata={"format": "pt"})
+        path.chmod(mode)
     if len(files) > 1:
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
         write_json(directory / "model.safetensors.index.json", index)
