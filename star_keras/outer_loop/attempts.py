@@ -1,6 +1,5 @@
 """Problems in, graded samples out: prompt, sampler and grader in a row."""
 
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -8,8 +7,9 @@ import numpy as np
 from star_keras.distribution import processes
 from star_keras.outer_loop.prompts import PromptBuilder
 from star_keras.outer_loop.records import GradedSample, SampleKind
+from star_keras.outer_loop.requests import PhaseRequests, SampleOrder
 from star_keras.outer_loop.sample_store import SampleStore
-from star_keras.sampling.sampler import Completion, Sampler, SampleRequest
+from star_keras.sampling.sampler import Completion, Sampler
 from star_keras.tasks.grading import grade
 from star_keras.tasks.task import Problem
 from star_keras.utils.records import is_count, is_text
@@ -58,7 +58,7 @@ def attempt(
         OSError: if the store cannot be written.
     """
     num_samples = checked("num_samples", int, num_samples, at_least=1)
-    order = _Order(problems, num_samples)
+    order = SampleOrder(problems, num_samples)
     finished, done, found = None, np.zeros(len(order), bool), {}
     if store is not None:
         finished = store.load(iteration, kind)
@@ -74,17 +74,14 @@ def attempt(
         if not is_fit:
             raise _strange(order, places, known, store.path(iteration, kind))
         done[places] = True
+    num_done = int(done.sum())
     if on_batch is not None:
-        on_batch([], int(done.sum()), len(order))
+        on_batch([], num_done, len(order))
     missing = np.flatnonzero(~done)
-    batches = _sample_and_grade(
-        prompts,
-        [order.pair(place) for place in missing],
-        sampler,
-        kind,
-        iteration,
-        check_working,
+    requests = PhaseRequests(
+        prompts, order, missing, hint=kind == "rationalization", iteration=iteration
     )
+    batches = _sample_and_grade(requests, sampler, kind, check_working)
     for batch in batches if missing.size else ():
         places = order.places(batch)
         if store is not None:
@@ -92,8 +89,9 @@ def attempt(
         else:
             found |= zip(places.tolist(), batch, strict=True)
         done[places] = True
+        num_done += len(batch)
         if on_batch is not None:
-            on_batch(batch, int(done.sum()), len(order))
+            on_batch(batch, num_done, len(order))
     lost = np.flatnonzero(~done)
     if lost.size:
         raise ValueError(
@@ -111,60 +109,6 @@ def attempt(
         store.finish(iteration, kind, journal.at(np.argsort(order.places(journal))))
     processes.sync(f"the samples of iteration {iteration} are written: {kind}")
     return store.load(iteration, kind)
-
-
-class _Order:
-    """The canonical order of samples: a place from 0 for each of them."""
-
-    def __init__(self, problems, num_samples):
-        self._problems, self._num_samples = problems, num_samples
-        self._first = {p.id: i * num_samples for i, p in enumerate(problems)}
-
-    def __len__(self):
-        return len(self._problems) * self._num_samples
-
-    def pair(self, place):
-        """The problem at a place, and the number of the sample."""
-        problem, number = divmod(int(place), self._num_samples)
-        return self._problems[problem], number
-
-    def places(self, samples):
-        """int64 array of the places of samples; -1 for those that have none."""
-        return np.fromiter(
-            (
-                self._first[s.problem] + s.sample
-                if s.problem in self._first and s.sample < self._num_samples
-                else -1
-                for s in samples
-            ),
-            "int64",
-        )
-
-
-def make_request(
-    prompts: PromptBuilder,
-    problem: Problem,
-    *,
-    hint: bool,
-    iteration: int = 0,
-    number: int = 0,
-) -> SampleRequest:
-    """The request of a sample.
-
-    Args:
-        prompts: Makes the prompt.
-        problem: The problem.
-        hint: Whether the prompt shows the answer.
-        iteration: Iteration of the outer loop.
-        number: Number of the sample of this problem.
-    """
-    return SampleRequest(
-        prompt=prompts.build(problem, hint),
-        name=problem.id,
-        seed=(iteration, zlib.crc32(problem.id.encode()), number, int(hint)),
-        prefix=prompts.prefix(hint),
-        add_start_token=prompts.chat is None,
-    )
 
 
 def _check_completion(sampler, completion):
@@ -196,28 +140,24 @@ def _strange(order, places, samples, path):
 
 
 def _sample_and_grade(
-    prompts, samples, sampler, kind, iteration, check_working
+    requests: PhaseRequests, sampler, kind, check_working
 ) -> Iterator[list[GradedSample]]:
-    task, hint = prompts.task, kind == "rationalization"
-    requests = [
-        make_request(prompts, problem, hint=hint, iteration=iteration, number=n)
-        for problem, n in samples
-    ]
-    missing = set(range(len(samples)))
+    prompts, is_missing = requests.prompts, bytearray([True]) * len(requests)
     for batch in sampler.sample(requests, stop=prompts.stop):
         graded = []
         for i, completion in batch:
-            if i not in missing:
-                fault = "twice" if is_count(i) and i < len(samples) else "unasked"
+            is_asked = is_count(i) and i < len(requests)
+            if not is_asked or not is_missing[i]:
+                fault = "twice" if is_asked else "unasked"
                 raise ValueError(
                     f"The sampler {sampler!r} returned request {i!r} {fault}. Expected "
-                    f"each index from 0 to {len(samples) - 1} once."
+                    f"each index from 0 to {len(requests) - 1} once."
                 )
-            missing.remove(i)
+            is_missing[i] = False
             _check_completion(sampler, completion)
-            problem, n = samples[i]
+            problem, number = requests.pair(i)
             answer, verdict = grade(
-                task,
+                prompts.task,
                 problem,
                 completion.text,
                 check_working=check_working,
@@ -225,10 +165,10 @@ def _sample_and_grade(
             )
             graded.append(
                 GradedSample(
-                    iteration=iteration,
+                    iteration=requests.iteration,
                     problem=problem.id,
                     problem_class=problem.problem_class,
-                    sample=n,
+                    sample=number,
                     kind=kind,
                     completion=completion.text,
                     num_tokens=completion.num_tokens,

@@ -1,7 +1,9 @@
 """Texts that are too long for the model or a row, found before anything is sampled."""
 
-from star_keras.outer_loop.attempts import make_request
+import heapq
+
 from star_keras.outer_loop.iteration import OuterLoop
+from star_keras.outer_loop.requests import make_request
 from star_keras.outer_loop.sources import KnownAnswers
 from star_keras.training.examples import tokenize_examples
 from star_keras.utils.errors import invalid
@@ -38,24 +40,24 @@ def check_lengths(loop: OuterLoop, preprocessor):
 
 
 def _check_prompts(prompts, problems, sampler, hint=False):
-    requests = [make_request(prompts, problem, hint=hint) for problem in problems]
-    requests.sort(key=lambda request: -len(request.prompt))
-    sampler.check(requests[:_LONGEST])
+    requests = (make_request(prompts, problem, hint=hint) for problem in problems)
+    longest = heapq.nlargest(_LONGEST, requests, key=lambda x: len(x.prompt))
+    sampler.check(longest)
 
 
 def _check_rows(
     problems, prompts, preprocessor, sequence_length, known: KnownAnswers | None
 ):
     """Training examples with their known response, or with an empty one."""
-    texts = [
+    texts = (
         (
             prompts.build(problem, False),
             "" if known is None else known.response(problem.id),
             problem.id,
         )
         for problem in problems
-    ]
-    texts = sorted(texts, key=lambda text: -len(text[0]) - len(text[1]))[:_LONGEST]
+    )
+    texts = heapq.nlargest(_LONGEST, texts, key=lambda x: len(x[0]) + len(x[1]))
     examples = tokenize_examples(preprocessor, [(*text[:2], 1.0) for text in texts])
     for example, (_, _, problem) in zip(examples, texts, strict=True):
         if len(example) > sequence_length:

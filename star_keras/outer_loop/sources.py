@@ -1,6 +1,7 @@
 """Where the rationales come from that are trained on: the model, or known answers."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 from star_keras.config import StarConfig
@@ -8,6 +9,9 @@ from star_keras.outer_loop.prompts import PromptBuilder
 from star_keras.outer_loop.records import SampleKind
 from star_keras.sampling.sampler import Completion, Sampler
 from star_keras.tasks.task import Problem
+
+# Answers that are graded and written together.
+_BATCH = 1024
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,12 +69,13 @@ class KnownAnswers(Sampler):
         self._by_id = {problem.id: problem for problem in problems}
 
     def sample(self, requests, *, stop=()):
-        batch = []
-        for i, request in enumerate(requests):
-            text = self.response(request.name)
-            batch.append((i, Completion(text=text, num_tokens=0, finish_reason="stop")))
-        if batch:
-            yield batch
+        rest = enumerate(requests)
+        while several := list(itertools.islice(rest, _BATCH)):
+            texts = [(i, self.response(request.name)) for i, request in several]
+            yield [
+                (i, Completion(text=text, num_tokens=0, finish_reason="stop"))
+                for i, text in texts
+            ]
 
     def response(self, problem_id: str) -> str:
         """The response to a problem."""

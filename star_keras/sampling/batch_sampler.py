@@ -14,7 +14,7 @@ from star_keras.sampling.model_sampler import (
     with_variables,
 )
 from star_keras.sampling.sampler import Completion, SampleRequest
-from star_keras.sampling.sampling_methods import request_key, token_log_probs
+from star_keras.sampling.sampling_methods import token_log_probs
 from star_keras.utils.texts import check_stop
 
 # Lengths of prefilled prompts and of caches are multiples of this.
@@ -57,23 +57,18 @@ class BatchSampler(ModelSampler):
         check_stop(stop)
         if not requests:
             return
-        prompts = self.tokenize_prompts(requests)
-        shared = self._shared_length(requests, prompts)
+        tokenized = self.tokenize(requests)
         variables = self._variables()
-        order = sorted(range(len(requests)), key=lambda i: len(prompts[i]))
+        order = np.argsort(tokenized.lengths, kind="stable")
         for start in range(0, len(order), self.batch_size):
-            batch = order[start : start + self.batch_size]
-            completions = self._sample_batch(
-                variables,
-                [prompts[i] for i in batch],
-                [requests[i] for i in batch],
-                stop,
-                shared,
-            )
+            batch = order[start : start + self.batch_size].tolist()
+            completions = self._sample_batch(variables, tokenized, batch, stop)
             yield list(zip(batch, completions, strict=True))
 
-    def _sample_batch(self, variables, prompts, requests, stop, shared):
-        rows = self.batch_size
+    def _sample_batch(self, variables, tokenized, batch, stop):
+        rows, prefix_ids = self.batch_size, tokenized.prefix_ids
+        prompts = [prefix_ids + tokenized[i] for i in batch]
+        wants_log_probs = tokenized.log_probs[batch]
         lengths = np.array([len(p) for p in prompts], "int32")
         longest, shortest = int(lengths.max()), int(lengths.min())
         total = _round_up(longest + self.max_new_tokens)
@@ -86,19 +81,22 @@ class BatchSampler(ModelSampler):
         for row, i in enumerate(filled):
             token_ids[row, : lengths[i]] = prompts[i]
         row_lengths = lengths[filled]
-        key_data = np.stack([request_key(self.seed, requests[i].seed) for i in filled])
+        key_data = tokenized.key_data[batch][filled]
 
         # Prefill leaves out a prompt's last token: it is the first input of
         # the decoding steps.
         length = max(shortest - 1 - (shortest - 1) % _MULTIPLE, 1)
         cache = self._prefill(
-            variables, token_ids[:, :length], total=total, shared=min(shared, length)
+            variables,
+            token_ids[:, :length],
+            total=total,
+            shared=min(len(prefix_ids), length),
         )
         position = jnp.asarray(min(length, shortest - 1), "int32")
         done: list[Completion | None] = [None] * len(prompts)
         token_ids = jnp.asarray(token_ids)
         log_probs = None
-        if any(request.log_probs for request in requests):
+        if wants_log_probs.any():
             log_probs = jnp.zeros(token_ids.shape, "float32")
         for _ in range(0, total, DECODE_CHUNK):
             token_ids, cache, position, log_probs = self._decode(
@@ -109,7 +107,7 @@ class BatchSampler(ModelSampler):
             for row, start in enumerate(lengths):
                 if done[row] is None:
                     new = np.s_[row, start : max(written, start)]
-                    known = values[new].tolist() if requests[row].log_probs else None
+                    known = values[new].tolist() if wants_log_probs[row] else None
                     done[row] = self.reader.read(ids[new].tolist(), stop, known)
             if None not in done:
                 break

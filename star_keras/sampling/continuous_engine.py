@@ -1,5 +1,6 @@
 """The engine of `ContinuousSampler`: requests in at any time, completions out."""
 
+import array
 import itertools
 import threading
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from star_keras.sampling.ring_cache import prefix_size
 from star_keras.sampling.sampler import Completion, SampleRequest
 from star_keras.sampling.sampling_methods import request_key
 from star_keras.sampling.scheduler import PartialSample
+from star_keras.sampling.tokenized_requests import TokenizedRequests
 from star_keras.sampling.worker_threads import WorkerThreads
 from star_keras.utils.errors import invalid
 from star_keras.utils.texts import check_stop
@@ -76,6 +78,7 @@ class ContinuousEngine:
         )
         self._unfinished: dict[Hashable, tuple[ContinuousWorker, PartialSample]] = {}
         self._changed = threading.Condition()
+        self._num_fed = 0  # requests of `feed` that are unfinished
         self._closed = self._ended = False
 
     def add_request(
@@ -145,6 +148,34 @@ class ContinuousEngine:
                     self._unfinished |= {x.request_id: (worker, x) for x in several}
             self._changed.notify_all()
 
+    def feed(self, requests: TokenizedRequests, *, stop: Sequence[str] = ()):
+        """Let tokenized requests wait, and close the engine.
+
+        The id of a request is its index. Its tokens become a list when its turn is
+        near, so many requests take little memory. They cannot be cancelled.
+
+        Args:
+            requests: Requests with the engine's prefix.
+            stop: Strings that end these completions.
+
+        Raises:
+            RuntimeError: after another request, or after `close`.
+        """
+        if self._closed or self._unfinished:
+            raise RuntimeError("The engine has had requests. Expected a new engine.")
+        workers = self._threads.workers
+        queues = [array.array("q") for _ in workers]
+        for equal in requests.groups():
+            for start in range(0, len(equal), self._sampler.slots):
+                queue = min(queues, key=len)
+                queue.extend(equal[start : start + self._sampler.slots])
+        with self._changed:
+            self._num_fed = len(requests)
+            for worker, indices in zip(workers, queues, strict=True):
+                worker.scheduler.feed(_samples(requests, indices, tuple(stop)))
+            self._closed = True
+            self._changed.notify_all()
+
     def abort_request(self, request_id: Hashable) -> bool:
         """Cancel a request, waiting or in flight.
 
@@ -162,7 +193,7 @@ class ContinuousEngine:
 
     def has_unfinished_requests(self) -> bool:
         """Whether completions are still to come."""
-        return bool(self._unfinished)
+        return bool(self._unfinished or self._num_fed)
 
     def step(self) -> list[tuple[Hashable, Completion]]:
         """Decode a chunk of up to 16 tokens for all slots of a worker.
@@ -182,8 +213,11 @@ class ContinuousEngine:
             self._closed = self._ended = True
             raise
         with self._changed:
-            for request_id, _ in completions:
-                del self._unfinished[request_id]
+            if self._num_fed:
+                self._num_fed -= len(completions)
+            else:
+                for request_id, _ in completions:
+                    del self._unfinished[request_id]
         return completions
 
     def __iter__(self) -> Iterator[list[tuple[Hashable, Completion]]]:
@@ -194,8 +228,10 @@ class ContinuousEngine:
         """
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._unfinished or self._closed)
-                if not self._unfinished:
+                self._changed.wait_for(
+                    lambda: self.has_unfinished_requests() or self._closed
+                )
+                if not self.has_unfinished_requests():
                     return
             if completions := self.step():
                 yield completions
@@ -214,3 +250,19 @@ class ContinuousEngine:
         self.close()
         self._ended = True
         self._threads.shutdown()
+
+
+def _samples(requests, indices, stop):
+    """The samples of some requests, each made when it is asked for."""
+    prompt_ids = None
+    for index in indices:
+        # Equal prompts are one list.
+        if (ids := requests[index]) != prompt_ids:
+            prompt_ids = ids
+        yield PartialSample(
+            request_id=index,
+            prompt_ids=prompt_ids,
+            key_data=requests.key_data[index],
+            stop=stop,
+            log_probs=[] if requests.log_probs[index] else None,
+        )

@@ -1,6 +1,5 @@
 """A sampler with one shared prefix, and slots that are refilled at once."""
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 
 import jax
@@ -104,14 +103,9 @@ class ContinuousSampler(ModelSampler):
         check_stop(stop)
         if not requests:
             return
-        prefix_ids, rests = self.tokenize_requests(requests)
-        tokenized = {
-            i: dataclasses.replace(request, prompt=(*prefix_ids, *ids), prefix="")
-            for i, (request, ids) in enumerate(zip(requests, rests, strict=True))
-        }
-        with self.engine(prefix_ids) as engine:
-            engine.add_requests(tokenized, stop=stop)
-            engine.close()
+        tokenized = self.tokenize(requests)
+        with self.engine(tokenized.prefix_ids) as engine:
+            engine.feed(tokenized, stop=stop)
             yield from engine
 
     def engine(self, prefix_ids: Sequence[int] = ()) -> ContinuousEngine:
@@ -147,9 +141,8 @@ class ContinuousSampler(ModelSampler):
             ValueError: if the requests have different prefixes, or a prompt does
                 not begin with its prefix, is empty, or is too long.
         """
-        prompts = self.tokenize_prompts(requests)
-        shared = self._shared_length(requests, prompts)
-        return prompts[0][:shared], [ids[shared:] for ids in prompts]
+        tokenized = self.tokenize(requests)
+        return tokenized.prefix_ids, list(tokenized)
 
     # === Weights ===
 

@@ -1,5 +1,6 @@
 """The common part of the samplers of a KerasHub causal LM."""
 
+import itertools
 import numbers
 from collections.abc import Sequence
 
@@ -14,6 +15,7 @@ from star_keras.sampling.merged_lora import merged_values
 from star_keras.sampling.sampler import Sampler, SampleRequest
 from star_keras.sampling.sampling_methods import Greedy, sampling_method
 from star_keras.sampling.stopping import CompletionReader
+from star_keras.sampling.tokenized_requests import TokenizedRequests
 from star_keras.training.examples import tokenize_prompts
 from star_keras.utils import memory
 from star_keras.utils.errors import invalid
@@ -21,6 +23,8 @@ from star_keras.utils.settings import checked_setting
 
 # Most tokens that a compiled call decodes before the host reads the text.
 DECODE_CHUNK = 16
+# Tokenizers need a hundred times the memory of their texts.
+_TOKENIZED_AT_ONCE = 256
 
 
 class ModelSampler(Sampler):
@@ -139,6 +143,21 @@ class ModelSampler(Sampler):
 
     # === Requests ===
 
+    def tokenize(self, requests: Sequence[SampleRequest]) -> TokenizedRequests:
+        """Token ids of requests, and all else that sampling needs of them.
+
+        Args:
+            requests: At least one request. Each is read once, in order.
+
+        Raises:
+            ValueError: see `tokenize_prompts`; if the requests have different prefixes,
+                or a prompt does not begin with its prefix.
+        """
+        first, prefix_ids = requests[0], []
+        if first.prefix:
+            (prefix_ids,) = self._tokenize(first, [first.prefix])
+        return TokenizedRequests(self._with_ids(requests), prefix_ids, self.seed)
+
     def tokenize_prompts(self, requests: Sequence[SampleRequest]) -> list[list[int]]:
         """Token ids of whole prompts.
 
@@ -149,21 +168,29 @@ class ModelSampler(Sampler):
             ValueError: if a prompt is neither a text nor token ids, some are texts and
                 others are not, or one is empty or leaves no room for the completion.
         """
-        prompts = [request.prompt for request in requests]
-        if all(isinstance(prompt, str) for prompt in prompts):
-            ids = self._tokenize(requests, prompts)
-        else:
-            ids = [
-                self.checked_ids(
-                    "prompt",
-                    request.prompt,
-                    f"Correct the request {request.name!r}. The prompts of a call are "
-                    "all token ids, or all texts.",
+        return [ids for _, ids in self._with_ids(requests)]
+
+    def _with_ids(self, requests):
+        """Pairs of each request and its token ids, tokenized a few at a time."""
+        first, rest = requests[0], iter(requests)
+        while several := list(itertools.islice(rest, _TOKENIZED_AT_ONCE)):
+            prompts = [request.prompt for request in (first, *several)]
+            if all(isinstance(prompt, str) for prompt in prompts):
+                texts = list(dict.fromkeys(prompts[1:]))
+                known = dict(zip(texts, self._tokenize(first, texts), strict=True))
+                ids = [known[prompt] for prompt in prompts[1:]]
+            else:
+                _, *ids = (
+                    self.checked_ids(
+                        "prompt",
+                        request.prompt,
+                        f"Correct the request {request.name!r}. The prompts of a call "
+                        "are all token ids, or all texts.",
+                    )
+                    for request in (first, *several)
                 )
-                for request in requests
-            ]
-        self._check_lengths(requests, ids)
-        return ids
+            self._check_lengths(several, ids)
+            yield from zip(several, ids, strict=True)
 
     def checked_ids(self, name: str, ids: Sequence[int], remedy: str = "") -> list[int]:
         """Token ids as a list.
@@ -193,39 +220,9 @@ class ModelSampler(Sampler):
         if requests:
             self.tokenize_prompts(requests)
 
-    def _tokenize(self, requests, texts):
-        preprocessor, start = self.model.preprocessor, requests[0].add_start_token
+    def _tokenize(self, first, texts):
+        preprocessor, start = self.model.preprocessor, first.add_start_token
         return tokenize_prompts(preprocessor, texts, add_start_token=start)
-
-    def _shared_length(self, requests: Sequence[SampleRequest], prompts) -> int:
-        """Number of tokens of the shared prefix that all prompts begin with.
-
-        Tokenizers join white space with its neighbours, so the end of a prefix may
-        have other tokens in a prompt than alone. `prompts` are whole token ids.
-
-        Returns:
-            Fewer than the shortest prompt has tokens; 0 without a prefix.
-
-        Raises:
-            ValueError: if the requests have different prefixes, or a prompt does
-                not begin with its prefix.
-        """
-        prefix = requests[0].prefix
-        for request in requests:
-            if request.prefix != prefix or (
-                prefix and not str(request.prompt).startswith(prefix)
-            ):
-                raise ValueError(
-                    f"Invalid value for the prefix of {request.name!r}. Expected "
-                    "that the prompts of a call all begin with the same prefix. "
-                    f"Received: prefix={request.prefix!r}, "
-                    f"prompt={request.prompt!r}, and {prefix!r} before."
-                )
-        if not prefix:
-            return 0
-        (ids,) = self._tokenize(requests, [prefix])
-        same = [len(set(column)) == 1 for column in zip(ids, *prompts, strict=False)]
-        return min([*same, False].index(False), min(map(len, prompts)) - 1)
 
     def _check_lengths(self, requests, prompts):
         limit = max_sequence_length(self.model)

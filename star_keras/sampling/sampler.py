@@ -87,7 +87,9 @@ class Sampler(abc.ABC):
         """Sample one completion for each request.
 
         Args:
-            requests: The prompts, and their names and seeds.
+            requests: The prompts, and their names and seeds. A run makes a request
+                each time it is read from the sequence. A sampler that keeps no more
+                requests than it needs takes little memory.
             stop: Strings that end a completion, matched on the text. The
                 tokenizer's end token always ends it.
 

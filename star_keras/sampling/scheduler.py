@@ -1,9 +1,10 @@
 """The scheduler: which request waits, and which is in which slot. Pure Python."""
 
 import dataclasses
+import itertools
 import threading
 from collections import deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 
 import numpy as np
 
@@ -101,11 +102,12 @@ class Scheduler:
         self.group_size = group_size
         self.slots: list[PartialSample | None] = []
         self._waiting: deque[PartialSample] = deque()
+        self._further: Iterator[PartialSample] = iter(())
         self._prefilled: list[list[int]] = []
         self._lock = threading.Lock()
 
     def __len__(self):
-        """Number of samples that wait or have a slot."""
+        """Number of samples that wait or have a slot; of further ones only some."""
         with self._lock:
             return self._total
 
@@ -117,6 +119,23 @@ class Scheduler:
         """
         with self._lock:
             self._waiting.extend(samples)
+
+    def feed(self, samples: Iterator[PartialSample]):
+        """Let samples wait behind all others, each made when its turn is near.
+
+        No `add` follows.
+
+        Args:
+            samples: As for `add`.
+        """
+        with self._lock:
+            self._further = samples
+            self._fetch()
+
+    def _fetch(self):
+        """Take further samples, so many that a schedule does not depend on the rest."""
+        missing = self.num_slots + self.group_size - len(self._waiting)
+        self._waiting.extend(itertools.islice(self._further, max(missing, 0)))
 
     def abort(self, sample: PartialSample) -> bool:
         """Cancel a sample. Its slot becomes free at the next `schedule`.
@@ -153,6 +172,7 @@ class Scheduler:
             for slot, sample in enumerate(self.slots):
                 if sample is not None and sample.aborted:
                     self.slots[slot] = None
+            self._fetch()
             if not self._total:
                 return None
             kept = self._resize()

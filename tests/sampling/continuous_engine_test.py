@@ -181,6 +181,24 @@ def test_bad_requests_are_refused_and_all_others_go_on(sampler, wanted, requests
         engine.step()
 
 
+def test_an_engine_that_is_fed_takes_no_other_requests(sampler, wanted):
+    tokenized = sampler.tokenize(wanted[:3])
+    with sampler.engine(tokenized.prefix_ids) as engine:
+        engine.add_request("a", wanted[0])
+        with pytest.raises(RuntimeError, match="has had requests. Expected a new"):
+            engine.feed(tokenized)
+        assert engine.abort_request("a")
+        engine.feed(tokenized)
+        assert not engine.abort_request(0)
+        assert engine.has_unfinished_requests()
+        with pytest.raises(RuntimeError, match="closed.*no more requests"):
+            engine.add_request("late", wanted[0])
+        with pytest.raises(RuntimeError, match="has had requests. Expected a new"):
+            engine.feed(tokenized)
+        assert sorted(i for batch in engine for i, _ in batch) == [0, 1, 2]
+        assert not engine.has_unfinished_requests()
+
+
 def test_an_engine_ends_with_a_failure(any_sampler, wanted, monkeypatch):
     def failing_insert(*_):
         raise MemoryError("no more")

@@ -1,5 +1,6 @@
 """Random arrivals and cancellations, against slots whose contents are followed."""
 
+import dataclasses
 import itertools
 import threading
 
@@ -138,6 +139,32 @@ def test_completions_do_not_depend_on_the_time_of_arrival(sizes, lengths, random
     # The samples of a prompt arrive together, or before others.
     for simulation in (at_once, slowly):
         assert len(simulation.prefilled) == len(set(simulation.prefilled))
+
+
+@given(sizes, st.lists(st.integers(1, 5), max_size=60))
+def test_samples_that_are_made_late_get_the_same_schedules(sizes, lengths):
+    known, late = Simulation(sizes), Simulation(sizes)
+    known.add(lengths)
+    made = []
+
+    def make():
+        for i, sample in known.samples.items():
+            made.append(i)
+            yield dataclasses.replace(sample, new_ids=[])
+
+    late.scheduler.feed(make())
+    num_slots, _, group_size = sizes
+    for _ in range(sum(lengths) + len(lengths)):
+        for simulation in (known, late):
+            simulation.step()
+        assert late.contents == known.contents
+        assert late.prefilled == known.prefilled
+        assert len(made) - len(late.entered) <= num_slots + group_size
+        for simulation in (known, late):
+            simulation.finish()
+        assert (len(late.scheduler) == 0) == (len(known.scheduler) == 0)
+    assert late.done == known.done
+    assert len(late.done) == len(lengths)
 
 
 def test_the_number_of_slots_follows_the_samples():
