@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import importlib.util
 import os
 import sys
 import threading
@@ -9,6 +10,7 @@ import weakref
 from collections.abc import Callable
 
 import jax
+import keras
 
 from star_keras.config import StarConfig
 from star_keras.distribution.preemption import Preempted, PreemptionNotice
@@ -186,6 +188,21 @@ class Session:
         return is_saved
 
 
+def _check_callbacks(callbacks):
+    """Say before the sampling what Keras's callbacks would say after it."""
+    callbacks = getattr(callbacks, "callbacks", callbacks) or ()
+    boards = [
+        callback
+        for callback in keras.tree.flatten(callbacks)
+        if isinstance(callback, keras.callbacks.TensorBoard)
+    ]
+    if boards and importlib.util.find_spec("tensorboard") is None:
+        raise ImportError(
+            "The callback TensorBoard needs the package tensorboard. Install it "
+            "with `pip install tensorboard`, or leave the callback out."
+        )
+
+
 def _close_after_fit(model, session):
     """Let `model.fit` close a session, also after an error that no hook sees."""
     fit = model.fit
@@ -195,6 +212,7 @@ def _close_after_fit(model, session):
 
         @functools.wraps(fit)
         def fit_and_close(*args, **kwargs):
+            _check_callbacks(kwargs.get("callbacks"))
             try:
                 return fit(*args, **kwargs)
             finally:

@@ -1,5 +1,6 @@
 """Callbacks of Keras before and after ours."""
 
+import importlib.util
 import signal
 
 import keras
@@ -95,6 +96,26 @@ def test_the_callback_itself_is_no_further_callback(make_star):
     star = make_star()
     with pytest.raises(ValueError, match="`callbacks`.*besides this one"):
         fit(star, 1, [star])
+
+
+@pytest.mark.parametrize("in_list", [True, False])
+def test_tensorboard_without_its_package_is_refused_before_the_sampling(
+    make_star, make_model, monkeypatch, tmp_path, in_list
+):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *args: None if name == "tensorboard" else find_spec(name, *args),
+    )
+    model = make_model()
+    star = make_star(model=model)
+    callbacks = [star, keras.callbacks.TensorBoard(tmp_path / "logs")]
+    if not in_list:
+        callbacks = keras.callbacks.CallbackList(callbacks)
+    with pytest.raises(ImportError, match="TensorBoard needs.*pip install tensorboard"):
+        model.fit(star.dataset, epochs=1, callbacks=callbacks, verbose=0)
+    assert not star.run_dir.exists()
 
 
 def test_an_error_of_another_callback_lets_go_of_the_directory(make_star):
