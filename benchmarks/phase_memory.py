@@ -77,7 +77,7 @@ def main():
         sampler = make_sampler(arguments.sampler)
         attempt(prompts, problems[:300], sampler, kind="rationale")  # compiles
         store = SampleStore(Path(name) / "samples")
-        before, start = peak_mib(), time.perf_counter()
+        before, start, cpu = peak_mib(), time.perf_counter(), time.process_time()
         samples = attempt(
             prompts,
             problems,
@@ -86,11 +86,11 @@ def main():
             num_samples=-(-arguments.samples // PROBLEMS),
             store=store,
         )
-        seconds = time.perf_counter() - start
+        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
         content = store.path(0, "rationale").read_bytes()
         print(
-            f"{arguments.sampler}, {len(samples):,} samples: {seconds:.0f} s, peak "
-            f"{peak_mib() - before:,.0f} MiB, check sum {zlib.crc32(content):08x}"
+            f"{arguments.sampler}, {len(samples):,} samples: {seconds:.0f} s "
+            f"({cpu:.0f} CPU-s), peak {peak_mib() - before:,.0f} MiB, check sum {zlib.crc32(content):08x}"
         )
 
 

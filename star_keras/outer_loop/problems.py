@@ -5,7 +5,7 @@ import json
 import random
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from star_keras.config import StarConfig
 from star_keras.outer_loop.prompts import PromptBuilder
@@ -50,7 +50,11 @@ def checked_problems(task: Task, split: str) -> list[Problem]:
     """
     check_task(task)
     task.check_split(split)
-    problems = list(task.problems(split))
+    problems = task.problems(split)
+    if not isinstance(problems, Iterable):
+        rule = "a sequence of `Problem` from `problems`"
+        raise invalid("problems", rule, problems, f"Correct the task {task.name!r}.")
+    problems = list(problems)
     if not problems:
         raise ValueError(f"The task {task.name!r} has no problems in {split!r}.")
     ids = set()

@@ -95,7 +95,11 @@ class RunDirectory:
             OSError: if a file cannot be moved or written.
         """
         read_configuration(self.path)
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            rule = f"a directory that can be made ({error.strerror})"
+            raise invalid("run_dir", rule, str(self.path), "Name another.") from error
         self.lock.acquire()
         try:
             self._check_shared()

@@ -119,13 +119,15 @@ def training_and_eval_sampler(
         The sampler of training problems and that of held-out problems.
 
     Raises:
-        ValueError: if `config` is no `StarConfig`, a sampler is of another model,
-            a sampler is passed and configured, or several samples a problem are
-            asked of a greedy sampler.
+        ValueError: if `config` is no `StarConfig`, a sampler is no `Sampler` or of
+            another model, a sampler is passed and configured, or several samples a
+            problem are asked of a greedy sampler.
     """
     if not isinstance(config, StarConfig):
         raise invalid("config", "a `star_keras.config.StarConfig`", config)
     for name, own in (("sampler", sampler), ("eval_sampler", eval_sampler)):
+        if own is not None and not isinstance(own, Sampler):
+            raise invalid(name, "`None` or a `star_keras.sampling.Sampler`", own)
         if getattr(own, "model", model) is not model:
             raise invalid(name, "a sampler of the model that is trained", own)
     if sampler is not None:

@@ -1,5 +1,7 @@
 """Checks of a task, before anything is sampled."""
 
+from collections.abc import Sequence
+
 from star_keras.tasks.grading import grade
 from star_keras.tasks.task import FewShotExample, Problem, Task
 from star_keras.utils.errors import invalid
@@ -14,7 +16,8 @@ def check_task(task: Task):
 
     Raises:
         ValueError: if it is no `Task`, its `name` is no text, or its `stop` or
-            `splits` is no sequence of texts that are not empty.
+            `splits` is no sequence of texts that are not empty, or its
+            `few_shot_examples` is no sequence.
     """
     if not isinstance(task, Task):
         remedy = "Make one, e.g. by `tasks.get('arithmetic')`."
@@ -26,6 +29,11 @@ def check_task(task: Task):
     remedy = f"Correct the task {name!r}."
     check_stop(task.stop, remedy)
     check_texts("splits", task.splits, '("train", "eval")', remedy)
+    examples = task.few_shot_examples
+    # A generator would be empty at the second reading.
+    if not isinstance(examples, Sequence) or isinstance(examples, str):
+        rule = "a sequence of `FewShotExample`, `()` for none"
+        raise invalid("few_shot_examples", rule, examples, remedy)
 
 
 def check_problem(task: Task, problem: Problem):
@@ -68,6 +76,14 @@ def check_example(task: Task, example: FewShotExample):
 
 
 def _check_response(task, problem, response, what):
+    questions = [task.format_question(problem, hint=hint) for hint in (False, True)]
+    for name, text in (
+        *(("format_question", question) for question in questions),
+        ("format_response", response),
+    ):
+        if not isinstance(text, str):
+            rule = f"a text from `{name}` of the task {task.name!r}"
+            raise invalid(name, rule, text, "Let it return one.")
     for stop in task.stop:
         if stop in response:
             raise ValueError(

@@ -2,7 +2,10 @@
 
 from typing import Literal
 
+import numpy as np
+
 from star_keras.tasks.task import Problem, Task
+from star_keras.utils.errors import invalid
 
 Verdict = Literal["correct", "incorrect", "unparsed", "invalid_working"]
 
@@ -29,12 +32,19 @@ def grade(
         The answer or `None`, and the verdict: `"correct"`, `"incorrect"`,
         `"unparsed"` without a readable answer, or `"invalid_working"` for a
         right answer after wrong steps.
+
+    Raises:
+        ValueError: if `Task.is_correct` returns no boolean.
     """
     part = answer_part(completion, opened)
     answer = None if part is None else task.extract_answer(part)
     if answer is None:
         return None, "unparsed"
-    if not task.is_correct(answer, problem):
+    is_correct = task.is_correct(answer, problem)
+    if not isinstance(is_correct, bool | np.bool_):
+        rule = f"`True` or `False` from `is_correct` of the task {task.name!r}"
+        raise invalid("is_correct", rule, is_correct, "Let it return one of them.")
+    if not is_correct:
         return answer, "incorrect"
     if check_working and not task.working_is_valid(completion, problem):
         return answer, "invalid_working"

@@ -15,6 +15,7 @@ from star_keras.tasks import math_verifier
 _SIGNS = "-\u2010\u2011\u2013\u2212"
 _BLANK = "[ \u00a0\u202f]"
 _SEPARATOR = rf"(?:,|\{{,\}}|\\,|{_BLANK})"
+_SLASHES = str.maketrans("\u2044\u2215", "//")
 _CURRENCY = r"(?:\\?\$|[€£])"
 _VULGAR_FRACTION = re.compile(r"(\d?)([¼½¾⅐-⅞])")
 
@@ -42,9 +43,12 @@ _FRACTION = re.compile(
 )
 _LONGEST = 200
 _BOX = re.compile(r"\\(?:boxed|text\w*|math\w+)\s*\{([^{}]*)\}")
-# Whatever looks like a number, well formed or not.
+# Whatever looks like a number, well formed or not. First what is never read: roots,
+# thousands joined by other marks, powers.
 _CANDIDATE = re.compile(
-    rf"""(?:\d+{_BLANK}?)?\\(?:[dtc]?frac|sqrt)(?:\s*\[[^\[\]]*\])?
+    rf"""\u221a\s?\(?\d[\d.,]*
+    |(?:{_CURRENCY}\s?)?\d[\d.,]*(?:['\u2019_\u066c]\d[\d.,]*|[\u00b2\u00b3\u00b9\u2070-\u207b]+)+
+    |(?:\d+{_BLANK}?)?\\(?:[dtc]?frac|sqrt)(?:\s*\[[^\[\]]*\])?
       (?:\s*\{{(?:[^{{}}]|\{{[^{{}}]*\}})*\}}|\d)+
     |[\w.)}}]{{1,20}}\s?\^\s?(?:\{{[^{{}}]*\}}|[{_SIGNS}]?[\d.]+)
     |(?:{_CURRENCY}\s?[{_SIGNS}]?)?
@@ -76,7 +80,7 @@ def read_number(text: str) -> str | None:
     Raises:
         RuntimeError: if math-verify, which reads fractions and LaTeX, does not start.
     """
-    text = text.strip().lstrip("*").rstrip("*. \t\n").strip()
+    text = text.translate(_SLASHES).strip().lstrip("*").rstrip("*. \t\n").strip()
     if len(text) > _LONGEST:
         return None
     text = _VULGAR_FRACTION.sub(_spelled_out, " ".join(text.split()))
@@ -107,7 +111,7 @@ def last_number(text: str) -> str | None:
     Raises:
         RuntimeError: if math-verify does not start.
     """
-    text = _VULGAR_FRACTION.sub(_spelled_out, text)
+    text = _VULGAR_FRACTION.sub(_spelled_out, text.translate(_SLASHES))
     text = _BOX.sub(r" \1 ", text)
     candidates = list(_CANDIDATE.finditer(text))
     if not candidates:

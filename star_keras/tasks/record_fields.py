@@ -1,6 +1,7 @@
 """Fields of a line of JSON: texts and numbers; `null` and blank mean absent."""
 
 import math
+import unicodedata
 
 from star_keras.tasks.read_number import number_text
 from star_keras.utils.errors import invalid
@@ -23,11 +24,18 @@ def optional_text(record: dict, name: str) -> str | None:
     if value is None:
         return None
     if isinstance(value, str):
-        return value if value.strip() else None
+        return value if _is_visible(value) else None
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not math.isfinite(value):
         raise invalid(name, "a text or a finite number", value, "Put it in quotes.")
     return number_text(value)
+
+
+def _is_visible(text):
+    """Whether there is more than blanks and marks without a width (U+200B)."""
+    return any(
+        not letter.isspace() and unicodedata.category(letter) != "Cf" for letter in text
+    )
 
 
 def required_text(record: dict, name: str) -> str:

@@ -18,12 +18,15 @@ def absolute(name: str, path) -> epath.Path:
         path: Local or `gs://` path; `~` is the user's home.
 
     Raises:
-        ValueError: if it is empty, or no path.
+        ValueError: if it is empty, no path, or of another kind, such as `http://`.
     """
     if not isinstance(path, str | os.PathLike) or not str(path).strip():
         raise invalid(name, "the path of a file or directory", path)
     if "\0" in str(path):
         raise invalid(name, "a path without a null character", str(path))
+    scheme, is_remote, place = str(path).partition("://")
+    if is_remote and (scheme != "gs" or not place.strip("/")):
+        raise invalid(name, "a local path, or one like gs://BUCKET/NAME", str(path))
     path = epath.Path(path).expanduser()
     return path.absolute() if _is_local(path) else path
 

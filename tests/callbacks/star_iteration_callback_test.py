@@ -199,6 +199,13 @@ def test_a_sampler_of_another_model_is_refused(make_model, doubling, tmp_path, n
         StarIterationCallback(make_model(), doubling, tmp_path, **{name: sampler})
 
 
+@pytest.mark.parametrize("name", ["sampler", "eval_sampler"])
+@pytest.mark.parametrize("value", ["batch", ScriptedSampler, len, 5])
+def test_what_is_no_sampler_is_refused(make_model, doubling, tmp_path, name, value):
+    with pytest.raises(ValueError, match=rf"`{name}`. Expected `None` or .*\.Sampler`"):
+        StarIterationCallback(make_model(), doubling, tmp_path, **{name: value})
+
+
 def test_an_answer_that_its_own_task_does_not_read_is_named_at_the_start(make_star):
     class Unreadable(Doubling):
         def extract_answer(self, completion):

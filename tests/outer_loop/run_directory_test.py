@@ -143,6 +143,22 @@ def test_an_empty_path_is_refused(path):
         RunDirectory(path)
 
 
+@pytest.mark.parametrize(
+    "path", ["http://a/b", "file:///tmp/a", "s3://a/b", "gs://", "gs:///", "://a"]
+)
+def test_a_place_that_no_file_system_here_has_is_refused(path):
+    with pytest.raises(ValueError, match="`run_dir`.*a local path, or one like gs://B"):
+        RunDirectory(path)
+
+
+@pytest.mark.parametrize("name", ["file/run", "x" * 300])
+def test_a_directory_that_cannot_be_made_is_named(tmp_path, name):
+    (tmp_path / "file").write_text("")
+    run = RunDirectory(tmp_path / name)
+    with pytest.raises(ValueError, match=r"`run_dir`.*can be made \(.*Name another"):
+        run.open({})
+
+
 def test_a_file_in_its_place_is_named(tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(ValueError, match="`run_dir`.*not a file"):

@@ -1,6 +1,7 @@
 """Layouts of choices, arguments and own tasks: read as meant, or refused."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -208,6 +209,9 @@ def test_an_unknown_split_is_refused(name):
         ({"splits": "train"}, ("`splits`", "sequence of texts", "'train'", "Correct")),
         ({"name": None}, ("`name`", "not empty", "None", "Give the class")),
         ({"name": ""}, ("`name`", "not empty", "''", "Give the class")),
+        ({"few_shot_examples": None}, ("`few_shot_examples`", "a seq", "None", "Corr")),
+        ({"few_shot_examples": "ab"}, ("`few_shot_examples`", "a seq", "'ab'", "Corr")),
+        ({"few_shot_examples": iter([])}, ("`few_shot_examples`", "a seq", "iterator")),
     ],
 )
 def test_attributes_of_an_own_task_that_are_refused(attributes, parts):
@@ -227,6 +231,43 @@ def test_what_is_no_task_is_refused(task):
 
 
 GOOD = {"id": "p", "question": "1+1?", "answer": "2"}
+
+
+@pytest.mark.parametrize(
+    ("method", "value"),
+    [
+        *(("format_question", value) for value in (None, 5, b"Q:")),
+        *(("format_response", value) for value in (None, ["2"])),
+        *(("is_correct", value) for value in (None, "no", 1, [])),
+    ],
+)
+def test_what_an_own_task_returns_is_checked(method, value):
+    problem = Problem(**GOOD)
+
+    class Mine(Task):
+        name = "mine"
+        few_shot_examples = (FewShotExample(problem=problem, rationale="1 + 1 = 2."),)
+
+        def problems(self, split):
+            return [problem]
+
+    setattr(Mine, method, lambda *args, **kwargs: value)
+    message = rf"`{method}`. Expected .* of the task 'mine'.*{re.escape(repr(value))}"
+    for check in (PromptBuilder, lambda task: checked_problems(task, "train")):
+        with pytest.raises(ValueError, match=message):
+            check(Mine())
+
+
+@pytest.mark.parametrize("value", [None, 5, {}, [{"question": "q"}], "abc"])
+def test_problems_of_an_own_task_are_checked(value):
+    class Mine(Task):
+        name = "mine"
+
+        def problems(self, split):
+            return value
+
+    with pytest.raises(ValueError, match="`problems?`|no problems in 'train'"):
+        checked_problems(Mine(), "train")
 
 
 @pytest.mark.parametrize(
