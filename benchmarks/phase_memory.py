@@ -90,7 +90,8 @@ def main():
         content = store.path(0, "rationale").read_bytes()
         print(
             f"{arguments.sampler}, {len(samples):,} samples: {seconds:.0f} s "
-            f"({cpu:.0f} CPU-s), peak {peak_mib() - before:,.0f} MiB, check sum {zlib.crc32(content):08x}"
+            f"({cpu:.0f} CPU-s), peak {peak_mib() - before:,.0f} MiB, "
+            f"check sum {zlib.crc32(content):08x}"
         )
 
 
