@@ -7,6 +7,7 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import pathlib
 import shutil
 import subprocess
 import sys
@@ -37,10 +38,10 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 import star_keras  # noqa: F401  isort: skip  (before keras: selects the backend)
 
 import hypothesis
-import jax
 import pytest
 
-from star_keras import testing
+# JAX and Keras are imported in functions: the process that hands out the tests, before
+# the others start, needs neither.
 from tests import forks
 
 # The same examples in every run, however slow the machine is.
@@ -58,12 +59,25 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 PROGRAMS, ROOT = forks.PROGRAMS, forks.ROOT
 
 
+# As in `tests.preload`.
+gc.disable()
+
+
+def pytest_collection_finish():
+    gc.freeze()
+    gc.enable()
+
+
 @pytest.fixture(autouse=True, scope="module")
 def free_compiled_programs():
-    """Thousands of them in one process are more mappings than Linux allows."""
+    """Thousands of them in one process are more mappings than Linux allows (65530)."""
     yield
-    jax.clear_caches()
-    gc.collect()
+    mappings = pathlib.Path("/proc/self/maps")
+    if not mappings.exists() or mappings.read_bytes().count(b"\n") > 25_000:
+        import jax
+
+        jax.clear_caches()
+        gc.collect()
 
 
 def xla_flags(num_devices):
@@ -113,14 +127,20 @@ def run_experiment(script, *arguments):
 
 @pytest.fixture
 def doubling():
+    from star_keras import testing
+
     return testing.Doubling()
 
 
 @pytest.fixture(scope="session")
 def byte_tokenizer():
+    from star_keras import testing
+
     return testing.byte_tokenizer()
 
 
 @pytest.fixture
 def make_model(byte_tokenizer):
+    from star_keras import testing
+
     return functools.partial(testing.tiny_gpt_j, tokenizer=byte_tokenizer)

@@ -22,10 +22,7 @@ PROGRAMS = ROOT / "tests" / "programs"
 sys.path.append(str(ROOT))
 
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(
-    # Freed memory is kept, and the backend selected, before the other imports.
-    ["experiments", "star_keras.callbacks", "star_keras.planning", "star_keras.testing"]
-)
+_forks.set_forkserver_preload(["tests.preload"])
 
 
 def _run(program, arguments, environment, output):

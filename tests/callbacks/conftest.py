@@ -13,6 +13,7 @@ from star_keras.config import (
     StarConfig,
     TrainingConfig,
 )
+from star_keras.outer_loop import plots
 from star_keras.testing import Doubling, ScriptedSampler, tiny_gpt_j
 from star_keras.utils.json_lines import read_json_lines
 from star_keras.utils.settings import settings_of
@@ -57,6 +58,12 @@ def make_config(**kwargs):
     )
     assert not arguments
     return config
+
+
+@pytest.fixture(autouse=True)
+def no_plots(monkeypatch):
+    """Plots take a third of such a run. (See tests/outer_loop/plots_test.py.)"""
+    monkeypatch.setattr(plots, "save_plots", lambda metrics, directory: None)
 
 
 @pytest.fixture

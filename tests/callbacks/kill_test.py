@@ -94,7 +94,7 @@ class Killed:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("num_processes", "kills"), [(1, 12), (2, 4)])
+@pytest.mark.parametrize(("num_processes", "kills"), [(1, 8), (2, 3)])
 def test_run_that_is_killed_again_and_again_ends_as_if_nothing_had_been(
     tmp_path, num_processes, kills
 ):

@@ -6,6 +6,7 @@ import keras
 import keras_hub
 import numpy as np
 import pytest
+from scipy import special
 
 from star_keras.config import OptimizerConfig
 from star_keras.models import load_causal_lm
@@ -68,23 +69,37 @@ def alone(tokens):
     }
 
 
-@pytest.fixture(scope="module")
-def stock_logits(stock):
-    """Logits `(length, vocabulary)` of a sequence alone by the stock model."""
-    call = jax.jit(lambda x: stock(x)[0].astype("float32"))
+def make_logits(model):
+    """Function from a sequence to its logits `(length, vocabulary)`, on its own."""
+    call = jax.jit(lambda x: model(x)[0].astype("float32"))
 
-    def stock_logits(tokens):
+    def logits(tokens):
         padded = np.zeros((2, 64), "int32")
         padded[:, : len(tokens)] = tokens, np.ones(len(tokens))
         logits = call({"token_ids": padded[:1], "padding_mask": padded[1:]})
-        return np.asarray(logits[: len(tokens)])
+        return np.asarray(logits)[: len(tokens)]
 
-    return stock_logits
+    return logits
 
 
-def test_packed_logits_equal_those_of_each_sequence_alone(stock_logits, packed, rows):
-    sequences, row = rows
-    logits = np.asarray(jax.jit(lambda x: packed(x))(row))
+@pytest.fixture(scope="module")
+def stock_logits(stock):
+    return make_logits(stock)
+
+
+def logits_of_rows(model, row):
+    return np.asarray(jax.jit(lambda x: model(x))(row))
+
+
+@pytest.fixture(scope="module")
+def packed_logits(packed, rows):
+    return logits_of_rows(packed, rows[1])
+
+
+def test_packed_logits_equal_those_of_each_sequence_alone(
+    stock_logits, packed_logits, rows
+):
+    sequences, logits = rows[0], packed_logits
     first, second = map(stock_logits, sequences)
     assert np.std(first) > 0.3  # no trivial weights
     m, n = LENGTHS
@@ -97,8 +112,8 @@ def test_packed_logits_equal_those_of_each_sequence_alone(stock_logits, packed, 
 def test_the_layers_of_gemma_3_that_see_all_do_so_in_packed_rows(rows):
     sequences, row = rows
     packed = tiny_causal_lm("gemma3", num_layers=6)  # the last is such a layer
-    logits = np.asarray(jax.jit(lambda x: packed(x))(row))
-    expected = np.asarray(packed(alone(sequences[1]))[0])
+    logits = logits_of_rows(packed, row)
+    expected = make_logits(packed)(sequences[1])
     m, n = LENGTHS
     np.testing.assert_allclose(logits[0, m : m + n], expected, atol=ATOL)
 
@@ -214,8 +229,8 @@ def test_loss_is_the_weighted_mean_by_the_stock_logits(losses, stock, stock_logi
     for row in range(len(y)):
         for segment in range(1, x["segment_ids"][row].max() + 1):
             at = x["segment_ids"][row] == segment
-            logits = jax.nn.log_softmax(stock_logits(x["token_ids"][row][at]))
-            chosen = np.take_along_axis(np.asarray(logits), y[row][at][:, None], 1)
+            logits = special.log_softmax(stock_logits(x["token_ids"][row][at]), axis=1)
+            chosen = np.take_along_axis(logits, y[row][at][:, None], 1)
             total -= np.sum(chosen[:, 0] * weights[row][at])
             weight += weights[row][at].sum()
     np.testing.assert_allclose(losses[0], total / weight, rtol=1e-5)
@@ -245,11 +260,13 @@ def test_low_rank_adapters_and_mixed_precision_train(family):
     assert adapters >= 2 * model.backbone.num_layers
 
 
-def test_stock_keras_hub_loads_what_was_saved(family, packed, rows, tmp_path):
+def test_stock_keras_hub_loads_what_was_saved(
+    stock_logits, packed, packed_logits, rows, tmp_path
+):
     packed.save_to_preset(tmp_path / "preset")
     again = keras_hub.models.CausalLM.from_preset(str(tmp_path / "preset"))
     fast = load_causal_lm(str(tmp_path / "preset"))
     assert family_of(fast) is not None
-    x = alone(rows[0][0])
-    np.testing.assert_array_equal(np.asarray(packed(x)), np.asarray(again(x)))
-    np.testing.assert_array_equal(np.asarray(packed(x)), np.asarray(fast(x)))
+    tokens = rows[0][0]
+    np.testing.assert_array_equal(make_logits(again)(tokens), stock_logits(tokens))
+    np.testing.assert_array_equal(logits_of_rows(fast, rows[1]), packed_logits)

@@ -24,7 +24,7 @@ from star_keras.outer_loop.run_directory import RunDirectory
 from star_keras.outer_loop.sample_store import SampleStore
 
 FLAGS = (
-    *("--digits=1,2", "--train_problems=6", "--eval_problems=4", "--nofew_shot"),
+    *("--digits=1", "--train_problems=6", "--eval_problems=4", "--nofew_shot"),
     *("--iterations=1", "--start_steps=2", "--learning_rate=1e-3"),
     *("--batch_size=4", "--sequence_length=128", "--warmup_steps=0", "--verbose=0"),
     *("--max_new_tokens=48", "--sample_batch_size=8", "--temperature=0.3"),

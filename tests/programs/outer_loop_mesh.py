@@ -18,8 +18,11 @@ from star_keras import tasks
 from star_keras.callbacks import StarIterationCallback
 from star_keras.config import RunConfig, SamplingConfig, StarConfig, TrainingConfig
 from star_keras.distribution import model_parallel
+from star_keras.outer_loop import plots
 from star_keras.testing import tiny_gpt_j
 
+# They take a third of such a run.
+plots.save_plots = lambda metrics, directory: None
 DIRECTORY = tempfile.mkdtemp()
 CONFIG = StarConfig(
     sampling=SamplingConfig(
