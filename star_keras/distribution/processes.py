@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import keras
 import numpy as np
 from jax.experimental import multihost_utils
@@ -81,6 +82,7 @@ class HostCopy:
 
     def __init__(self, array):
         self._shape, self._sharding = array.shape, array.sharding
+        self._committed = array.committed
         self._shards = {}
         for shard in array.addressable_shards:
             if str(shard.index) not in self._shards:
@@ -88,6 +90,10 @@ class HostCopy:
 
     def to_devices(self) -> jax.Array:
         """A new array on the devices, with the values and layout of the original."""
+        if not self._committed:
+            # JAX compiles a program once more where arguments are committed.
+            (value,) = self._shards.values()
+            return jnp.array(value)
         return jax.make_array_from_callback(
             self._shape, self._sharding, lambda index: self._shards[str(index)]
         )

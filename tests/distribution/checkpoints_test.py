@@ -142,3 +142,11 @@ def test_host_copy_outlives_its_array():
     copy = HostCopy(array)
     array.delete()
     np.testing.assert_array_equal(copy.to_devices(), [[0, 1, 2], [3, 4, 5]])
+
+
+def test_host_copy_is_committed_to_a_device_only_if_its_array_is():
+    """JAX compiles a program again if arguments become committed."""
+    array = jax.numpy.ones(3)
+    assert not HostCopy(array).to_devices().committed
+    committed = jax.device_put(array, jax.devices()[0])
+    assert HostCopy(committed).to_devices().committed
