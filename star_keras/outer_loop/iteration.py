@@ -12,6 +12,7 @@ from star_keras.config import StarConfig
 from star_keras.distribution import processes
 from star_keras.outer_loop import plots
 from star_keras.outer_loop.attempts import attempt
+from star_keras.outer_loop.collapse import collapse_metrics
 from star_keras.outer_loop.evaluation import accuracy_metrics, evaluate, unread_shares
 from star_keras.outer_loop.mastery import draw_mastered, load_mastered, update_mastery
 from star_keras.outer_loop.problems import (
@@ -185,6 +186,9 @@ class OuterLoop:
         if not self._run.is_done(iteration, "select"):
             metrics = unread_shares(itertools.chain(*phases)) | selection_metrics(
                 list((own + old).selections), selections, len(problems)
+            )
+            metrics |= collapse_metrics(
+                self._samples, self.task, self._by_id, own, hinted, iteration
             )
             if self.config.sampling.mastered_after:
                 metrics["share_mastered"] = len(mastered) / len(problems)

@@ -1,5 +1,6 @@
 """What a run prints of its results: a table an iteration, and an example."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import rich.box
@@ -62,6 +63,9 @@ def show_iteration(progress: Progress, run: RunDirectory, iteration: int):
     if "eval_accuracy" in metrics:
         progress.console.print(_accuracy_table(iteration, metrics, previous))
     progress.print(_kept_line(metrics))
+    line = _rationales_line(metrics)
+    if line:
+        progress.print(line)
     progress.print(_time_line(metrics))
     progress.print()
 
@@ -126,6 +130,20 @@ def _kept_line(metrics):
         f"of the problems unaided, {metrics['share_rationalized']:.1%} rationalized; "
         f"not kept: {', '.join(reasons) or 'none'}"
     )
+
+
+def _rationales_line(metrics):
+    """Empty where no rationale is kept."""
+    parts = [
+        text.format(metrics[name])
+        for name, text in (
+            ("rationale_tokens", "{:.1f} tokens on average"),
+            ("share_repeated", "{:.1%} as in the iteration before"),
+            ("share_hint_copied", "{:.1%} of the correct rationalizations copy a hint"),
+        )
+        if not math.isnan(metrics.get(name, math.nan))
+    ]
+    return f"rationales: {', '.join(parts)}" if parts else ""
 
 
 def _time_line(metrics):

@@ -1,5 +1,6 @@
 """The verdict on a completion: its answer is read and compared."""
 
+import re
 from typing import Literal
 
 import numpy as np
@@ -8,6 +9,12 @@ from star_keras.tasks.task import Problem, Task
 from star_keras.utils.errors import invalid
 
 Verdict = Literal["correct", "incorrect", "unparsed", "invalid_working"]
+
+_THOUGHT = re.compile(r"</?think>")
+_LIST_MARK = re.compile(r"\A(?:[-*•]|\d+[.)])\s+")
+_SENTENCE_END = re.compile(r"[.!?](?=\s)|\n")
+_STEP = re.compile(r"=|[\d)]\s*[-+*/×÷]\s*[$(\d]|\s[+*×÷]\s")
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
 def grade(
@@ -64,3 +71,28 @@ def answer_part(completion: str, opened: bool = False) -> str | None:
     _, closed, rest = completion.rpartition("</think>")
     is_open = "<think>" in rest or (opened and not closed)
     return None if is_open else rest
+
+
+def answers_at_once(task: Task, problem: Problem, completion: str) -> bool:
+    """Whether a completion gives the right answer before any step.
+
+    Looks at its first sentence: the answer stands there, and no calculation. A generous
+    reading (`Task.extract_answer_flexible`) does not count where the question has
+    the same number.
+
+    Args:
+        task: Reads and compares answers.
+        problem: The problem.
+        completion: The completion of its prompt.
+
+    Raises:
+        RuntimeError: if math-verify, which some tasks need, does not start.
+    """
+    text = _LIST_MARK.sub("", _THOUGHT.sub("\n", completion).strip())
+    first = _SENTENCE_END.split(text, maxsplit=1)[0]
+    if _STEP.search(first.replace(problem.answer, "")):
+        return False
+    answer = task.extract_answer(first)
+    if answer is None and problem.answer not in _NUMBER.findall(problem.question):
+        answer = task.extract_answer_flexible(first)
+    return answer is not None and task.is_correct(answer, problem)

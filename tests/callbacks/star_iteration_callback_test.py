@@ -335,6 +335,7 @@ def test_a_run_prints_its_phases_a_table_and_one_problem_twice(make_star, capsys
         "The answer is 7.",
         "The answer is 200.",
         "kept 24 rationales: 100.0% of the problems unaided, 0.0% rationalized",
+        "\nrationales: 17.8 tokens on average\n",
     ):
         assert text in printed
     table = [line.split() for line in printed.splitlines()]

@@ -1,5 +1,9 @@
+import pytest
+
+from star_keras.tasks import GSM8K, CommonsenseQA, Problem, WordProblems
 from star_keras.tasks.arithmetic import Arithmetic, make_problem, scratchpad
-from star_keras.tasks.grading import grade
+from star_keras.tasks.grading import answers_at_once, grade
+from star_keras.testing import Doubling
 
 TASK = Arithmetic()
 PROBLEM = make_problem("15", "27")
@@ -17,3 +21,39 @@ def test_working_counts_only_when_asked():
     assert grade(TASK, PROBLEM, lucky) == ("4 2", "correct")
     assert grade(TASK, PROBLEM, lucky, check_working=True) == ("4 2", "invalid_working")
     assert grade(TASK, PROBLEM, RIGHT, check_working=True) == ("4 2", "correct")
+
+
+MARBLES = Problem(id="m", question="Ada has 36 marbles and 36 more?", answer="72")
+SAME = Problem(id="s", question="Of 72 marbles none is lost. How many?", answer="72")
+CQA = CommonsenseQA()
+BARKS = CQA.make_problem(
+    {"question": "Who barks?", "choices": ["cat", "dog"], "answer": "b"}, "q"
+)
+MARKED = " The dog barks. Therefore, the answer is dog (b)."
+
+
+@pytest.mark.parametrize(
+    ("task", "problem", "completion", "copied"),
+    [
+        (Doubling(), MARBLES, " The answer is 72.", True),
+        (Doubling(), MARBLES, "<think>\nThe answer is 72.</think> 36 + 36 = 72.", True),
+        (Doubling(), MARBLES, " 36 + 36 = 72. The answer is 72.", False),
+        (Doubling(), MARBLES, " She has 36 twice. The answer is 72.", False),
+        (Doubling(), MARBLES, " The answer is 71. No, the answer is 72.", False),
+        (GSM8K(), MARBLES, "#### 72", True),
+        (GSM8K(), MARBLES, " 1. Ada has 72 marbles.\n#### 72", True),
+        (GSM8K(), MARBLES, " Ada has 36+36=<<36+36=72>>72.\n#### 72", False),
+        (GSM8K(), MARBLES, " Ada has 36 marbles.\nMore: 72.\n#### 72", False),
+        (GSM8K(), SAME, " There are 72 marbles.\nAll stay.\n#### 72", False),
+        (GSM8K(), SAME, "#### 72", True),
+        (WordProblems(), MARBLES, " 36 plums x 2 = 72. The answer is 72.", False),
+        (WordProblems(), MARBLES, " She has 72 of them. The answer is 72.", True),
+        (CQA, BARKS, MARKED, False),
+        (CQA, BARKS, " It is (b). Dogs bark. Therefore, the answer is (b).", True),
+        (CQA, BARKS, MARKED[len(" The dog barks.") :], True),
+        (TASK, PROBLEM, "4 2", True),
+        (TASK, PROBLEM, RIGHT, False),
+    ],
+)
+def test_an_answer_before_any_step_is_found(task, problem, completion, copied):
+    assert answers_at_once(task, problem, completion) is copied
