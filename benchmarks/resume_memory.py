@@ -68,6 +68,7 @@ def write(directory, count):
                     "finish_reason": "stop",
                     "answer": answer,
                     "verdict": "correct" if is_correct else "incorrect",
+                    "reason": "",
                 }
                 samples.write(json.dumps(record) + "\n")
     lines = (directory / "train.jsonl").read_text().splitlines(keepends=True)[:9]

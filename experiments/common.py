@@ -57,13 +57,25 @@ class TaskSettings(Settings):
     )
     answer_field: str | None = setting(None, "Column of the answer. Default: answer.")
     choices_field: str | None = setting(
-        None, "Column of the choices, for commonsense_qa. Default: choices."
+        None,
+        "Column of the choices, for commonsense_qa and multiple_choice. Default: "
+        "choices.",
     )
     class_field: str | None = setting(None, "Column of the class. Default: class.")
     prompts_file: str | None = setting(
         None,
         "JSON lines of worked examples in place of the task's own.",
         is_path=True,
+    )
+    checker: str | None = setting(
+        None,
+        "How answers are compared: exact, numeric, math, choice, set, or "
+        "package.module:name of a callable. Default: as the task does.",
+    )
+    class_by: str = setting(
+        "level",
+        "math: the class of a problem, by which accuracy is reported.",
+        choices=("level", "subject", "both"),
     )
     validation_problems: int = setting(
         500, "gsm8k: training problems held out as the split `eval`.", at_least=0
@@ -92,16 +104,18 @@ class TaskSettings(Settings):
     )
 
     def check(self):
-        used = {"task", "prompts_file", *self._parameters()}
+        used = {"task", "prompts_file", "checker", *self._parameters()}
         used |= set(_FIELDS) if "train_path" in used else set()
-        used -= {"choices_field"} if self.task != "commonsense_qa" else set()
+        has_choices = self.task in ("commonsense_qa", "multiple_choice")
+        used -= set() if has_choices else {"choices_field"}
         for name, value in dataclasses.asdict(self).items():
             default = getattr(type(self), name)
             if name not in used and value != default:
                 rule = f"{default!r} with task={self.task!r}, which does not use it"
                 raise invalid(name, rule, value, "Leave it out.")
-        if self.task == "jsonl" and not (self.train_path and self.eval_path):
-            raise ValueError("--task=jsonl needs --train_path and --eval_path.")
+        needed = inspect.signature(tasks.TASKS[self.task]).parameters.values()
+        if not all(getattr(self, p.name) for p in needed if p.default is p.empty):
+            raise ValueError(f"--task={self.task} needs --train_path and --eval_path.")
         for name in _NUMBERS:
             values = getattr(self, name)
             if not all(value.isdecimal() for value in values):
@@ -125,10 +139,10 @@ class TaskSettings(Settings):
             SystemExit: if an argument of `star_keras.tasks.get` is invalid, or a file
                 is missing or damaged.
         """
-        columns = {name: getattr(self, name) for name in _FIELDS}
-        arguments = self._arguments() | columns
+        names = (*_FIELDS, "prompts_file", "checker")
+        arguments = self._arguments() | {name: getattr(self, name) for name in names}
         with message_alone():
-            return tasks.get(self.task, prompts_file=self.prompts_file, **arguments)
+            return tasks.get(self.task, **arguments)
 
     def _arguments(self):
         arguments = {name: getattr(self, name) for name in self._parameters()}

@@ -60,11 +60,13 @@ def _print_samples(star):
         for number, sample in enumerate(samples):
             hint = kind == "rationalization"
             prompt = star.loop.prompts.build(problems[sample.problem], hint)
+            reason = f" ({sample.reason})" if sample.reason else ""
+            verdict = f"{sample.verdict}{reason}"
             if number == 0:
                 print(f"\n=== Prompt, {kind} ===\n{prompt}")
-                print(f"=== Completion, {sample.verdict} ===\n{sample.completion}")
+                print(f"=== Completion, {verdict} ===\n{sample.completion}")
             else:
-                print(f"{kind} of {sample.problem}: {sample.verdict}")
+                print(f"{kind} of {sample.problem}: {verdict}")
 
 
 def _print_row(training_set, tokenizer, sequence_length, *, packed):

@@ -156,7 +156,7 @@ def _sample_and_grade(
             is_missing[i] = False
             _check_completion(sampler, completion)
             problem, number = requests.pair(i)
-            answer, verdict = grade(
+            judged = grade(
                 prompts.task,
                 problem,
                 completion.text,
@@ -173,8 +173,7 @@ def _sample_and_grade(
                     completion=completion.text,
                     num_tokens=completion.num_tokens,
                     finish_reason=completion.finish_reason,
-                    answer=answer,
-                    verdict=verdict,
+                    **judged._asdict(),
                 )
             )
         yield graded

@@ -19,7 +19,7 @@ from star_keras.outer_loop.statistics import (
     pass_at_k,
 )
 from star_keras.sampling.sampler import Sampler
-from star_keras.tasks.grading import answer_part
+from star_keras.tasks.grading import answer_part, fault_of
 from star_keras.tasks.task import Problem, Task
 from star_keras.utils import files
 from star_keras.utils.json_lines import write_json_lines
@@ -134,7 +134,7 @@ def accuracy_metrics(
             part = answer_part(sample.completion, prompts.opens_thoughts)
             answer = None if part is None else task.extract_answer_flexible(part)
             problem = by_id[sample.problem]
-            correct.append(answer is not None and task.is_correct(answer, problem))
+            correct.append(answer is not None and not fault_of(task, answer, problem))
         metrics[f"{prefix}accuracy_flexible"] = mean(correct)
     return metrics
 
@@ -161,7 +161,7 @@ def _several_samples(task, problems, samples, num_samples):
     votes = []
     for name, group in groups.items():
         answer = majority_vote(sample.answer for sample in group)
-        votes.append(answer is not None and task.is_correct(answer, by_id[name]))
+        votes.append(answer is not None and not fault_of(task, answer, by_id[name]))
     return metrics | {f"maj@{num_samples}": mean(votes)}
 
 

@@ -79,7 +79,7 @@ def describe_problems(
         *prompts: The prompt builders of the run.
 
     Returns:
-        `task`, its name, and `problems_crc32`, a check sum.
+        `task`, its name; `problems_crc32`, a check sum; and `checker`.
     """
     texts = [
         {
@@ -96,7 +96,9 @@ def describe_problems(
         list(prompts[0].stop),
     ]
     checksum = zlib.crc32(json.dumps(texts).encode())
-    return {"task": prompts[0].task.name, "problems_crc32": checksum}
+    task = prompts[0].task
+    checker = None if task.checker is None else describe_callable(task.checker)
+    return {"task": task.name, "problems_crc32": checksum, "checker": checker}
 
 
 def describe_callable(function) -> str:

@@ -34,7 +34,8 @@ class GradedSample:
         finish_reason: `"length"` if the completion was cut off before its
             stop, else `"stop"`.
         answer: The answer read from it, or `None`.
-        verdict: See `star_keras.tasks.grading.grade`.
+        verdict: See `star_keras.tasks.grading.Grade`.
+        reason: Why it is not correct; empty if it is.
     """
 
     iteration: int
@@ -47,6 +48,7 @@ class GradedSample:
     finish_reason: Literal["stop", "length"]
     answer: str | None
     verdict: Verdict
+    reason: str = ""
 
     @property
     def key(self) -> tuple[int, str, str, int]:

@@ -1,13 +1,12 @@
 """The sampler that suits a model, or one by its name."""
 
-import importlib
-
 from star_keras.config import SAMPLER_SETTINGS, SamplingConfig, StarConfig
 from star_keras.models.families import family_of
 from star_keras.sampling.batch_sampler import BatchSampler
 from star_keras.sampling.continuous_sampler import ContinuousSampler
 from star_keras.sampling.sampler import Sampler
 from star_keras.utils.errors import invalid
+from star_keras.utils.imports import import_callable
 
 _SAMPLERS = {"batch": BatchSampler, "continuous": ContinuousSampler}
 
@@ -38,17 +37,11 @@ def get_sampler(model, name: str = "auto", **kwargs) -> Sampler:
         name = "batch" if family_of(model) is None else "continuous"
     if name in _SAMPLERS:
         return _SAMPLERS[name](model, **kwargs)
-    module, _, attribute = name.partition(":")
-    try:
-        make = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise invalid(
-            "name",
-            f'"auto", one of {sorted(_SAMPLERS)}, or "package.module:name" of a '
-            "callable that can be imported",
-            name,
-            f"The import failed: {error}.",
-        ) from error
+    rule = (
+        f'"auto", one of {sorted(_SAMPLERS)}, or "package.module:name" of a callable '
+        "that can be imported"
+    )
+    make = import_callable("name", name, rule)
     try:
         sampler = make(model, **kwargs)
     except TypeError as error:

@@ -1,16 +1,21 @@
 """Tasks: problems, and the making and reading of their text."""
 
 import inspect
+from collections.abc import Callable
 
 from star_keras.tasks.arithmetic import Arithmetic
+from star_keras.tasks.checkers import get_checker
 from star_keras.tasks.checks import check_example
 from star_keras.tasks.commonsense_qa import CommonsenseQA
 from star_keras.tasks.gsm8k import GSM8K
+from star_keras.tasks.hendrycks_math import HendrycksMath
 from star_keras.tasks.jsonl import JsonLines
+from star_keras.tasks.multiple_choice import MultipleChoice
 from star_keras.tasks.record_sources import existing_file
 from star_keras.tasks.sources import read_examples
 from star_keras.tasks.task import FewShotExample, Problem, Task
 from star_keras.tasks.word_problems import WordProblems
+from star_keras.tasks.yes_no import YesNo
 from star_keras.utils.errors import invalid
 from star_keras.utils.settings import checked
 
@@ -19,7 +24,10 @@ TASKS = {
     "commonsense_qa": CommonsenseQA,
     "gsm8k": GSM8K,
     "jsonl": JsonLines,
+    "math": HendrycksMath,
+    "multiple_choice": MultipleChoice,
     "word_problems": WordProblems,
+    "yes_no": YesNo,
 }
 
 __all__ = [
@@ -27,11 +35,14 @@ __all__ = [
     "CommonsenseQA",
     "FewShotExample",
     "GSM8K",
+    "HendrycksMath",
     "JsonLines",
+    "MultipleChoice",
     "Problem",
     "TASKS",
     "Task",
     "WordProblems",
+    "YesNo",
     "get",
 ]
 
@@ -43,6 +54,7 @@ def get(
     name: str,
     *,
     prompts_file=None,
+    checker: str | Callable | None = None,
     question_field: str | None = None,
     answer_field: str | None = None,
     choices_field: str | None = None,
@@ -55,6 +67,8 @@ def get(
         name: A key of `TASKS`.
         prompts_file: A JSON-lines file of worked examples in place of the
             task's own. Its lines are problems with a `rationale`.
+        checker: How answers are compared, see
+            `star_keras.tasks.checkers.get_checker`. Defaults to the task's own way.
         question_field: Column of the question in `train_path` and `eval_path`.
             Defaults to `question`.
         answer_field: Column of the answer. Defaults to `answer`.
@@ -88,6 +102,8 @@ def get(
             raise invalid(argument, rule, kwargs.get(argument))
     task = TASKS[name](**kwargs)
     task.field_names = field_names
+    if checker is not None:
+        task.checker = get_checker(checker)
     if prompts_file is not None:
         path = existing_file(prompts_file, "prompts_file")
         examples = read_examples(path, task.make_problem)

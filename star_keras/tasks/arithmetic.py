@@ -84,6 +84,7 @@ class Arithmetic(Task):
 
     name = "arithmetic"
     stop = ("\n\n", "\nInput:")
+    answer_marker = "</scratch>"
     splits = ("train", "eval", "extrapolation")
     system_text = (
         "Add the numbers digit by digit between <scratch> and </scratch>. End with the "
@@ -191,7 +192,7 @@ class Arithmetic(Task):
         return f"<scratch>\n{rationale}\n</scratch>\n{problem.answer}"
 
     def extract_answer(self, completion: str) -> str | None:
-        answer = completion.rpartition("</scratch>")[2].strip()
+        answer = completion.rpartition(self.answer_marker)[2].strip()
         digits = answer.split(" ")
         is_number = all(len(d) == 1 and d in "0123456789" for d in digits)
         return answer if is_number else None

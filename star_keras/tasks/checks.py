@@ -92,11 +92,11 @@ def _check_response(task, problem, response, what):
                 f"{response!r}. Take it out of the answer or the rationale, or change "
                 "the task's `stop`."
             )
-    answer, verdict = grade(task, problem, response)
+    answer, verdict, reason = grade(task, problem, response)
     if verdict != "correct":
         raise ValueError(
             f"{what} of the task {task.name!r} can never be right: its own response "
             f"does not read as its answer {problem.answer!r}. Received: {response!r}, "
-            f"read as {answer!r}. Correct the answer or the rationale, or the task's "
-            "`format_response` and `extract_answer`."
+            f"read as {answer!r}: {reason}. Correct the answer or the rationale, or "
+            "the task's `format_response` and `extract_answer`."
         )

@@ -13,31 +13,22 @@ One of its problems as the model sees it; a hint marks the right choice:
 """
 
 import functools
-import re
-from pathlib import Path
 
-from star_keras.tasks.choices import LETTERS, read_choices
-from star_keras.tasks.record_fields import optional_text
+from star_keras.tasks.multiple_choice import MultipleChoice
 from star_keras.tasks.record_sources import existing_file
 from star_keras.tasks.sources import (
     existing_sources,
-    read_examples,
+    own_examples,
     read_problems,
     tfds_records,
 )
-from star_keras.tasks.task import Problem, Task
 from star_keras.utils.errors import invalid
 
 FILES = {"train": "train_rand_split.jsonl", "eval": "dev_rand_split.jsonl"}
 URL = "https://s3.amazonaws.com/commensenseqa/"
 
-_CHOICES = "\nAnswer Choices:\n"
-_MARK = " (CORRECT)"
-_IN_BRACKETS = re.compile(r"\(\s*([A-Za-z])\s*\)")
-_ALONE = re.compile(r"\W*([A-Za-z])\W*", re.ASCII)
 
-
-class CommonsenseQA(Task):
+class CommonsenseQA(MultipleChoice):
     """CommonsenseQA, 9,741 training and 1,221 development problems.
 
     `"eval"` is the official development set, as in the paper: the answers of
@@ -65,12 +56,6 @@ class CommonsenseQA(Task):
     """
 
     name = "commonsense_qa"
-    stop = ("\n\n", "\nQ:")
-    answer_marker = "Therefore, the answer is"
-    system_text = (
-        'Think about the choices. End with "Therefore, the answer is", the choice and '
-        "its letter in brackets."
-    )
 
     def __init__(self, data_dir=None, train_path=None, eval_path=None):
         self._data_dir, self._paths = existing_sources(data_dir, train_path, eval_path)
@@ -91,56 +76,10 @@ class CommonsenseQA(Task):
 
     @functools.cached_property
     def few_shot_examples(self):
-        path = Path(__file__).parent / "few_shot" / "commonsense_qa.jsonl"
-        return read_examples(path, self.make_problem)
-
-    def make_problem(self, record, default_id):
-        question, texts, answer = read_choices(record)
-        lines = [
-            f"({letter}) {text}" for letter, text in zip(LETTERS, texts, strict=False)
-        ]
-        return Problem(
-            id=optional_text(record, "id") or default_id,
-            question=question + _CHOICES + "\n".join(lines),
-            answer=answer,
-            problem_class=optional_text(record, "class") or "",
-        )
-
-    def format_question(self, problem, hint=False):
-        stem, _, choices = problem.question.rpartition(_CHOICES)
-        if hint:
-            right = _choice_line(problem)
-            choices = "\n".join(
-                line + _MARK if line == right else line for line in choices.split("\n")
-            )
-        return f"Q: {stem}{_CHOICES}{choices}\nA:"
-
-    def format_response(self, rationale, problem):
-        if not rationale:
-            return f" ({problem.answer})"
-        text = _choice_line(problem).partition(") ")[2]
-        return f" {rationale} {self.answer_marker} {text} ({problem.answer})."
-
-    def extract_answer(self, completion):
-        """The letter in `"... the answer is blotter (b)."`, `"(b)"` or `"B"`.
-
-        Text after the last "answer is" counts, if there is one, and the first
-        letter in brackets in it. Otherwise the last letter in brackets counts.
-        """
-        _, marker, conclusion = completion.rpartition("answer is")
-        letters = _IN_BRACKETS.findall(conclusion)
-        if letters:
-            return letters[0 if marker else -1].lower()
-        alone = _ALONE.fullmatch(conclusion)
-        return alone[1].lower() if alone else None
+        return own_examples(self)
 
 
 def _make_builder(tfds):
     from star_keras.tasks.commonsense_qa_builder import CommonsenseQABuilder
 
     return CommonsenseQABuilder()
-
-
-def _choice_line(problem):
-    lines = problem.question.rpartition(_CHOICES)[2].split("\n")
-    return next(line for line in lines if line.startswith(f"({problem.answer}) "))

@@ -1,12 +1,13 @@
 """The verdict on a completion: its answer is read and compared."""
 
 import re
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from star_keras.tasks.task import Problem, Task
 from star_keras.utils.errors import invalid
+from star_keras.utils.records import is_text
 
 Verdict = Literal["correct", "incorrect", "unparsed", "invalid_working"]
 
@@ -17,6 +18,21 @@ _STEP = re.compile(r"=|[\d)]\s*[-+*/×÷]\s*[$(\d]|\s[+*×÷]\s")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
+class Grade(NamedTuple):
+    """The verdict on a completion.
+
+    Attributes:
+        answer: The answer read from it, or `None`.
+        verdict: `"correct"`, `"incorrect"`, `"unparsed"` without a readable answer, or
+            `"invalid_working"` for a right answer after wrong steps.
+        reason: Why it is not correct; empty if it is.
+    """
+
+    answer: str | None
+    verdict: Verdict
+    reason: str = ""
+
+
 def grade(
     task: Task,
     problem: Problem,
@@ -24,7 +40,7 @@ def grade(
     *,
     check_working: bool = False,
     opened: bool = False,
-) -> tuple[str | None, Verdict]:
+) -> Grade:
     """Judge one completion.
 
     Args:
@@ -35,27 +51,57 @@ def grade(
             `Task.working_is_valid`.
         opened: See `answer_part`.
 
-    Returns:
-        The answer or `None`, and the verdict: `"correct"`, `"incorrect"`,
-        `"unparsed"` without a readable answer, or `"invalid_working"` for a
-        right answer after wrong steps.
-
     Raises:
-        ValueError: if `Task.is_correct` returns no boolean.
+        ValueError: see `fault_of`.
     """
     part = answer_part(completion, opened)
-    answer = None if part is None else task.extract_answer(part)
+    if part is None:
+        return Grade(None, "unparsed", "the thoughts have no end")
+    answer = task.extract_answer(part)
     if answer is None:
-        return None, "unparsed"
-    is_correct = task.is_correct(answer, problem)
-    if not isinstance(is_correct, bool | np.bool_):
-        rule = f"`True` or `False` from `is_correct` of the task {task.name!r}"
-        raise invalid("is_correct", rule, is_correct, "Let it return one of them.")
-    if not is_correct:
-        return answer, "incorrect"
+        _, found, rest = part.rpartition(task.answer_marker)
+        place = f"in {rest[:80]!r}" if found else f"without {task.answer_marker!r}"
+        return Grade(None, "unparsed", f"no answer can be read {place}")
+    fault = fault_of(task, answer, problem)
+    if fault:
+        return Grade(answer, "incorrect", fault)
     if check_working and not task.working_is_valid(completion, problem):
-        return answer, "invalid_working"
-    return answer, "correct"
+        return Grade(answer, "invalid_working", "a step is wrong")
+    return Grade(answer, "correct")
+
+
+def fault_of(task: Task, answer: str, problem: Problem) -> str:
+    """What is wrong with an answer; empty if it is right.
+
+    Args:
+        task: Its `checker` compares, or without one its `is_correct`.
+        answer: What `extract_answer` has read.
+        problem: The problem.
+
+    Raises:
+        ValueError: if the checker returns neither a `bool` nor a text, or
+            `Task.is_correct` no `bool`.
+    """
+    if task.checker is None:
+        result = task.is_correct(answer, problem)
+        if not isinstance(result, bool | np.bool_):
+            rule = f"`True` or `False` from `is_correct` of the task {task.name!r}"
+            raise invalid("is_correct", rule, result, "Let it return one of them.")
+    else:
+        try:
+            result = task.checker(answer, problem)
+        except Exception as error:
+            error.add_note(f"The checker was called with {answer!r} and {problem}.")
+            raise
+    if isinstance(result, bool | np.bool_):
+        return "" if result else f"{answer!r:.80} is not {problem.answer!r:.80}"
+    if not is_text(result) or not result.strip():
+        rule = "a callable that returns `True`, `False` or a text"
+        remedy = (
+            f"It was called with {answer!r} and {problem}, and returned {result!r}."
+        )
+        raise invalid("checker", rule, task.checker, remedy)
+    return result
 
 
 def answer_part(completion: str, opened: bool = False) -> str | None:
@@ -95,4 +141,4 @@ def answers_at_once(task: Task, problem: Problem, completion: str) -> bool:
     answer = task.extract_answer(first)
     if answer is None and problem.answer not in _NUMBER.findall(problem.question):
         answer = task.extract_answer_flexible(first)
-    return answer is not None and task.is_correct(answer, problem)
+    return answer is not None and not fault_of(task, answer, problem)

@@ -16,7 +16,6 @@ import dataclasses
 import functools
 import hashlib
 import re
-from pathlib import Path
 
 from star_keras.tasks.equations import equation_holds
 from star_keras.tasks.read_number import last_number, read_number
@@ -24,7 +23,7 @@ from star_keras.tasks.record_fields import required_text
 from star_keras.tasks.record_sources import existing_file
 from star_keras.tasks.sources import (
     existing_sources,
-    read_examples,
+    own_examples,
     read_problems,
     tfds_records,
 )
@@ -117,8 +116,7 @@ class GSM8K(Task):
 
     @functools.cached_property
     def few_shot_examples(self):
-        path = Path(__file__).parent / "few_shot" / "gsm8k.jsonl"
-        return read_examples(path, self.make_problem)
+        return own_examples(self)
 
     def make_problem(self, record, default_id):
         question = " ".join(required_text(record, "question").split())

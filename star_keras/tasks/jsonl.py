@@ -12,6 +12,7 @@ import functools
 
 from star_keras.tasks.record_sources import existing_source
 from star_keras.tasks.sources import (
+    own_examples,
     read_problems,
     read_problems_and_examples,
 )
@@ -26,6 +27,10 @@ class JsonLines(Task):
             the few-shot prompt.
         eval_path: Held-out problems.
 
+    Attributes:
+        has_examples: Whether worked examples come with the task, for a training file
+            without any.
+
     Raises:
         ValueError: if a path is invalid; by `problems`, if there is no such split,
             or a line is malformed, lacks `question` or `answer`, has an id twice,
@@ -36,6 +41,7 @@ class JsonLines(Task):
     """
 
     name = "jsonl"
+    has_examples = False
 
     def __init__(self, train_path, eval_path):
         self._train = existing_source(train_path, "train_path")
@@ -55,4 +61,4 @@ class JsonLines(Task):
 
     @functools.cached_property
     def few_shot_examples(self):
-        return self._train_lines[1]
+        return self._train_lines[1] or (own_examples(self) if self.has_examples else [])

@@ -1,4 +1,4 @@
-"""LaTeX read by math-verify, in a process of its own with limits of time and memory.
+"""LaTeX read and compared by math-verify, in a process with limits of time and memory.
 
 math-verify hangs on some inputs. Its process starts with the first expression. It ends
 when an expression takes two seconds of CPU time, and starts again with the next.
@@ -34,15 +34,38 @@ def rational(latex: str) -> fractions.Fraction | None:
     Raises:
         RuntimeError: if math-verify does not start.
     """
+    return _ask(latex, lambda pair: fractions.Fraction(*map(int, pair)))
+
+
+@functools.lru_cache(maxsize=10_000)
+def equal(expected: str, answer: str) -> bool | None:
+    r"""Whether an answer is the same as the expected one.
+
+    Args:
+        expected: LaTeX of a number, an expression, an interval, a set, a matrix and so
+            on, e.g. `r"\frac{1}{2}"`.
+        answer: The same.
+
+    Returns:
+        `None` if one of them cannot be read, or it takes too long.
+
+    Raises:
+        RuntimeError: if math-verify does not start.
+    """
+    return _ask([expected, answer], {True: True, False: False}.__getitem__)
+
+
+def _ask(question, read):
+    """What the process answers, `None` for nothing."""
     with _lock:
         process = _running()
         try:
-            process.stdin.write(json.dumps(latex).encode() + b"\n")
+            process.stdin.write(json.dumps(question).encode() + b"\n")
             process.stdin.flush()
             answer = json.loads(_read_line(process))
-            return None if answer is None else fractions.Fraction(*map(int, answer))
+            return None if answer is None else read(answer)
         # It has ended, is stuck, or has written something else.
-        except (BrokenPipeError, TypeError, ValueError):
+        except (BrokenPipeError, TypeError, ValueError, KeyError):
             _stop()
             return None
 

@@ -1,7 +1,8 @@
 """The process that reads LaTeX by math-verify; see `star_keras.tasks.math_verifier`.
 
-It reads a JSON string a line and writes the numerator and denominator of its value,
-or `null`, as JSON. It is killed by the system when an expression takes too long.
+It reads lines of JSON and answers each with one: a string by the numerator and the
+denominator of its value, a pair of strings by whether both are the same, both by `null`
+if they cannot be read. It is killed by the system when an expression takes too long.
 """
 
 import contextlib
@@ -26,13 +27,7 @@ _CONFIG = [math_verify.LatexExtractionConfig()]
 
 def rational(latex: str) -> list[str] | None:
     """Numerator and denominator of a LaTeX expression, `None` if it is no number."""
-    found = math_verify.parse(
-        f"${latex}$",
-        extraction_config=_CONFIG,
-        fallback_mode="no_fallback",
-        extraction_mode="first_match",
-        parsing_timeout=None,
-    )
+    found = _parsed(latex)
     if not found or not isinstance(found[0], sympy.Expr):
         return None
     # Decimals are meant exactly.
@@ -47,6 +42,22 @@ def rational(latex: str) -> list[str] | None:
     return [str(value.p), str(value.q)]
 
 
+def equal(expected: str, answer: str) -> bool | None:
+    """Whether two expressions are the same, `None` if one cannot be read."""
+    pair = _parsed(expected), _parsed(answer)
+    return math_verify.verify(*pair, timeout_seconds=None) if all(pair) else None
+
+
+def _parsed(latex):
+    return math_verify.parse(
+        f"${latex}$",
+        extraction_config=_CONFIG,
+        fallback_mode="no_fallback",
+        extraction_mode="first_match",
+        parsing_timeout=None,
+    )
+
+
 def main():
     """Answer the lines of the standard input until it ends."""
     with contextlib.suppress(ValueError, OSError):  # not on every system
@@ -57,7 +68,9 @@ def main():
         # Without a handler its signal ends the process, within C code too.
         signal.setitimer(signal.ITIMER_PROF, _CPU_SECONDS)
         try:
-            answer = rational(json.loads(line))
+            question = json.loads(line)
+            is_text = isinstance(question, str)
+            answer = rational(question) if is_text else equal(*question)
         except Exception:  # whatever math-verify and SymPy raise on odd input
             answer = None
         signal.setitimer(signal.ITIMER_PROF, 0)

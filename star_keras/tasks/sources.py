@@ -10,7 +10,7 @@ from star_keras.tasks.record_sources import (
     existing_source,
     read_records,
 )
-from star_keras.tasks.task import FewShotExample, Problem
+from star_keras.tasks.task import FewShotExample, Problem, Task
 from star_keras.utils.errors import invalid
 from star_keras.utils.files import absolute
 
@@ -99,6 +99,16 @@ def read_examples(
             )
         examples.append(FewShotExample(problem=problem, rationale=rationale))
     return examples
+
+
+def own_examples(task: Task) -> list[FewShotExample]:
+    """The worked examples that come with a task, `few_shot/<name>.jsonl`.
+
+    Args:
+        task: The task.
+    """
+    path = Path(__file__).parent / "few_shot" / f"{task.name}.jsonl"
+    return read_examples(path, task.make_problem)
 
 
 def read_problems_and_examples(

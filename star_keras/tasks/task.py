@@ -1,7 +1,7 @@
 """The interface of a task: problems, and the making and reading of their text."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from star_keras.tasks.record_fields import optional_text, required_text
@@ -102,6 +102,8 @@ class Task:
         answer_marker: What stands before the answer of a response.
         field_names: Columns of files and datasets that stand for `question`, `answer`,
             `choices` and `class`, by these names. Defaults to the names themselves.
+        checker: Compares answers in place of `is_correct`, see
+            `star_keras.tasks.checkers`.
     """
 
     name: str
@@ -110,6 +112,7 @@ class Task:
     splits: Sequence[str] = ("train", "eval")
     answer_marker: str = "The answer is"
     field_names: Mapping[str, str] = MappingProxyType({})
+    checker: Callable[[str, "Problem"], bool | str] | None = None
 
     @property
     def system_text(self) -> str:

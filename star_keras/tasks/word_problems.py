@@ -22,7 +22,7 @@ from pathlib import Path
 
 from star_keras.tasks.equations import equation_fault
 from star_keras.tasks.read_number import last_number, read_number
-from star_keras.tasks.sources import read_examples
+from star_keras.tasks.sources import own_examples
 from star_keras.tasks.task import Problem, Task
 from star_keras.utils.errors import invalid
 from star_keras.utils.settings import checked
@@ -128,8 +128,7 @@ class WordProblems(Task):
 
     @functools.cached_property
     def few_shot_examples(self):
-        path = Path(__file__).parent / "few_shot" / "word_problems.jsonl"
-        return read_examples(path, self.make_problem)
+        return own_examples(self)
 
     def extract_answer(self, completion):
         """The number behind the last marker, on the same line; see `read_number`."""

@@ -108,6 +108,7 @@ def test_flags_of_the_tasks_have_the_defaults_of_the_tasks():
             "validation_problems",
             "digits",
             "steps",
+            "class_by",
         ),
         *("train_problems", "eval_problems", "examples_per_length"),
     }

@@ -24,7 +24,7 @@ COMPLETIONS = [
 def graded(kind="rationale"):
     samples = []
     for number, (completion, _) in enumerate(COMPLETIONS):
-        answer, verdict = grade(TASK, PROBLEM, completion)
+        answer, verdict, _ = grade(TASK, PROBLEM, completion)
         sample = GradedSample(
             iteration=1,
             problem=PROBLEM.id,

@@ -52,7 +52,7 @@ def test_layouts_that_are_read(record):
     assert (problem.question, problem.answer) == DOG
     for rationale in ("", "Dogs (a kind of wolf) do."):
         response = CQA.format_response(rationale, problem)
-        assert grade(CQA, problem, response) == ("b", "correct")
+        assert grade(CQA, problem, response) == ("b", "correct", "")
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_a_letter_in_brackets_within_a_choice_is_not_the_answer(texts, answer, s
     problem = CQA.make_problem(record, "d")
     response = CQA.format_response("So.", problem)
     assert response == f" So. Therefore, the answer is {shown} ({answer})."
-    assert grade(CQA, problem, response) == (answer, "correct")
+    assert grade(CQA, problem, response) == (answer, "correct", "")
     assert CQA.format_question(problem, hint=True).count("(CORRECT)") == 1
 
 

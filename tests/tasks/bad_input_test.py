@@ -111,7 +111,7 @@ def read(tmp_path, content, task="jsonl", held_out=None):
     for problem in problems:  # the response without and with a rationale
         for rationale in ("", "So."):
             response = task.format_response(rationale, problem)
-            assert grade(task, problem, response) == (problem.answer, "correct")
+            assert grade(task, problem, response) == (problem.answer, "correct", "")
     return problems
 
 

@@ -39,7 +39,9 @@ FORM = re.compile(r"0|-?[1-9]\d*(/[1-9]\d*)?|-?(0|[1-9]\d*)\.\d*[1-9]")
 @example("</scratch>")
 def test_graders_read_any_completion(completion):
     for task, problem in GRADERS:
-        answer, verdict = grade(task, problem, completion, check_working=True)
+        graded = grade(task, problem, completion, check_working=True)
+        answer, verdict, reason = graded
+        assert bool(reason) == (verdict != "correct")
         assert (answer is None) == (verdict == "unparsed")
         is_right = answer == problem.answer
         assert is_right == (verdict in ("correct", "invalid_working"))
@@ -47,7 +49,7 @@ def test_graders_read_any_completion(completion):
         flexible = task.extract_answer_flexible(completion)
         assert answer is None or flexible == answer
         right = task.format_response("", problem)
-        assert grade(task, problem, right) == (problem.answer, "correct")
+        assert grade(task, problem, right) == (problem.answer, "correct", "")
     for number in (GRADERS[1][0].extract_answer(completion), last_number(completion)):
         assert number is None or FORM.fullmatch(number)
 

@@ -11,16 +11,23 @@ RIGHT = TASK.format_response(scratchpad("15", "27"), PROBLEM)
 
 
 def test_verdicts():
-    assert grade(TASK, PROBLEM, RIGHT) == ("4 2", "correct")
-    assert grade(TASK, PROBLEM, RIGHT[:-1] + "3") == ("4 3", "incorrect")
-    assert grade(TASK, PROBLEM, "who knows") == (None, "unparsed")
+    assert grade(TASK, PROBLEM, RIGHT) == ("4 2", "correct", "")
+    wrong = ("4 3", "incorrect", "'4 3' is not '4 2'")
+    assert grade(TASK, PROBLEM, RIGHT[:-1] + "3") == wrong
+    unread = "no answer can be read without '</scratch>'"
+    assert grade(TASK, PROBLEM, "who knows") == (None, "unparsed", unread)
+    unread = "no answer can be read in ' No.'"
+    assert grade(TASK, PROBLEM, "</scratch> No.") == (None, "unparsed", unread)
+    unread = "the thoughts have no end"
+    assert grade(TASK, PROBLEM, "4 2", opened=True) == (None, "unparsed", unread)
 
 
 def test_working_counts_only_when_asked():
     lucky = RIGHT.replace("C: 1", "C: 0")
-    assert grade(TASK, PROBLEM, lucky) == ("4 2", "correct")
-    assert grade(TASK, PROBLEM, lucky, check_working=True) == ("4 2", "invalid_working")
-    assert grade(TASK, PROBLEM, RIGHT, check_working=True) == ("4 2", "correct")
+    assert grade(TASK, PROBLEM, lucky) == ("4 2", "correct", "")
+    invalid = ("4 2", "invalid_working", "a step is wrong")
+    assert grade(TASK, PROBLEM, lucky, check_working=True) == invalid
+    assert grade(TASK, PROBLEM, RIGHT, check_working=True) == ("4 2", "correct", "")
 
 
 MARBLES = Problem(id="m", question="Ada has 36 marbles and 36 more?", answer="72")

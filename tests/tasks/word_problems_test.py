@@ -90,6 +90,7 @@ def test_worked_examples_have_all_classes_and_true_equations():
         assert grade(TASK, example.problem, response, check_working=True) == (
             example.problem.answer,
             "correct",
+            "",
         )
         counts.append(len(find_equations(response)))
     assert sorted(counts) == [1, 1, 2, 2, 3, 3]
@@ -125,9 +126,9 @@ def test_the_number_behind_the_marker_is_the_answer(completion, strict, flexible
 def test_working_needs_true_equations():
     problem = tasks.Problem(id="a", question="?", answer="63")
     nonsense = " 13 cakes + 154 = 63. The answer is 63."
-    assert grade(TASK, problem, nonsense) == ("63", "correct")
+    assert grade(TASK, problem, nonsense) == ("63", "correct", "")
     graded = grade(TASK, problem, nonsense, check_working=True)
-    assert graded == ("63", "invalid_working")
+    assert graded == ("63", "invalid_working", "a step is wrong")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,119 @@
+"""Checkers: whether an answer is right, and what is wrong with it if not."""
+
+import re
+from collections.abc import Callable
+
+from star_keras.tasks import math_verifier
+from star_keras.tasks.latex import last_boxed, plain_latex
+from star_keras.tasks.read_number import read_number
+from star_keras.tasks.task import Problem
+from star_keras.utils.errors import invalid
+from star_keras.utils.imports import import_callable
+
+# `True`, or `False` or a text that says what is wrong.
+Checker = Callable[[str, Problem], bool | str]
+
+_IN_BRACKETS = re.compile(r"\(\s*(\w{1,3})\s*\)")
+_LABEL = re.compile(r"\W*(\w{1,3})(?:\W*\Z|[).:])")
+# math-verify takes letters for factors.
+_TEXT = re.compile(r"\\(?:text\w*|mathrm|mbox)\{([^{}]*)\}")
+_WORD = re.compile(r"[A-Za-z]{3,}")
+_BETWEEN = re.compile(r"[,;\n]|\band\b")
+
+
+def exact(answer: str, problem: Problem) -> bool:
+    """The same text."""
+    return answer == problem.answer
+
+
+def numeric(answer: str, problem: Problem) -> bool | str:
+    """The same number, `"$1,080.50"` and `"1080.5"`; see `read_number`."""
+    expected, number = read_number(problem.answer), read_number(answer)
+    for text, read in ((problem.answer, expected), (answer, number)):
+        if read is None:
+            return f"{text!r:.80} is no number"
+    return number == expected
+
+
+def math(answer: str, problem: Problem) -> bool | str:
+    r"""The same in mathematics, `r"\frac{1}{2}"` and `"0.5"`; by math-verify.
+
+    A `\boxed{...}` counts instead of the text around it.
+    """
+    expected, answer = (
+        plain_latex(last_boxed(text) or text) for text in (problem.answer, answer)
+    )
+    words = _TEXT.sub(r"\1", expected)
+    if answer == expected or _WORD.fullmatch(words):
+        return _TEXT.sub(r"\1", answer).casefold() == words.casefold()
+    equal = math_verifier.equal(expected, answer)
+    if equal is None:
+        return f"math-verify cannot compare {answer!r:.80} with {expected!r:.80}"
+    return equal
+
+
+def choice(answer: str, problem: Problem) -> bool | str:
+    """The same label of a choice, `"b"`, `"(B)"`, `"b) dog"` or `"dog (b)"`."""
+    labels = [_label(text) for text in (problem.answer, answer)]
+    for text, label in zip((problem.answer, answer), labels, strict=True):
+        if label is None:
+            return f"{text!r:.80} has no label of a choice"
+    return labels[0] == labels[1]
+
+
+def as_set(answer: str, problem: Problem) -> bool | str:
+    """The same parts in any order, `"red, blue"` and `"Blue and red"`.
+
+    Parts are between commas, semicolons, line breaks and `and`. Numbers are compared as
+    numbers, other texts without case.
+    """
+    expected, found = _parts(problem.answer), _parts(answer)
+    faults = [
+        f"{verb} {', '.join(sorted(parts))!r:.80}"
+        for verb, parts in (("lacks", expected - found), ("adds", found - expected))
+        if parts
+    ]
+    return " and ".join(faults) or True
+
+
+CHECKERS = {
+    "exact": exact,
+    "numeric": numeric,
+    "math": math,
+    "choice": choice,
+    "set": as_set,
+}
+
+
+def get_checker(checker: str | Checker) -> Checker:
+    """A checker by its name.
+
+    Args:
+        checker: A key of `CHECKERS`; `"package.module:name"` of a callable of your own;
+            or a callable. It takes an answer and its `Problem`, and returns `True`, or
+            `False` or a text that says what is wrong.
+
+    Raises:
+        ValueError: if there is no such checker.
+    """
+    if callable(checker):
+        return checker
+    rule = f'one of {sorted(CHECKERS)}, or "package.module:name" of a callable'
+    if not isinstance(checker, str):
+        raise invalid("checker", rule, checker)
+    return CHECKERS.get(checker) or import_callable("checker", checker, rule)
+
+
+def _label(text):
+    found = _IN_BRACKETS.findall(text)
+    if found:
+        return found[-1].casefold()
+    alone = _LABEL.match(text)
+    return alone[1].casefold() if alone else None
+
+
+def _parts(text):
+    parts = (part.strip(" .{}[]()") for part in _BETWEEN.split(text))
+    return {
+        read_number(part) or " ".join(part.casefold().split()) for part in parts
+    } - {""}

@@ -1,0 +1,48 @@
+r"""Answers in LaTeX: found in `\boxed{...}`, and written alike."""
+
+import re
+
+_BOX = re.compile(r"\\f?boxed\s*(?:\{|(\\?\w+))")
+_FRACTION = re.compile(r"\\[dtc]frac(?![a-zA-Z])")
+_SPACE = re.compile(r"(?<!\\)\\[!,;: ]|\\(?:left|right|quad)(?![a-zA-Z])|~")
+_DELIMITER = re.compile(r"(?<!\\)\\[()\[\]]|(?<!\\)\$")
+# A command ends at a blank: "\pi r".
+_BLANK = re.compile(r"(\\[a-zA-Z]+)\s+(?=[a-zA-Z])|\s+")
+
+
+def last_boxed(text: str) -> str | None:
+    r"""What stands in the last `\boxed{...}` or `\fbox{...}` of a text.
+
+    Args:
+        text: Any text. Braces within the box are balanced; `\boxed 5` has none.
+
+    Returns:
+        The content without blanks around it; `None` without a box, or if the last one
+        is empty or has no end.
+    """
+    text = text.replace(r"\fbox", r"\boxed")
+    boxes = list(_BOX.finditer(text))
+    if not boxes:
+        return None
+    if boxes[-1][1]:
+        return boxes[-1][1]
+    start, depth = boxes[-1].end(), 1
+    for brace in re.finditer(r"\\.|[{}]", text[start:], re.DOTALL):
+        depth += {"{": 1, "}": -1}.get(brace[0], 0)
+        if not depth:
+            return text[start : start + brace.start()].strip() or None
+    return None
+
+
+def plain_latex(text: str) -> str:
+    r"""LaTeX without what does not change its meaning: blanks, `\left`, `$`.
+
+    Args:
+        text: LaTeX.
+
+    Returns:
+        E.g. `r"(3,\frac{1}{2})"` for `r"$\left(3, \dfrac{1}{2}\right)$."`.
+    """
+    text = _DELIMITER.sub(" ", text).strip().removesuffix(".")
+    text = _SPACE.sub(" ", _FRACTION.sub(r"\\frac", text)).strip()
+    return _BLANK.sub(lambda found: f"{found[1]} " if found[1] else "", text)

@@ -1,0 +1,98 @@
+"""Multiple-choice questions of your own, or of ARC, MMLU and OpenBookQA.
+
+One of its worked examples as the model sees it; a hint marks the right choice:
+
+    Q: Which of these is a physical change?
+    Answer Choices:
+    (a) paper burns
+    (b) iron rusts
+    (c) ice melts (CORRECT)
+    (d) milk turns sour
+    A:
+
+A record of ARC (Clark et al., https://arxiv.org/abs/1803.05457) has this layout:
+
+    {"question": "Who barks?", "choices": {"label": ["1", "2"], "text": ["cat", "dog"]},
+     "answerKey": "2"}
+"""
+
+import re
+
+from star_keras.tasks.choices import LETTERS, read_choices
+from star_keras.tasks.jsonl import JsonLines
+from star_keras.tasks.record_fields import optional_text
+from star_keras.tasks.task import Problem
+
+_CHOICES = "\nAnswer Choices:\n"
+_MARK = " (CORRECT)"
+_IN_BRACKETS = re.compile(r"\(\s*([A-Za-z])\s*\)")
+_ALONE = re.compile(r"\W*([A-Za-z])\W*", re.ASCII)
+
+
+class MultipleChoice(JsonLines):
+    """Questions with 2 to 26 choices, from `train_path` and `eval_path`.
+
+    An answer is a lower-case letter: choices are shown as (a), (b) and so on, whatever
+    their labels are. Layouts: see `star_keras.tasks.choices.read_choices`.
+
+    Args:
+        train_path: Problems to train on. Its lines with a `rationale` replace the
+            worked examples, five questions of school science.
+        eval_path: Held-out problems.
+
+    Raises:
+        ValueError, FileNotFoundError, ConnectionError, ImportError: see `JsonLines`.
+    """
+
+    name = "multiple_choice"
+    has_examples = True
+    answer_marker = "Therefore, the answer is"
+    system_text = (
+        'Think about the choices. End with "Therefore, the answer is", the choice and '
+        "its letter in brackets."
+    )
+
+    def make_problem(self, record, default_id):
+        question, texts, answer = read_choices(record)
+        lines = [
+            f"({letter}) {text}" for letter, text in zip(LETTERS, texts, strict=False)
+        ]
+        return Problem(
+            id=optional_text(record, "id") or default_id,
+            question=question + _CHOICES + "\n".join(lines),
+            answer=answer,
+            problem_class=optional_text(record, "class") or "",
+        )
+
+    def format_question(self, problem, hint=False):
+        stem, _, choices = problem.question.rpartition(_CHOICES)
+        if hint:
+            right = _choice_line(problem)
+            choices = "\n".join(
+                line + _MARK if line == right else line for line in choices.split("\n")
+            )
+        return f"Q: {stem}{_CHOICES}{choices}\nA:"
+
+    def format_response(self, rationale, problem):
+        if not rationale:
+            return f" ({problem.answer})"
+        text = _choice_line(problem).partition(") ")[2]
+        return f" {rationale} {self.answer_marker} {text} ({problem.answer})."
+
+    def extract_answer(self, completion):
+        """The letter in `"... the answer is blotter (b)."`, `"(b)"` or `"B"`.
+
+        Text after the last "answer is" counts, if there is one, and the first
+        letter in brackets in it. Otherwise the last letter in brackets counts.
+        """
+        _, marker, conclusion = completion.rpartition("answer is")
+        letters = _IN_BRACKETS.findall(conclusion)
+        if letters:
+            return letters[0 if marker else -1].lower()
+        alone = _ALONE.fullmatch(conclusion)
+        return alone[1].lower() if alone else None
+
+
+def _choice_line(problem):
+    lines = problem.question.rpartition(_CHOICES)[2].split("\n")
+    return next(line for line in lines if line.startswith(f"({problem.answer}) "))
