@@ -64,7 +64,7 @@ class TaskSettings(Settings):
     class_field: str | None = setting(None, "Column of the class. Default: class.")
     prompts_file: str | None = setting(
         None,
-        "JSON lines of worked examples in place of the task's own.",
+        "JSON lines of a prompt format and worked examples in place of the task's own.",
         is_path=True,
     )
     checker: str | None = setting(

@@ -1,10 +1,9 @@
 """Prompts: worked examples, then one problem, with or without a hint."""
 
 from star_keras.tasks.checks import check_example, check_task
-from star_keras.tasks.task import Problem, Task
+from star_keras.tasks.task import EXAMPLE_SEPARATOR, Problem, Task
 from star_keras.utils.errors import invalid
 
-EXAMPLE_SEPARATOR = "\n\n"
 _QUESTION = "\0question\0"
 
 

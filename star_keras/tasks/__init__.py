@@ -5,14 +5,13 @@ from collections.abc import Callable
 
 from star_keras.tasks.arithmetic import Arithmetic
 from star_keras.tasks.checkers import get_checker
-from star_keras.tasks.checks import check_example
 from star_keras.tasks.commonsense_qa import CommonsenseQA
 from star_keras.tasks.gsm8k import GSM8K
 from star_keras.tasks.hendrycks_math import HendrycksMath
 from star_keras.tasks.jsonl import JsonLines
 from star_keras.tasks.multiple_choice import MultipleChoice
+from star_keras.tasks.prompt_format import read_prompts_file
 from star_keras.tasks.record_sources import existing_file
-from star_keras.tasks.sources import read_examples
 from star_keras.tasks.task import FewShotExample, Problem, Task
 from star_keras.tasks.word_problems import WordProblems
 from star_keras.tasks.yes_no import YesNo
@@ -66,7 +65,8 @@ def get(
     Args:
         name: A key of `TASKS`.
         prompts_file: A JSON-lines file of worked examples in place of the
-            task's own. Its lines are problems with a `rationale`.
+            task's own. Its lines are problems with a `rationale`. The first line
+            may have a `format`, see `star_keras.tasks.prompt_format`.
         checker: How answers are compared, see
             `star_keras.tasks.checkers.get_checker`. Defaults to the task's own way.
         question_field: Column of the question in `train_path` and `eval_path`.
@@ -106,11 +106,5 @@ def get(
         task.checker = get_checker(checker)
     if prompts_file is not None:
         path = existing_file(prompts_file, "prompts_file")
-        examples = read_examples(path, task.make_problem)
-        for example in examples:
-            try:
-                check_example(task, example)
-            except ValueError as error:
-                raise ValueError(f"{path}: {error}") from None
-        task.few_shot_examples = examples
+        read_prompts_file(task, path)
     return task

@@ -85,6 +85,9 @@ class Arithmetic(Task):
     name = "arithmetic"
     stop = ("\n\n", "\nInput:")
     answer_marker = "</scratch>"
+    question_format = "Input:\n{question}\nTarget:\n"
+    hint_format = "Input:\n{question}\nTarget: {answer}\n"
+    format_fields = ("question", "hint", "stop")
     splits = ("train", "eval", "extrapolation")
     system_text = (
         "Add the numbers digit by digit between <scratch> and </scratch>. End with the "
@@ -181,10 +184,6 @@ class Arithmetic(Task):
             for n in self.digits
             for problem in self._problems_of_length(n)[0]
         ]
-
-    def format_question(self, problem: Problem, hint: bool = False) -> str:
-        target = f"Target: {problem.answer}" if hint else "Target:"
-        return f"Input:\n{problem.question}\n{target}\n"
 
     def format_response(self, rationale: str, problem: Problem) -> str:
         if not rationale:

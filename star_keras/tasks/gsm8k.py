@@ -36,7 +36,6 @@ _URL = (
     "https://raw.githubusercontent.com/openai/grade-school-math/master/"
     "grade_school_math/data/train.jsonl"
 )
-_STRICT = re.compile(r"####\s*([^\n#]*)")
 _ANNOTATION = re.compile(r"<<([^<>]*)>>")
 
 
@@ -134,12 +133,13 @@ class GSM8K(Task):
 
     def format_response(self, rationale, problem):
         steps = f" {rationale}\n" if rationale else " "
-        return f"{steps}#### {problem.answer}"
+        return f"{steps}{self.answer_marker} {problem.answer}"
 
     def extract_answer(self, completion):
         """The number behind the last `####`, see `read_number`."""
-        found = _STRICT.findall(completion)
-        return read_number(found[-1]) if found else None
+        _, found, rest = completion.rpartition(self.answer_marker)
+        number = rest.strip().partition("\n")[0].partition("#")[0]
+        return read_number(number) if found else None
 
     def extract_answer_flexible(self, completion):
         """The strict reading, or else the last number, see `last_number`."""

@@ -49,6 +49,8 @@ class HendrycksMath(JsonLines):
     has_examples = True
     stop = ("\nQ:",)
     answer_marker = r"\boxed"
+    hint_format = "Q: {question} (${answer}$)\nA:"
+    format_fields = ("question", "hint", "stop")
     system_text = (
         r"Reason step by step. End with the answer in \boxed{}, without units."
     )
@@ -84,10 +86,6 @@ class HendrycksMath(JsonLines):
         if self.class_by != "subject" and level is not None:
             parts.append(f"level {level.lower().removeprefix('level ')}")
         return ", ".join(part.lower() for part in parts if part)
-
-    def format_question(self, problem, hint=False):
-        hint = f" (${problem.answer}$)" if hint else ""
-        return f"Q: {problem.question}{hint}\nA:"
 
     def format_response(self, rationale, problem):
         rationale = f" {rationale}" if rationale else ""

@@ -47,10 +47,15 @@ class MultipleChoice(JsonLines):
     name = "multiple_choice"
     has_examples = True
     answer_marker = "Therefore, the answer is"
-    system_text = (
-        'Think about the choices. End with "Therefore, the answer is", the choice and '
-        "its letter in brackets."
-    )
+    hint_format = "Q: {question}\nA:"
+    marks_hints = True
+
+    @property
+    def system_text(self):
+        return (
+            f'Think about the choices. End with "{self.answer_marker}", the choice and '
+            "its letter in brackets."
+        )
 
     def make_problem(self, record, default_id):
         question, texts, answer = read_choices(record)
@@ -64,14 +69,14 @@ class MultipleChoice(JsonLines):
             problem_class=optional_text(record, "class") or "",
         )
 
-    def format_question(self, problem, hint=False):
+    def question_text(self, problem, hint=False):
         stem, _, choices = problem.question.rpartition(_CHOICES)
         if hint:
             right = _choice_line(problem)
             choices = "\n".join(
                 line + _MARK if line == right else line for line in choices.split("\n")
             )
-        return f"Q: {stem}{_CHOICES}{choices}\nA:"
+        return f"{stem}{_CHOICES}{choices}"
 
     def format_response(self, rationale, problem):
         if not rationale:
@@ -85,7 +90,9 @@ class MultipleChoice(JsonLines):
         Text after the last "answer is" counts, if there is one, and the first
         letter in brackets in it. Otherwise the last letter in brackets counts.
         """
-        _, marker, conclusion = completion.rpartition("answer is")
+        text = self.answer_marker
+        text = "answer is" if text.endswith("answer is") else text
+        _, marker, conclusion = completion.rpartition(text)
         letters = _IN_BRACKETS.findall(conclusion)
         if letters:
             return letters[0 if marker else -1].lower()

@@ -78,20 +78,24 @@ def read_problems(
 
 
 def read_examples(
-    source: Source, make_problem: Callable[[dict, str], Problem]
+    source: Source,
+    make_problem: Callable[[dict, str], Problem],
+    records: Iterable[tuple[str, int, dict]] | None = None,
 ) -> list[FewShotExample]:
     """Read worked examples, each with a `rationale`.
 
     Args:
         source: A file or a dataset, see `read_records`.
         make_problem: See `read_problems`.
+        records: Those of the source that are read, see `read_records`. Defaults to
+            all.
 
     Raises:
         ValueError: if there is no line, a line is malformed or has no `rationale`,
             or an id comes twice; names the file and the line.
     """
     examples = []
-    for place, problem, rationale in _read(source, make_problem, "example"):
+    for place, problem, rationale in _read(source, make_problem, "example", records):
         if rationale is None:
             raise ValueError(
                 f"{source}, {place}: expected a worked example. Received no "
@@ -140,10 +144,10 @@ def read_problems_and_examples(
     return problems, examples
 
 
-def _read(source, make_problem, prefix):
+def _read(source, make_problem, prefix, records=None):
     """Yields the place, the problem and the rationale or `None` of each record."""
     places: dict[str, str] = {}
-    for place, number, record in read_records(source):
+    for place, number, record in records or read_records(source):
         try:
             problem = make_problem(record, f"{prefix}-{number}")
             rationale = record.get("rationale")

@@ -1,12 +1,17 @@
 """The interface of a task: problems, and the making and reading of their text."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from star_keras.tasks.record_fields import optional_text, required_text
 from star_keras.utils.errors import invalid
 from star_keras.utils.records import is_text
+
+# Between the worked examples and the question of a plain prompt.
+EXAMPLE_SEPARATOR = "\n\n"
+_PLACEHOLDER = re.compile(r"\{(question|answer)\}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,6 +105,10 @@ class Task:
         few_shot_examples: The worked examples of the few-shot prompt.
         splits: Names that `problems` takes.
         answer_marker: What stands before the answer of a response.
+        question_format: The text before a completion, with `{question}`.
+        hint_format: The same with a hint, `{answer}`.
+        marks_hints: Whether the question shows a hint without `{answer}`.
+        format_fields: Parts of the format that a prompts file may replace.
         field_names: Columns of files and datasets that stand for `question`, `answer`,
             `choices` and `class`, by these names. Defaults to the names themselves.
         checker: Compares answers in place of `is_correct`, see
@@ -111,6 +120,10 @@ class Task:
     few_shot_examples: Sequence[FewShotExample] = ()
     splits: Sequence[str] = ("train", "eval")
     answer_marker: str = "The answer is"
+    question_format: str = "Q: {question}\nA:"
+    hint_format: str = "Q: {question} ({answer})\nA:"
+    marks_hints: bool = False
+    format_fields: Sequence[str] = ("question", "hint", "answer_marker", "stop")
     field_names: Mapping[str, str] = MappingProxyType({})
     checker: Callable[[str, "Problem"], bool | str] | None = None
 
@@ -134,9 +147,16 @@ class Task:
 
     def format_question(self, problem: Problem, hint: bool = False) -> str:
         """The text before a completion; with `hint` it shows the answer."""
-        if hint:
-            return f"Q: {problem.question} ({problem.answer})\nA:"
-        return f"Q: {problem.question}\nA:"
+        text = self.hint_format if hint else self.question_format
+        values = {
+            "question": self.question_text(problem, hint),
+            "answer": problem.answer,
+        }
+        return _PLACEHOLDER.sub(lambda found: values[found[1]], text)
+
+    def question_text(self, problem: Problem, hint: bool = False) -> str:
+        """What stands for `{question}` in a format."""
+        return problem.question
 
     def format_response(self, rationale: str, problem: Problem) -> str:
         """The completion of a rationale, `""` for none, and the answer."""

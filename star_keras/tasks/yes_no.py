@@ -40,7 +40,10 @@ class YesNo(JsonLines):
 
     name = "yes_no"
     has_examples = True
-    system_text = 'Reason step by step. End with "The answer is yes." or "... no."'
+
+    @property
+    def system_text(self):
+        return f'Reason step by step. End with "{self.answer_marker} yes." or "... no."'
 
     def make_problem(self, record, default_id):
         answer = record.get("answer")
