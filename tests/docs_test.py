@@ -3,8 +3,10 @@
 import ast
 import importlib
 import inspect
+import json
 import pkgutil
 import re
+import shlex
 
 import keras
 import numpy as np
@@ -12,9 +14,14 @@ import pytest
 
 import star_keras
 from star_keras import models, sampling, tasks, testing, training
+from tests import forks
 from tests.conftest import ROOT
 
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+SHELL = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
+COMMAND = re.compile(r"python -m experiments\.(\w+) +([^\n'&|#]*)")
+SCRIPTS = ("star", "direct", "evaluate", "few_shot")
+NOTEBOOKS = sorted((ROOT / "docs").glob("*.ipynb"))
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -55,6 +62,34 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch)
     names = {"__name__": page.stem}
     for code in BLOCK.findall(page.read_text()):
         run(code, names)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.name)
+def test_the_cells_of_a_notebook_run_and_have_no_outputs(
+    notebook, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    found = json.loads(notebook.read_text())
+    assert (found["nbformat"], found["nbformat_minor"]) == (4, 5)
+    names = {"__name__": notebook.stem}
+    for cell in found["cells"]:
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == [] and cell["execution_count"] is None
+            run("".join(cell["source"]), names)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_commands_of_the_docs_have_flags_that_exist(script):
+    blocks = (text for page in PAGES for text in SHELL.findall(page.read_text()))
+    text = "\n".join(blocks).replace("\\\n", " ")
+    commands = [
+        shlex.split(rest) for name, rest in COMMAND.findall(text) if name == script
+    ]
+    assert commands
+    done = forks.run("parse_commands", script, *map(json.dumps, commands))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(done.stdout.splitlines()) >= len(commands)
 
 
 def examples():
