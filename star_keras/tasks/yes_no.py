@@ -13,6 +13,7 @@ and an `answer`, `true` or `false`.
 import re
 
 from star_keras.tasks.jsonl import JsonLines
+from star_keras.tasks.record_fields import required_text
 from star_keras.utils.errors import invalid
 
 _WORDS = {"yes": "yes", "true": "yes", "1": "yes"}
@@ -46,13 +47,13 @@ class YesNo(JsonLines):
         return f'Reason step by step. End with "{self.answer_marker} yes." or "... no."'
 
     def make_problem(self, record, default_id):
-        answer = record.get("answer")
-        word = str(answer).strip().rstrip(".").lower()
-        if isinstance(answer, bool | int | str) and answer != "":
-            if word not in _WORDS:
-                remedy = "Correct it, or leave the line out."
-                raise invalid("answer", "yes, no, true or false", answer, remedy)
-            record = {**record, "answer": _WORDS[word]}
+        if isinstance(record.get("answer"), bool):
+            record = {**record, "answer": str(record["answer"])}
+        word = required_text(record, "answer").strip().rstrip(".").lower()
+        if word not in _WORDS:
+            remedy = "Correct it, or leave the line out."
+            raise invalid("answer", "yes, no, true or false", record["answer"], remedy)
+        record = {**record, "answer": _WORDS[word]}
         return super().make_problem(record, default_id)
 
     def extract_answer(self, completion):

@@ -19,13 +19,17 @@ GRADERS = [
     (tasks.Arithmetic(), make_problem("15", "27")),
     (tasks.GSM8K(), tasks.GSM8K().make_problem({"question": "q", "answer": 18}, "")),
     (tasks.CommonsenseQA(), tasks.CommonsenseQA().make_problem(CHOICES, "p")),
+    (
+        tasks.YesNo(__file__, __file__),
+        tasks.Problem(id="p", question="q", answer="yes"),
+    ),
     (tasks.Task(), tasks.Task().make_problem({"question": "q", "answer": "a"}, "p")),
 ]
 # Pieces of completions, and any character. (Not those that math-verify is slow with.)
 PIECES = st.sampled_from(
     [*",.-−$%/+=(){}*b½ \t\n\u00a0", "#### ", "####", "1", "18", "1,000", " 000"]
     + ["{,}", "1e9", "e5", "(b)", "(B)", "<<", ">>", "<<1+1=2>>", "</scratch>", "4 2"]
-    + ["The answer is", "answer is", "Q:"]
+    + ["The answer is", "answer is", "Q:", "yes", " no", "No,"]
 )
 ANY = st.characters(exclude_categories=["Cs"], exclude_characters="^\\")
 COMPLETIONS = st.lists(PIECES | ANY, max_size=12).map("".join)

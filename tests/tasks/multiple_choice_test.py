@@ -1,0 +1,31 @@
+import pytest
+
+from star_keras.outer_loop.problems import checked_problems
+from star_keras.tasks.grading import grade
+
+
+@pytest.mark.parametrize("labels", ["ABCD", "1234", "wxyz"])
+def test_a_choice_of_any_label_is_a_letter(make_file_task, labels):
+    choices = {"text": ["ice", "fire", "sand", "fog"], "label": list(labels)}
+    record = {"id": "Mercury_1", "question": "What burns?", "choices": choices}
+    task = make_file_task("multiple_choice", {**record, "answerKey": labels[1]})
+    (problem,) = checked_problems(task, "train")
+    assert (problem.id, problem.answer) == ("Mercury_1", "b")
+    right = task.format_response("It is hot.", problem)
+    assert right == " It is hot. Therefore, the answer is fire (b)."
+    assert grade(task, problem, right) == ("b", "correct", "")
+    assert "(b) fire (CORRECT)\n" in task.format_question(problem, hint=True)
+
+
+def test_columns_of_other_data_sets_are_named(make_file_task):
+    record = {"question_stem": "Who barks?", "options": ["cat", "dog"], "key": 1}
+    task = make_file_task(
+        "multiple_choice",
+        {**record, "topic": "animals"},
+        question_field="question_stem",
+        answer_field="key",
+        choices_field="options",
+        class_field="topic",
+    )
+    (problem,) = checked_problems(task, "eval")
+    assert (problem.answer, problem.problem_class) == ("b", "animals")
