@@ -3,6 +3,7 @@
 import dataclasses
 import tempfile
 
+from experiments.common import message_alone
 from star_keras.callbacks import StarIterationCallback
 from star_keras.models import PackedCausalLM
 from star_keras.outer_loop.step_schedules import scheduled_steps
@@ -20,13 +21,16 @@ def print_dry_run(model, task, config, iterations):
         config: The `StarConfig` of the run.
         iterations: Iterations of the run.
     """
-    wanted = config.sampling.n_train_samples or len(task.problems("train"))
+    with message_alone():
+        num_problems = len(task.problems("train"))
+    wanted = config.sampling.n_train_samples or num_problems
     sampling = dataclasses.replace(
         config.sampling, n_train_samples=min(wanted, _PROBLEMS)
     )
     few = dataclasses.replace(config, sampling=sampling)
     with tempfile.TemporaryDirectory() as directory:
-        star = StarIterationCallback(model, task, directory, few)
+        with message_alone():
+            star = StarIterationCallback(model, task, directory, few)
         star.run.open({})
         try:
             training_set = star.loop.prepare(1)
@@ -40,7 +44,7 @@ def print_dry_run(model, task, config, iterations):
         packed=isinstance(model, PackedCausalLM),
     )
     print("\n=== Plan ===")
-    drawn = min(wanted, len(task.problems("train")))
+    drawn = min(wanted, num_problems)
     print(f"{iterations} iterations, {drawn} training problems each")
     if not config.run.skip_eval:
         held_out = len(task.problems("eval"))

@@ -3,7 +3,7 @@
 from star_keras.utils.json_lines import read_json_object
 
 # The layout of a run directory; another layout is refused.
-LAYOUT = 2
+LAYOUT = 3
 
 
 def read_configuration(directory) -> dict | None:

@@ -114,6 +114,17 @@ def test_mistyped_flags_are_clear_errors(tiny, flag, message):
     assert re.search(message, result.stderr + result.stdout), result.stderr[-500:]
 
 
+@pytest.mark.parametrize("where", ["--dry_run", "--run_dir=run"])
+def test_a_malformed_line_is_named_without_a_traceback(tmp_path, where):
+    path = tmp_path / "lines.jsonl"
+    path.write_text('{"question": "q"}\n')
+    where = where.replace("=", f"={tmp_path}/")
+    result = run("--task=yes_no", f"--train_path={path}", f"--eval_path={path}", where)
+    assert result.returncode != 0
+    assert "lines.jsonl, line 1: Missing 'answer'" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def test_shipped_base_model_adds_two_digits_and_is_small():
     preset = ROOT / "star_keras" / "presets" / "arithmetic_base"
     size = sum(p.stat().st_size for p in preset.rglob("*") if p.is_file())

@@ -120,7 +120,7 @@ def test_changed_configuration_is_named(run):
     with pytest.raises(ValueError, match="seed: 1 there, 2 here"):
         other.open({"seed": 2})
     config = json.loads((run.path / "config.json").read_text())
-    assert config == {"layout": 2, "seed": 1}
+    assert config == {"layout": 3, "seed": 1}
     # A free setting may change, and the file says what holds from now on.
     other.open({"run": {"seed": 1, "keep_weights": 3}}, free={"keep_weights"})
     other.close()
@@ -131,7 +131,7 @@ def test_changed_configuration_is_named(run):
 def test_directory_of_the_old_layout_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"seed": 1}')
     run = RunDirectory(tmp_path)
-    with pytest.raises(ValueError, match="layout is 1, this version reads layout 2"):
+    with pytest.raises(ValueError, match="layout is 1, this version reads layout 3"):
         run.open({"seed": 1})
     with pytest.raises(ValueError, match="Use another run_dir"):
         run.trained  # noqa: B018
