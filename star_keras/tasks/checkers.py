@@ -14,7 +14,7 @@ from star_keras.utils.imports import import_callable
 Checker = Callable[[str, Problem], bool | str]
 
 _IN_BRACKETS = re.compile(r"\(\s*(\w{1,3})\s*\)")
-_LABEL = re.compile(r"\W*(\w{1,3})(?:\W*\Z|[).:])")
+_LABEL = re.compile(r"\A\W*(\w{1,3})(?:\W*\Z|[).:])")
 # math-verify takes letters for factors.
 _TEXT = re.compile(r"\\(?:text\w*|mathrm|mbox)\{([^{}]*)\}")
 _WORD = re.compile(r"[A-Za-z]{3,}")
@@ -54,10 +54,11 @@ def math(answer: str, problem: Problem) -> bool | str:
 
 def choice(answer: str, problem: Problem) -> bool | str:
     """The same label of a choice, `"b"`, `"(B)"`, `"b) dog"` or `"dog (b)"`."""
-    labels = [_label(text) for text in (problem.answer, answer)]
-    for text, label in zip((problem.answer, answer), labels, strict=True):
-        if label is None:
-            return f"{text!r:.80} has no label of a choice"
+    labels = [_labels(text) for text in (problem.answer, answer)]
+    for text, found in zip((problem.answer, answer), labels, strict=True):
+        if len(found) != 1:
+            number = "several labels" if found else "no label"
+            return f"{text!r:.80} has {number} of a choice"
     return labels[0] == labels[1]
 
 
@@ -104,12 +105,10 @@ def get_checker(checker: str | Checker) -> Checker:
     return CHECKERS.get(checker) or import_callable("checker", checker, rule)
 
 
-def _label(text):
-    found = _IN_BRACKETS.findall(text)
-    if found:
-        return found[-1].casefold()
-    alone = _LABEL.match(text)
-    return alone[1].casefold() if alone else None
+def _labels(text):
+    """The labels in brackets, or else the one that a text begins with."""
+    found = _IN_BRACKETS.findall(text) or _LABEL.findall(text)
+    return {label.casefold() for label in found}
 
 
 def _parts(text):

@@ -56,6 +56,8 @@ def test_answers_that_are_the_same(checker, answer, expected):
         ("math", "?", "5", "math-verify cannot compare '?' with '5'"),
         ("math", "100000000!", "3", "math-verify cannot compare '100000000!' with '3'"),
         ("choice", "a", "b", "'a' is not 'b'"),
+        ("choice", "(A) or (B)", "b", "'(A) or (B)' has several labels of a choice"),
+        ("math", "2, 3", "2", "'2, 3' is not '2'"),
         ("choice", "dogs bark", "b", "'dogs bark' has no label of a choice"),
         ("set", "red, blue", "blue, green", "lacks 'green' and adds 'red'"),
         ("exact", "x" * 200, "y", f"'{'x' * 79} is not 'y'"),
