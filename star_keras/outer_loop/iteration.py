@@ -14,6 +14,7 @@ from star_keras.outer_loop import plots
 from star_keras.outer_loop.attempts import attempt
 from star_keras.outer_loop.collapse import collapse_metrics
 from star_keras.outer_loop.evaluation import accuracy_metrics, evaluate, unread_shares
+from star_keras.outer_loop.html_report.write_report import update_report
 from star_keras.outer_loop.mastery import draw_mastered, load_mastered, update_mastery
 from star_keras.outer_loop.problems import (
     describe_callable,
@@ -257,6 +258,8 @@ class OuterLoop:
         self._run.finish(iteration, "evaluate", metrics)
         if processes.is_writer():
             plots.save_plots(self._run.history, self._run.path)
+            hinted = self.config.sampling.rationalize and self.source.kind != "direct"
+            update_report(self._run.path, self.problems, self.prompts, hinted)
         # No process reads files of this iteration before they are complete.
         processes.sync(f"iteration {iteration} is written")
 

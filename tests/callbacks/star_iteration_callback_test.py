@@ -47,6 +47,30 @@ def test_metrics_are_in_the_logs_and_the_metrics_file(make_star, tmp_path):
         assert (star.run_dir / plot).read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_report_has_the_prompts_of_the_run(make_star):
+    star = make_star()
+    fit(star, 1)
+    page = (star.run_dir / "report.html").read_text()
+    assert "1 iteration trained" in page and "Not shown" not in page
+    lines = read_json_lines(star.run_dir / "problems.jsonl")
+    problems = star.loop.problems["train"] + star.loop.problems["eval"]
+    assert [line["problem"] for line in lines] == [problem.id for problem in problems]
+    prompt, hinted = (
+        star.loop.prompts.prefix(hint) + lines[3][name]
+        for hint, name in ((False, "prompt"), (True, "hinted_prompt"))
+    )
+    assert prompt == star.loop.prompts.build(problems[3])
+    assert hinted == star.loop.prompts.build(problems[3], hint=True)
+
+
+def test_a_run_goes_on_without_its_report(make_star):
+    star = make_star()
+    (star.run_dir / "report.html").mkdir(parents=True)
+    with pytest.warns(UserWarning, match="report.html was not written"):
+        fit(star, 1)
+    assert star.initial_epoch == 1
+
+
 def test_everything_sampled_is_on_disk_with_what_became_of_it(make_star):
     star = make_star()
     fit(star, 1)

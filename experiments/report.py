@@ -1,0 +1,51 @@
+"""Write the report of a run as one HTML page, which opens without a network.
+
+    python -m experiments.report --run_dir=runs/cpu [--compare=runs/a,runs/b]
+
+A run writes the same page after each iteration. With `--compare` other runs stand
+beside it. Exits with 1 if a file is damaged; the page shows the rest.
+"""
+
+import dataclasses
+
+from absl import app
+
+from experiments.command_line import define_flags, from_flags, say_hello
+from experiments.common import message_alone
+from star_keras.utils.settings import Settings, setting
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReportSettings(Settings):
+    """The run directories, and where the page goes."""
+
+    run_dir: str | None = setting(None, "Directory of the run. Needed.", is_path=True)
+    compare: tuple[str, ...] = setting((), "Run directories to show beside it.")
+    output: str | None = setting(
+        None, "The page. Default: report.html in --run_dir.", is_path=True
+    )
+
+    def check(self):
+        if not self.run_dir:
+            raise ValueError("--run_dir is needed.")
+
+
+define_flags(ReportSettings)
+
+
+def main(argv):
+    (settings,) = from_flags(argv, ReportSettings)
+    say_hello(f"report of {', '.join([settings.run_dir, *settings.compare])}")
+    # Needs neither Keras nor JAX.
+    from star_keras.outer_loop.html_report.write_report import write_report
+
+    with message_alone():
+        path, faults = write_report(settings.run_dir, settings.compare, settings.output)
+    for fault in faults:
+        print(f"not shown: {fault}")
+    print(f"The report is {path}.")
+    return int(bool(faults))
+
+
+if __name__ == "__main__":
+    app.run(main)

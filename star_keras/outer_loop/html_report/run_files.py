@@ -1,0 +1,183 @@
+"""The files of a run directory as a report reads them: damage is noted, not raised."""
+
+import collections
+from collections.abc import Iterator
+
+from etils import epath
+
+from star_keras.outer_loop.manifest import (
+    metrics_of,
+    read_beginning,
+    read_manifest,
+    trained_iterations,
+)
+from star_keras.outer_loop.problem_texts import PROBLEMS_NAME, PROMPTS_NAME
+from star_keras.utils import files
+from star_keras.utils.errors import invalid
+from star_keras.utils.json_lines import parse_json_object, read_json_object
+
+# In the order of the phases.
+KINDS = ("rationale", "direct", "rationalization", "evaluation")
+_LARGEST = 2**31 - 1
+
+
+class RunFiles:
+    """A run directory, finished or under way. Nothing in it is changed.
+
+    Unknown fields are ignored, and missing ones have defaults, so that a report shows
+    runs of other versions too.
+
+    Args:
+        path: The directory, local or `gs://`.
+
+    Attributes:
+        path: The directory.
+        name: Its name.
+        config: The content of `config.json`, or `{}`.
+        prompts: The content of `prompts.json`, or `{}`.
+        history: Metrics of each iteration and its number, without NaN; the last one
+            may be under way.
+        trained: The last trained iteration; 0 before the first.
+
+    Raises:
+        ValueError: if there is no such directory, or it is not that of a run.
+    """
+
+    def __init__(self, path):
+        self.path = files.absolute("run_dir", path)
+        manifest = self.path / "manifest.jsonl"
+        if not (manifest.exists() or (self.path / "samples").is_dir()):
+            rule = "the directory of a run, with a manifest.jsonl"
+            remedy = "experiments.star writes such a directory."
+            raise invalid("run_dir", rule, str(path), remedy)
+        self.name = self.path.name
+        self._first_faults: dict[str, str] = {}
+        self._counts: collections.Counter[str] = collections.Counter()
+        self.config = self._object("config.json")
+        self.prompts = self._object(PROMPTS_NAME)
+        try:
+            phases = read_manifest(manifest)
+        except ValueError as error:
+            self._note("manifest.jsonl", str(error))
+            phases = read_beginning(manifest)
+        self.trained = trained_iterations(phases)
+        self.history = [
+            {"iteration": iteration}
+            | {k: v for k, v in metrics_of(phases, iteration).items() if v == v}
+            for iteration in sorted({iteration for iteration, _ in phases})
+        ]
+
+    @property
+    def faults(self) -> list[str]:
+        """A sentence for each file with damage that was found so far."""
+        return [
+            fault + (f" And {more:,} more in this file." if more else "")
+            for name, fault in self._first_faults.items()
+            for more in [self._counts[name] - 1]
+        ]
+
+    def size(self) -> int:
+        """Bytes of the files of samples."""
+        paths = [
+            directory / f"{kind}.jsonl"
+            for _, directory in self._iterations()
+            for kind in KINDS
+        ]
+        return sum(path.stat().length for path in paths if path.exists())
+
+    def problems(self) -> Iterator[dict]:
+        """The lines of `problems.jsonl`, see `problem_texts`; none without the file."""
+        path = self.path / PROBLEMS_NAME
+        if not path.exists():
+            self._note(
+                PROBLEMS_NAME,
+                f"{path} is missing: the report shows no questions and prompts. "
+                "The run writes it at its next evaluation.",
+            )
+        yield from self._lines(path, ("split", "problem", "question", "answer"))
+
+    def iterations(self) -> Iterator[tuple[int, Iterator, list[dict]]]:
+        """The samples of each iteration, and the decisions on them.
+
+        Yields:
+            `(iteration, samples, trained_again)`. `samples` yields `(kind, sample,
+            decision)` with the JSON of a `GradedSample` and of its `Selection`, `None`
+            without one. `trained_again` has those of earlier iterations' samples.
+        """
+        for iteration, directory in self._iterations():
+            decisions, again = {}, []
+            path = directory / "selection.jsonl"
+            for line in self._lines(path, ("kind", "problem")):
+                if count(line, "iteration") == iteration:
+                    decisions[_key(line["kind"], line)] = line
+                else:
+                    again.append(line)
+            yield iteration, self._samples(directory, decisions), again
+
+    def _samples(self, directory, decisions):
+        for kind in KINDS:
+            path = directory / f"{kind}.jsonl"
+            for sample in self._lines(path, ("problem", "completion")):
+                yield kind, sample, decisions.get(_key(kind, sample))
+
+    def _iterations(self):
+        root = self.path / "samples"
+        found = {}
+        for directory in root.iterdir() if root.is_dir() else ():
+            number = directory.name.removeprefix("iteration_")
+            if directory.name.startswith("iteration_") and number.isdecimal():
+                found[int(number)] = directory
+        return sorted(found.items())
+
+    def _lines(self, path: epath.Path, texts) -> Iterator[dict]:
+        """The objects of a file of JSON lines whose fields `texts` are strings."""
+        name, place = str(path.relative_to(self.path)), str(path)
+        try:
+            with path.open("rb") as file:
+                for number, line in enumerate(file, start=1):
+                    where = f"{place}, line {number}"
+                    try:
+                        yield _record(line, texts, where)
+                    except ValueError as error:
+                        self._note(name, f"{error} The line is not shown.")
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            self._note(name, f"{path} cannot be read ({error.strerror or error}).")
+
+    def _object(self, name):
+        path = self.path / name
+        try:
+            return read_json_object(path) if path.exists() else {}
+        except ValueError as error:
+            self._note(name, str(error))
+            return {}
+
+    def _note(self, name, text):
+        """Keep the first fault of a file, and the number of its faults."""
+        self._first_faults.setdefault(name, text)
+        self._counts[name] += 1
+
+
+def _key(kind, record):
+    return kind, record["problem"], count(record, "sample")
+
+
+def _record(line, texts, where):
+    record = parse_json_object(line, where)
+    wrong = [name for name in texts if not isinstance(record.get(name), str)]
+    if wrong:
+        raise ValueError(f"{where}: no text in {', '.join(wrong)}.")
+    return record
+
+
+def count(record: dict, name: str) -> int:
+    """A field that is a count below 2**31; 0 for anything else."""
+    value = record.get(name)
+    return value if type(value) is int and 0 <= value <= _LARGEST else 0
+
+
+def text(record: dict, name: str) -> str:
+    """A field that is a text; `""` for anything else."""
+    value = record.get(name)
+    return value if isinstance(value, str) else ""
