@@ -244,6 +244,8 @@ def test_runs_stand_side_by_side(open_page, comparison):
     assert differ == {"0", "4", "6", "100", "102", "103"}
     assert choose(page, run="second", verdict="incorrect") == set()
     choose(page)
+    marks = page.locator(".list li", has_text="double-100").locator(".marks")
+    assert marks.text_content().startswith("✗ ✓ ✗ | ✓ ✓ ✓ run first, iteration 0: inc")
     open_problem(page, 2)
     runs = page.locator(".life").all()
     assert [run.locator("h4").first.inner_text() for run in runs] == [

@@ -19,7 +19,7 @@ class Problems {
     this.list = element("ul", { class: "list" });
     this.status = element("p", { class: "status", role: "status" });
     this.pages = element("div", { class: "pages" });
-    const signs = "By iteration: ✓ correct, ✗ incorrect, ~ right answer after wrong steps, ? unparsed; h with a hint.";
+    const signs = `By iteration: ✓ correct, ✗ incorrect, ~ right answer after wrong steps, ? unparsed; h with a hint${INDEX.runs.length > 1 ? "; | the next run" : ""}.`;
     this.browser = element("div", {}, this.form(), this.status,
       element("p", { class: "note", "aria-hidden": "true" }, signs), this.list, this.pages);
     this.life = element("div", { hidden: true });
@@ -191,8 +191,14 @@ class Problems {
     const { samples } = this.data;
     const marks = element("span", { class: "marks" });
     const said = [];
+    let last = null;
     for (const row of samples.of(problem)) {
       if (run !== null && samples.run[row] !== run) continue;
+      if (samples.run[row] !== last) {
+        if (last !== null) marks.append(element("span", { "aria-hidden": "true" }, "| "));
+        last = samples.run[row];
+        if (INDEX.runs.length > 1) said.push(`run ${INDEX.runs[last].name}`);
+      }
       const verdict = this.data.name("samples", "verdict", row);
       const kind = this.data.name("samples", "kind", row);
       const sign = { correct: "✓", unparsed: "?", invalid_working: "~" }[verdict] ?? "✗";

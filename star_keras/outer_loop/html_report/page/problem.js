@@ -123,7 +123,7 @@ function changesText(attempt, before, pieces) {
   const changes = [];
   if (before.verdict !== attempt.verdict) changes.push(`verdict ${readable(before.verdict)} → ${readable(attempt.verdict)}`);
   if (before.answer !== attempt.answer) changes.push(`answer ${clipped(before.answer)} → ${clipped(attempt.answer)}`);
-  changes.push(pieces ? "words marked below" : "most words differ, none is marked");
+  changes.push(pieces ? "words marked below" : "words, too many to be marked");
   return `Compared with ${other}: ${changes.join("; ")}.`;
 }
 
