@@ -77,9 +77,7 @@ class OuterLoop:
         progress: Progress,
         interrupt=lambda: None,
     ):
-        self.task = task
-        self.config = config
-        self._preprocessor = preprocessor
+        self.task, self.config, self._preprocessor = task, config, preprocessor
         self._run, self._samples = run, run.samples
         self.sampler, self.eval_sampler = sampler, eval_sampler
         self._packed, self._steps = packed, steps
@@ -97,6 +95,7 @@ class OuterLoop:
         self.source = rationale_source(
             self.prompts, self.problems["train"], sampler, config
         )
+        self._hints = sampling.rationalize and self.source.kind != "direct"
 
     def describe(self) -> dict:
         """Groups of named values that decide the samples and the training sets."""
@@ -155,7 +154,7 @@ class OuterLoop:
 
     def _rationalize(self, iteration, problems, samples):
         """Sample rationales of failed problems again, with the answer as a hint."""
-        if not self.config.sampling.rationalize or self.source.kind == "direct":
+        if not self._hints:
             return []
         failed = draw_failed(
             problems,
@@ -234,9 +233,8 @@ class OuterLoop:
             OSError: if a file cannot be written.
         """
         config = self.config.run
-        if self._run.is_done(iteration, "evaluate") or (
-            config.skip_eval and not iteration
-        ):
+        is_skipped = config.skip_eval and not iteration
+        if is_skipped or self._run.is_done(iteration, "evaluate"):
             return
         metrics = {}
         if not config.skip_eval:
@@ -258,15 +256,14 @@ class OuterLoop:
         self._run.finish(iteration, "evaluate", metrics)
         if processes.is_writer():
             plots.save_plots(self._run.history, self._run.path)
-            hinted = self.config.sampling.rationalize and self.source.kind != "direct"
-            update_report(self._run.path, self.problems, self.prompts, hinted)
+            update_report(self._run.path, self.problems, self.prompts, self._hints)
         # No process reads files of this iteration before they are complete.
         processes.sync(f"iteration {iteration} is written")
 
     def is_over(self, iteration: int) -> bool:
         """Whether the run ends here, since the iteration kept nothing."""
-        stops = self.config.run.on_empty == "stop"
-        return stops and self._run.metrics(iteration).get("num_examples") == 0
+        is_empty = self._run.metrics(iteration).get("num_examples") == 0
+        return is_empty and self.config.run.on_empty == "stop"
 
     # === Parts of the phases ===
 
