@@ -186,8 +186,9 @@ def test_changed_samples_are_an_error_and_not_trained_on(make_star):
     with pytest.raises(SystemExit):
         fit(star, 1, [TerminateAtStep(1)])
     path = star.run.samples.path(1, "rationale")
+    size = path.stat().length
     path.write_text("".join(path.read_text().splitlines(True)[1:]))
-    with pytest.raises(ValueError, match="5365 were written.*start_iter=1"):
+    with pytest.raises(ValueError, match=f"{size} were written.*start_iter=1"):
         fit(make_star(), 1)
 
 
