@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import pathlib
 import runpy
+import signal
 import socket
 import subprocess
 import sys
@@ -28,6 +29,8 @@ _forks.set_forkserver_preload(["tests.preload"])
 def _run(program, arguments, environment, output):
     os.environ.update(environment)
     os.chdir(ROOT)
+    # A shell's background job ignores it, and so would a fork.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for descriptor, name in ((1, "out"), (2, "err")):
         with pathlib.Path(output, name).open("wb") as file:
             os.dup2(file.fileno(), descriptor)
