@@ -109,6 +109,7 @@ def test_flags_of_the_tasks_have_the_defaults_of_the_tasks():
             "digits",
             "steps",
             "class_by",
+            "largest_number",
         ),
         *("train_problems", "eval_problems", "examples_per_length"),
     }

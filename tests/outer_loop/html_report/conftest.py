@@ -56,7 +56,7 @@ def make_report_run(path, script=half_right, iterations=2, texts=True, **config)
             completion = script(
                 iteration, kind, int(problem.id.removeprefix("double-"))
             )
-            answer, verdict = grade(TASK, problem, completion)
+            judged = grade(TASK, problem, completion)
             samples.append(
                 GradedSample(
                     iteration=iteration,
@@ -67,8 +67,7 @@ def make_report_run(path, script=half_right, iterations=2, texts=True, **config)
                     completion=completion,
                     num_tokens=10,
                     finish_reason="stop",
-                    answer=answer,
-                    verdict=verdict,
+                    **judged._asdict(),
                 )
             )
         run.samples.finish(iteration, kind, samples)
