@@ -23,7 +23,7 @@ from pathlib import Path
 from absl import app
 
 from experiments.command_line import define_flags, from_flags, say_hello
-from experiments.common import load_libraries
+from experiments.common import load_libraries, message_alone
 from star_keras.utils.settings import Settings, setting
 
 
@@ -163,18 +163,14 @@ def main(argv):
     if settings.mesh:
         keras.distribution.set_distribution(distribution.model_parallel(settings.mesh))
     model = load(settings)
-    if settings.to == "mesh_transformer" and not isinstance(model, models.GPTJCausalLM):
-        raise app.UsageError(
-            f"--to=mesh_transformer is a format of GPT-J. Received a "
-            f"{type(model).__name__}."
-        )
+    with message_alone():
+        if settings.to == "preset":
+            model.save_to_preset(settings.output)
+        elif settings.to == "hugging_face":
+            models.save_hugging_face(model, settings.output)
+        else:
+            models.save_mesh_transformer(model, settings.output, shards=settings.shards)
     print("\nlogits: sum {:.6g}, sum of absolutes {:.6g}".format(*logits_sums(model)))
-    if settings.to == "preset":
-        model.save_to_preset(settings.output)
-    elif settings.to == "hugging_face":
-        models.save_hugging_face(model, settings.output)
-    else:
-        models.save_mesh_transformer(model, settings.output, shards=settings.shards)
     print(f"Written: {settings.output} ({settings.to}).")
 
 

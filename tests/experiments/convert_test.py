@@ -78,7 +78,8 @@ def test_other_hugging_face_directories_are_converted_and_back(tmp_path):
     for name in ("rms_norm_eps", "head_dim", "tie_word_embeddings"):
         assert fields[0][name] == fields[1][name]
     result = convert(f"--source={back}", "--to=mesh_transformer", "--output=x")
-    assert "--to=mesh_transformer is a format of GPT-J" in result.stderr + result.stdout
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert "Expected a GPT-J, the only model of the format" in result.stderr
 
 
 def test_what_is_no_checkpoint_is_named(tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from star_keras.sampling import BatchSampler, ContinuousSampler
+from star_keras.sampling.merged_lora import merged_values
 from star_keras.testing import tiny_causal_lm
 from tests.sampling.plain import PlainModel
 
@@ -58,7 +59,7 @@ def test_a_compiled_step_has_nothing_left_of_the_adapters(adapted):
 def test_the_shapes_of_plans_are_those_of_the_merged_values(adapted):
     sampler = ContinuousSampler(adapted, max_new_tokens=8, batch_size=2)
     assert [(x.shape, x.dtype) for x in sampler.variable_shapes()] == [
-        (x.shape, x.dtype) for x in sampler._variables()
+        (x.shape, x.dtype) for x in merged_values(adapted)
     ]
 
 

@@ -192,10 +192,13 @@ def save_mesh_transformer(model, directory, shards=8, step=0):
         step: int. The training step to record. Defaults to `0`.
 
     Raises:
-        ValueError: if `shards` does not divide `num_heads` and `vocabulary_size`,
-            or the MLP is not four times as wide as the network.
+        ValueError: if the model is no GPT-J, `shards` does not divide `num_heads` and
+            `vocabulary_size`, or the MLP is not four times as wide as the network.
     """
     backbone = model.backbone
+    if not isinstance(backbone, GPTJBackbone):
+        rule = "a GPT-J, the only model of the format mesh_transformer"
+        raise invalid("model", rule, type(model).__name__)
     for name in ("num_heads", "vocabulary_size"):
         if getattr(backbone, name) % shards:
             size = getattr(backbone, name)

@@ -13,6 +13,7 @@ from star_keras.models import (
     load_mesh_transformer,
     save_mesh_transformer,
 )
+from star_keras.testing import tiny_causal_lm
 
 LAYERS, WIDTH, HEADS, VOCABULARY = 11, 16, 8, 24
 CONFIG = {
@@ -171,6 +172,12 @@ def test_slim_checkpoints_come_back_resharded(model, expected, tmp_path, shards)
 def test_wrong_shards_are_refused(model, tmp_path):
     with pytest.raises(ValueError, match="`shards`.*num_heads=8.*shards=3"):
         save_mesh_transformer(model, tmp_path, shards=3)
+
+
+def test_another_model_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="`model`. Expected a GPT-J.*LlamaCausalLM"):
+        save_mesh_transformer(tiny_causal_lm("llama"), tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_incomplete_checkpoints_are_named(model, tmp_path):
