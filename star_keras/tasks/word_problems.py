@@ -29,7 +29,7 @@ from star_keras.utils.settings import checked
 
 _STEPS = (1, 2, 3)
 _COUNT = {"at_least": 0, "at_most": 20_000}
-_TRIES = 2_000  # draws that fail before a template or a split is given up
+_TRIES = 2_000  # draws in vain before a template or a split is given up
 _NAMES = (
     "Ada Ben Carla David Elena Felix Gina Hugo Irene Jonas Kim Leo Maria Nils Olga "
     "Peter Rosa Sam Tara Viktor Wanda Yusuf Zoe Amir"
@@ -54,8 +54,8 @@ class WordProblems(Task):
         steps: Numbers of steps, of 1, 2 and 3.
         train_problems: Problems a number of steps in `"train"`.
         eval_problems: Problems a number of steps in `"eval"`.
-        largest_number: Of the numbers and results; at least 20. Templates whose numbers
-            are larger are left out.
+        largest_number: Largest of the numbers and results, from 20 to 2,000. Templates
+            without such small numbers are left out.
         seed: Decides the problems. With another count a split is longer or
             shorter, with the same problems at its beginning.
 
@@ -96,28 +96,28 @@ class WordProblems(Task):
     def _problems_of(self, split, steps):
         draw = random.Random(f"{self.seed} {split} {steps}")
         kind = split, steps
-        largest, idle = self.largest_number, 0
         templates = [
             template
             for template in _templates()
             if (template["split"], len(template["steps"])) == kind
-            and _draw_numbers(template, largest, random.Random(0))
+            and _fill(template, self.largest_number, random.Random(0))
         ]
         problems: dict[str, Problem] = {}
+        in_vain = 0
         # In turns, though a template without names has only some hundred problems.
         for template in itertools.cycle(templates):
             if len(problems) == self.counts[split]:
                 break
-            if idle == _TRIES:
+            if in_vain == _TRIES:
                 rule = (
                     f"larger, or {split}_problems at most {len(problems)}: there are "
+                    f"no more problems of {steps} step(s) with such small numbers"
                 )
-                rule += f"no more problems with such small numbers, of {steps} step(s)"
-                raise invalid("largest_number", rule, largest)
-            idle += 1
-            question, answer = _fill(template, largest, draw)
-            if question not in problems:
-                idle = 0
+                raise invalid("largest_number", rule, self.largest_number)
+            in_vain += 1
+            question, answer = _fill(template, self.largest_number, draw) or ("", 0)
+            if question and question not in problems:
+                in_vain = 0
                 problems[question] = Problem(
                     id=f"{split}-{steps}-{len(problems)}",
                     question=question,
@@ -153,8 +153,8 @@ def _templates():
     return templates
 
 
-def _draw_numbers(template, largest, draw):
-    """Numbers of a template and the answer; `None` if no try fits."""
+def _fill(template, largest, draw):
+    """A question of a template, and its answer; `None` if no draw fits."""
     numbers = template["numbers"].items()
     bounds = {name: (low, min(high, largest)) for name, (low, high) in numbers}
     if any(low > high for low, high in bounds.values()):
@@ -163,21 +163,15 @@ def _draw_numbers(template, largest, draw):
         drawn = {name: draw.randint(*both) for name, both in bounds.items()}
         answer = _solve(template["steps"], dict(drawn), largest)
         if answer is not None:
-            return drawn, answer
-    return None
-
-
-def _fill(template, largest, draw):
-    """A question of a template, and its answer."""
-    while (drawn := _draw_numbers(template, largest, draw)) is None:
-        pass
-    numbers, answer = drawn
+            break
+    else:
+        return None
     text = _ALTERNATIVES.sub(
         lambda found: draw.choice(found[1].split("|")), template["text"]
     )
     nouns = {noun: draw.choice(words.split()) for noun, words in _NOUNS.items()}
     name, other = draw.sample(_NAMES.split(), 2)
-    return text.format(name=name, other=other, **nouns, **numbers), answer
+    return text.format(name=name, other=other, **nouns, **drawn), answer
 
 
 def _solve(steps, values, largest):
