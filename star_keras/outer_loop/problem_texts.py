@@ -57,15 +57,12 @@ def write_problem_texts(
 
 
 def _line(split, problem, prompts, hinted):
-    def prompt(hint):
-        return prompts.build(problem, hint).removeprefix(prompts.prefix(hint))
-
     return {
         "split": split,
         "problem": problem.id,
         "problem_class": problem.problem_class,
         "question": problem.question,
         "answer": problem.answer,
-        "prompt": prompt(False),
-        "hinted_prompt": prompt(True) if hinted else None,
+        "prompt": prompts.question(problem),
+        "hinted_prompt": prompts.question(problem, hint=True) if hinted else None,
     }

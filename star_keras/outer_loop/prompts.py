@@ -101,6 +101,18 @@ class PromptBuilder:
         """
         return self._render(hint, self.task.format_question(problem, hint=hint))
 
+    def question(self, problem: Problem, hint: bool = False) -> str:
+        """The prompt of a problem behind `prefix`.
+
+        Args:
+            problem: See `build`.
+            hint: See `build`.
+
+        Raises:
+            ValueError: see `build`.
+        """
+        return self.build(problem, hint).removeprefix(self.prefix(hint))
+
     def response(self, rationale: str, problem: Problem) -> str:
         """The completion of a rationale, `""` for none, and the answer."""
         response = self.task.format_response(rationale, problem)

@@ -53,6 +53,7 @@ def test_a_prompt_is_the_examples_and_the_question_and_a_hint_is_in_both(task):
             question = task.format_question(problem, hint=hint)
             assert plain_prompts.build(problem, hint) == question
             assert prompts.build(problem, hint) == prompts.prefix(hint) + question
+            assert prompts.question(problem, hint) == question
         hinted = plain_prompts.build(problem, True)
         assert hinted != plain_prompts.build(problem)
         assert problem.answer in hinted
