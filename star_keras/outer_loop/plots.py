@@ -7,7 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from star_keras.outer_loop.statistics import natural_order
+from star_keras.outer_loop.statistics import class_metrics
 from star_keras.utils import files
 
 _EVAL = "eval_accuracy"
@@ -32,14 +32,9 @@ def save_plots(metrics: list[dict], directory):
 def plot_accuracy(metrics: list[dict], path):
     """Held-out accuracy by iteration, one line a problem class."""
     axes, save = _axes(path, "held-out accuracy")
-    classes = {
-        key.removeprefix(f"{_EVAL}/")
-        for line in metrics
-        for key in line
-        if key.startswith(f"{_EVAL}/")
-    }
-    for problem_class in sorted(classes, key=natural_order):
-        _line(axes, metrics, f"{_EVAL}/{problem_class}", problem_class, marker="o")
+    names = {name for line in metrics for name in line}
+    for key, label in class_metrics(names, _EVAL).items():
+        _line(axes, metrics, key, label, marker="o")
     _line(axes, metrics, _EVAL, "all", color="black", linewidth=2.5)
     save()
 
@@ -74,4 +69,4 @@ def _axes(path, label):
 
 def _line(axes, metrics, key, label, **style):
     points = [(line["iteration"], line[key]) for line in metrics if key in line]
-    axes.plot(*zip(*points, strict=True), label=label.replace("_", " "), **style)
+    axes.plot(*zip(*points, strict=True), label=label, **style)

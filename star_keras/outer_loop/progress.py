@@ -12,6 +12,12 @@ from rich.progress import (
 )
 from rich.progress import Progress as RichProgress
 
+# Metrics of times, and what took them.
+PHASE_SECONDS = {
+    "sampling_seconds": "sampling",
+    "training_seconds": "training",
+    "eval_seconds": "evaluation",
+}
 _WIDTH = 100
 
 

@@ -10,10 +10,10 @@ from rich.text import Text
 from star_keras.outer_loop.contamination import find_contamination
 from star_keras.outer_loop.evaluation import example_sample
 from star_keras.outer_loop.iteration import OuterLoop
-from star_keras.outer_loop.progress import Progress, format_seconds
+from star_keras.outer_loop.progress import PHASE_SECONDS, Progress, format_seconds
 from star_keras.outer_loop.prompts import PromptBuilder
 from star_keras.outer_loop.run_directory import RunDirectory
-from star_keras.outer_loop.statistics import natural_order
+from star_keras.outer_loop.statistics import class_metrics
 from star_keras.tasks.task import Problem
 
 _NAMED = 10
@@ -92,7 +92,7 @@ def show_example(
     title = Text(f"problem {problem.id} by {name}: {sample.verdict}")
     console = progress.console
     console.rule(title, characters="-", align="left")
-    question = loop.prompts.build(problem).removeprefix(loop.prompts.prefix())
+    question = loop.prompts.question(problem)
     prompt = Text(question, style="dim")
     console.print(prompt + Text(sample.completion, style="bold"), soft_wrap=True)
     console.rule(characters="-")
@@ -104,11 +104,8 @@ def _accuracy_table(number, metrics, previous):
     table.add_column("held-out accuracy")
     for title in (f"iteration {number - 1}", f"iteration {number}", "change"):
         table.add_column(title, justify="right")
-    classes = [key for key in metrics if key.startswith(f"{name}/")]
-    classes.sort(key=lambda key: natural_order(key.removeprefix(f"{name}/")))
-    for key in [*classes, name]:
+    for key, label in {**class_metrics(metrics, name), name: "all"}.items():
         before, now = previous.get(key), metrics[key]
-        label = "all" if key == name else key.removeprefix(f"{name}/").replace("_", " ")
         if key == name:
             low, high = (metrics[f"{name}_{end}"] for end in ("low", "high"))
             label += f" (95% interval {low:.1%} to {high:.1%})"
@@ -121,9 +118,8 @@ def _accuracy_table(number, metrics, previous):
 
 def _kept_line(metrics):
     reasons = [
-        f"{count:,} {key.removeprefix('not_kept/').replace('_', ' ')}"
-        for key, count in metrics.items()
-        if key.startswith("not_kept/")
+        f"{metrics[key]:,} {reason}"
+        for key, reason in class_metrics(metrics, "not_kept").items()
     ]
     return (
         f"kept {metrics['num_rationales']:,} rationales: {metrics['share_kept']:.1%} "
@@ -148,12 +144,8 @@ def _rationales_line(metrics):
 
 def _time_line(metrics):
     parts = [
-        f"{name} {format_seconds(metrics[f'{key}_seconds'])}"
-        for name, key in (
-            ("sampling", "sampling"),
-            ("training", "training"),
-            ("evaluation", "eval"),
-        )
-        if f"{key}_seconds" in metrics
+        f"{title} {format_seconds(metrics[name])}"
+        for name, title in PHASE_SECONDS.items()
+        if name in metrics
     ]
     return f"time: {', '.join(parts)}"

@@ -74,6 +74,23 @@ def natural_order(text: str) -> tuple:
     return (0, int(head), tail) if head.isdecimal() else (1, 0, text)
 
 
+def class_metrics(names: Iterable[str], name: str) -> dict[str, str]:
+    """The metrics of the classes of one metric, in the natural order of the classes.
+
+    Args:
+        names: Names of metrics, e.g. `"eval_accuracy"` and `"eval_accuracy/2_digits"`.
+        name: The metric of all classes, e.g. `"eval_accuracy"`.
+
+    Returns:
+        By name of the metric the class as a text, e.g. `"2 digits"`.
+    """
+    prefix = f"{name}/"
+    classes = {n.removeprefix(prefix) for n in names if n.startswith(prefix)}
+    return {
+        f"{prefix}{c}": c.replace("_", " ") for c in sorted(classes, key=natural_order)
+    }
+
+
 def mean(values: Sequence[float]) -> float:
     """Arithmetic mean; NaN of an empty sequence."""
     return sum(values) / len(values) if values else float("nan")

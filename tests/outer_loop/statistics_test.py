@@ -5,6 +5,7 @@ import pytest
 
 from star_keras.outer_loop.statistics import (
     accuracy_by_class,
+    class_metrics,
     confidence_interval,
     majority_vote,
     pass_at_k,
@@ -22,6 +23,15 @@ def test_accuracy_by_class_is_a_share_in_natural_order():
     assert list(metrics) == ["accuracy", "accuracy/2_digits", "accuracy/10_digits"]
     assert metrics["accuracy"] == 0.5
     assert metrics["accuracy/2_digits"] == 1 / 3
+
+
+def test_metrics_of_classes_are_those_of_one_metric_in_natural_order():
+    names = ["eval_accuracy/10_digits", "eval_accuracy", "train_accuracy/1_digit"]
+    names += ["eval_accuracy/2_digits", "eval_accuracy_low"]
+    assert list(class_metrics(names, "eval_accuracy").items()) == [
+        ("eval_accuracy/2_digits", "2 digits"),
+        ("eval_accuracy/10_digits", "10 digits"),
+    ]
 
 
 def test_accuracy_of_nothing_is_nan():

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from star_keras.outer_loop.html_report.overview import SECONDS, Counts, Table, percent
+from star_keras.outer_loop.html_report.overview import Counts, Table, percent
 from star_keras.outer_loop.html_report.run_files import RunFiles
-from star_keras.outer_loop.progress import format_seconds
+from star_keras.outer_loop.progress import PHASE_SECONDS, format_seconds
 
 
 def facts(runs: Sequence[RunFiles], counts: Counts) -> Table:
@@ -81,9 +81,7 @@ def _accuracy(run):
 
 
 def _effort(number, run, counts):
-    seconds = sum(
-        line.get(f"{name}_seconds", 0) for line in run.history for name in SECONDS
-    )
+    seconds = sum(line.get(n, 0) for line in run.history for n in PHASE_SECONDS)
     tokens = sum(found["tokens"] for key, found in counts.items() if key[0] == number)
     return f"{format_seconds(seconds)}; {tokens:,} tokens sampled"
 

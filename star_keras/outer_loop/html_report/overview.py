@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from star_keras.outer_loop.html_report.charts import Chart, make_chart
 from star_keras.outer_loop.html_report.run_files import RunFiles
-from star_keras.outer_loop.progress import format_seconds
-from star_keras.outer_loop.statistics import natural_order
+from star_keras.outer_loop.progress import PHASE_SECONDS, format_seconds
+from star_keras.outer_loop.statistics import class_metrics
 
 # Metrics of accuracy, and their titles.
 _ACCURACIES = {
@@ -15,7 +15,6 @@ _ACCURACIES = {
     "train_accuracy": "Accuracy on training problems, without a hint",
     "rationalization_accuracy": "Accuracy on failed training problems, with a hint",
 }
-SECONDS = {"sampling": "sampling", "training": "training", "eval": "evaluation"}
 _KIND_TOKENS = {
     "rationale": "without a hint",
     "rationalization": "with a hint",
@@ -51,18 +50,17 @@ def accuracy_charts(runs: Sequence[RunFiles]) -> list[Chart]:
         name = "eval_accuracy"
         charts = [
             make_chart(
-                f"Held-out accuracy: {_label(key, name)}",
+                f"Held-out accuracy: {label}",
                 {run.name: _values(run, key) for run in runs},
             )
-            for key in _keys(runs, name)[:_MOST_LINES]
+            for key, label in _labels(runs, name)[:_MOST_LINES]
         ]
     else:
         charts = []
         for name in ("eval_accuracy", "train_accuracy"):
             # The line of all classes comes last, on top.
-            first, *classes = _keys(runs, name)[:_MOST_LINES] or [name]
-            lines = {_label(key, name): _values(runs[0], key) for key in classes}
-            lines["all"] = _values(runs[0], first)
+            first, *classes = _labels(runs, name)[:_MOST_LINES] or [(name, "all")]
+            lines = {label: _values(runs[0], key) for key, label in [*classes, first]}
             charts.append(make_chart(_ACCURACIES[name], lines))
     return [chart for chart in charts if chart is not None]
 
@@ -85,9 +83,9 @@ def accuracy_tables(runs: Sequence[RunFiles]) -> list[Table]:
     """Accuracies by class, a row for each iteration and run."""
     tables = []
     for name, title in _ACCURACIES.items():
-        keys = _keys(runs, name)
-        columns = {_label(key, name): _cell(key, percent) for key in keys}
-        if name == "eval_accuracy" and keys:
+        labels = _labels(runs, name)
+        columns = {label: _cell(key, percent) for key, label in labels}
+        if name == "eval_accuracy" and labels:
             columns["95% interval"] = _interval
         tables.append(_table(title, runs, columns, is_open=name == "eval_accuracy"))
     return [table for table in tables if table.rows]
@@ -102,8 +100,7 @@ def kept_table(runs: Sequence[RunFiles]) -> Table:
         "problems mastered": _cell("share_mastered", percent),
         "training examples": _cell("num_examples", _number),
     }
-    for key in _keys(runs, "not_kept"):
-        reason = _label(key, "not_kept")
+    for key, reason in _labels(runs, "not_kept"):
         columns[f"not kept: {reason}"] = _cell(key, _number)
     return _table("Kept for training, and the reasons against the rest", runs, columns)
 
@@ -119,7 +116,7 @@ def time_table(runs: Sequence[RunFiles], counts: Counts) -> Table:
         return cell
 
     columns = {
-        **{t: _cell(f"{n}_seconds", format_seconds) for n, t in SECONDS.items()},
+        **{t: _cell(n, format_seconds) for n, t in PHASE_SECONDS.items()},
         "steps": _cell("steps", _number),
         "trained tokens/s": _cell("tokens_per_second", _number),
         **{f"tokens {title}": tokens(kind) for kind, title in _KIND_TOKENS.items()},
@@ -188,17 +185,11 @@ def _table(title, runs, columns: Mapping[str, Callable], is_open=True):
     )
 
 
-def _keys(runs, name):
-    """A metric and its classes in their natural order."""
-    prefix = f"{name}/"
+def _labels(runs, name):
+    """A metric and those of its classes, each with its label."""
     found = {k for run in runs for line in run.history for k in line}
-    classes = [key for key in found if key.startswith(prefix)]
-    classes.sort(key=lambda key: natural_order(key.removeprefix(prefix)))
-    return [name] * (name in found) + classes
-
-
-def _label(key, name):
-    return key.removeprefix(name).removeprefix("/").replace("_", " ") or "all"
+    everything = [(name, "all")] if name in found else []
+    return [*everything, *class_metrics(found, name).items()]
 
 
 def _values(run, key):
