@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable
 
+from star_keras.outer_loop.iteration_names import iteration_of
 from star_keras.outer_loop.manifest import Phases, trained_iterations
-from star_keras.outer_loop.run_checkpoints import RunCheckpoints, iteration_of
+from star_keras.outer_loop.run_checkpoints import RunCheckpoints
 
 # The phase that is recorded before a file of samples, or its journal, is written.
 _BEFORE = {

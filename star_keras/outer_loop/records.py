@@ -6,7 +6,8 @@ from typing import Literal, get_args
 from star_keras.tasks.grading import Verdict
 from star_keras.utils.errors import invalid
 
-SampleKind = Literal["rationale", "rationalization", "direct", "evaluation"]
+# In the order of the phases.
+SampleKind = Literal["rationale", "direct", "rationalization", "evaluation"]
 
 # The names of an iteration's files of finished phases.
 FINISHED_NAMES = (

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from etils import epath
 
+from star_keras.outer_loop.iteration_names import iteration_directories, iteration_name
 from star_keras.outer_loop.manifest import (
     PHASES,
     read_beginning,
@@ -13,7 +14,6 @@ from star_keras.outer_loop.manifest import (
     recorded_files,
 )
 from star_keras.outer_loop.records import FINISHED_NAMES
-from star_keras.outer_loop.run_checkpoints import iteration_name
 from star_keras.outer_loop.run_configuration import read_configuration
 from star_keras.outer_loop.run_directory import RunDirectory
 from star_keras.utils import files
@@ -146,10 +146,8 @@ def _samples(run, is_recorded) -> Iterator[Finding]:
     """Findings of the samples; `is_recorded`: whether the manifest is whole."""
     finished = run.samples.finished
     root, names = finished.directory, set(finished.recorded)
-    for directory in sorted(root.glob("iteration_*")) if root.exists() else ():
-        number = directory.name.removeprefix("iteration_")
-        if number.isdecimal():
-            names |= {(int(number), path.name) for path in directory.iterdir()}
+    for iteration, directory in iteration_directories(root).items():
+        names |= {(iteration, path.name) for path in directory.iterdir()}
     for iteration, name in sorted(names):
         path = finished.path(iteration, name)
         try:

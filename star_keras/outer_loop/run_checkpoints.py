@@ -1,10 +1,10 @@
 """The checkpoints of a run: weights after iterations, and a training under way."""
 
 import contextlib
-import re
 from collections.abc import Callable
 
 from star_keras.distribution.checkpoints import Checkpoints
+from star_keras.outer_loop.iteration_names import iteration_name, iteration_of
 
 
 class RunCheckpoints:
@@ -157,14 +157,3 @@ class RunCheckpoints:
         """Remove the states of a finished training."""
         for name in self.training.names():
             self.training.delete(name)
-
-
-def iteration_name(iteration: int) -> str:
-    """E.g. `"iteration_0001"`."""
-    return f"iteration_{iteration:04d}"
-
-
-def iteration_of(name: str) -> int | None:
-    """The iteration of a name that begins like one of `iteration_name`."""
-    match = re.match(r"iteration_(\d+)", name)
-    return int(match[1]) if match else None

@@ -6,6 +6,7 @@ import jax
 
 from star_keras.distribution import processes
 from star_keras.outer_loop.discarded import beyond_manifest, discard
+from star_keras.outer_loop.iteration_names import iteration_name
 from star_keras.outer_loop.manifest import (
     PHASES,
     Phase,
@@ -17,7 +18,7 @@ from star_keras.outer_loop.manifest import (
     recorded_files,
     trained_iterations,
 )
-from star_keras.outer_loop.run_checkpoints import RunCheckpoints, iteration_name
+from star_keras.outer_loop.run_checkpoints import RunCheckpoints
 from star_keras.outer_loop.run_configuration import (
     LAYOUT,
     check_configuration,

@@ -2,9 +2,11 @@
 
 import collections
 from collections.abc import Iterator
+from typing import get_args
 
 from etils import epath
 
+from star_keras.outer_loop.iteration_names import iteration_directories
 from star_keras.outer_loop.manifest import (
     metrics_of,
     read_beginning,
@@ -12,12 +14,12 @@ from star_keras.outer_loop.manifest import (
     trained_iterations,
 )
 from star_keras.outer_loop.problem_texts import PROBLEMS_NAME, PROMPTS_NAME
+from star_keras.outer_loop.records import SampleKind
 from star_keras.utils import files
 from star_keras.utils.errors import invalid
 from star_keras.utils.json_lines import parse_json_object, read_json_object
 
-# In the order of the phases.
-KINDS = ("rationale", "direct", "rationalization", "evaluation")
+_KINDS = get_args(SampleKind)
 _LARGEST = 2**31 - 1
 
 
@@ -80,8 +82,8 @@ class RunFiles:
         """Bytes of the files of samples."""
         paths = [
             directory / f"{kind}.jsonl"
-            for _, directory in self._iterations()
-            for kind in KINDS
+            for directory in self._directories().values()
+            for kind in _KINDS
         ]
         return sum(path.stat().length for path in paths if path.exists())
 
@@ -104,7 +106,7 @@ class RunFiles:
             decision)` with the JSON of a `GradedSample` and of its `Selection`, `None`
             without one. `trained_again` has those of earlier iterations' samples.
         """
-        for iteration, directory in self._iterations():
+        for iteration, directory in self._directories().items():
             decisions, again = {}, []
             path = directory / "selection.jsonl"
             for line in self._lines(path, ("kind", "problem")):
@@ -115,19 +117,13 @@ class RunFiles:
             yield iteration, self._samples(directory, decisions), again
 
     def _samples(self, directory, decisions):
-        for kind in KINDS:
+        for kind in _KINDS:
             path = directory / f"{kind}.jsonl"
             for sample in self._lines(path, ("problem", "completion")):
                 yield kind, sample, decisions.get(_key(kind, sample))
 
-    def _iterations(self):
-        root = self.path / "samples"
-        found = {}
-        for directory in root.iterdir() if root.is_dir() else ():
-            number = directory.name.removeprefix("iteration_")
-            if directory.name.startswith("iteration_") and number.isdecimal():
-                found[int(number)] = directory
-        return sorted(found.items())
+    def _directories(self):
+        return iteration_directories(self.path / "samples")
 
     def _lines(self, path: epath.Path, texts) -> Iterator[dict]:
         """The objects of a file of JSON lines whose fields `texts` are strings."""
