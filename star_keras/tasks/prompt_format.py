@@ -38,7 +38,8 @@ def read_prompts_file(task: Task, path):
             or a worked example can never be right; names the file and the line.
     """
     records = list(read_records(path))
-    if records and "format" in records[0][2]:
+    has_format = bool(records) and "format" in records[0][2]
+    if has_format:
         place, _, record = records.pop(0)
         try:
             if record.keys() != {"format"}:
@@ -48,9 +49,7 @@ def read_prompts_file(task: Task, path):
             _set_format(task, record["format"])
         except ValueError as error:
             raise ValueError(f"{path}, {place}: {error}") from None
-    else:
-        place = ""
-    if records or not place:
+    if records or not has_format:
         task.few_shot_examples = read_examples(path, task.make_problem, records)
     try:
         for example in task.few_shot_examples:
