@@ -93,7 +93,8 @@ def summarize(
         - `unparsed`, `truncated`: completions without a readable answer;
           completions cut off before their stop.
         - with `k > 1` samples a problem, `pass@1` to `pass@k` (unbiased), and
-          `maj@k`, exact match of the majority vote.
+          `maj@k`, exact match of the majority vote. Votes are texts: a `checker`
+          that takes two texts for equal judges the winner alone.
         - `num_problems` and `num_samples` (a problem).
     """
     metrics = accuracy_metrics(prompts, problems, samples)

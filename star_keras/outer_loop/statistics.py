@@ -48,7 +48,7 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
 
 
 def majority_vote(answers: Iterable[str | None]) -> str | None:
-    """The most frequent readable answer; the first of equally frequent ones."""
+    """The most frequent text of an answer; the first of equally frequent ones."""
     votes = collections.Counter(a for a in answers if a is not None)
     return max(votes, key=votes.__getitem__) if votes else None
 

@@ -205,7 +205,8 @@ def _interval(_, line):
     return "" if None in ends else " to ".join(map(percent, ends))
 
 
-def percent(share):
+def percent(share: float) -> str:
+    """E.g. `"99.3%"`."""
     return f"{share:.1%}"
 
 
