@@ -5,8 +5,8 @@
 Samples 7,473 problems with texts of GSM8K's lengths (questions of 235 characters,
 behind a few-shot prompt of 1,200), a token a byte, each problem equally often. The
 sampler `model` is `ContinuousSampler` with a tiny GPT-J and one new token, `scripted`
-completes every prompt with the same text. Prints the seconds, the peak memory above
-that before the phase, and the check sum of the file of samples.
+completes every prompt with the same text. Prints the seconds, the
+increase in peak memory during the phase, and the check sum of the sample file.
 """
 
 import argparse

@@ -69,12 +69,12 @@ class TaskSettings(Settings):
     )
     checker: str | None = setting(
         None,
-        "How answers are compared: exact, numeric, math, choice, set, or "
-        "package.module:name of a callable. Default: as the task does.",
+        "Comparison of answers: exact, numeric, math, choice, set, or "
+        "package.module:name of a callable. Default: the comparison of the task.",
     )
     class_by: str = setting(
         "level",
-        "math: the class of a problem, by which accuracy is reported.",
+        "math: class of a problem, for accuracy by class.",
         choices=("level", "subject", "both"),
     )
     validation_problems: int = setting(
@@ -97,7 +97,7 @@ class TaskSettings(Settings):
         at_least=1,
     )
     largest_number: int = setting(
-        2_000, "word_problems: largest of the numbers and results.", at_least=20
+        2_000, "word_problems: upper limit of numbers and results.", at_least=20
     )
     examples_per_length: int = setting(
         2, "arithmetic: worked examples a length.", at_least=0

@@ -1,9 +1,9 @@
-"""Write the report of a run as one HTML page, which opens without a network.
+"""Write the report of a run as one HTML page, readable offline.
 
     python -m experiments.report --run_dir=runs/cpu [--compare=runs/a,runs/b]
 
-A run writes the same page after each iteration. With `--compare` other runs stand
-beside it. Exits with 1 if a file is damaged; the page shows the rest.
+A run writes the same page after each iteration. `--compare` adds other runs side by
+side. Exits with 1 if a file is damaged; the page shows the undamaged files.
 """
 
 import dataclasses
@@ -17,12 +17,12 @@ from star_keras.utils.settings import Settings, setting
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReportSettings(Settings):
-    """The run directories, and where the page goes."""
+    """The run directories and the path of the page."""
 
-    run_dir: str | None = setting(None, "Directory of the run. Needed.", is_path=True)
-    compare: tuple[str, ...] = setting((), "Run directories to show beside it.")
+    run_dir: str | None = setting(None, "Run directory. Required.", is_path=True)
+    compare: tuple[str, ...] = setting((), "Other runs to show side by side.")
     output: str | None = setting(
-        None, "The page. Default: report.html in --run_dir.", is_path=True
+        None, "Path of the page. Default: report.html in --run_dir.", is_path=True
     )
 
     def check(self):

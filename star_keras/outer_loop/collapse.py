@@ -21,28 +21,29 @@ def collapse_metrics(
     hinted: Iterable[GradedSample],
     iteration: int,
 ) -> dict[str, float]:
-    """How the rationales of an iteration look; reads the samples one at a time.
+    """Collapse metrics of the rationales of an iteration.
 
-    Memory: the decisions of the iteration before, about 190 bytes each, while they are
-    read; then 8 bytes for a rationale.
+    Reads the samples one at a time. Memory: about 190 bytes for each decision of the
+    previous iteration during reading, then 8 bytes for each rationale.
 
     Args:
-        store: Has the iteration before.
+        store: Samples and decisions of the previous iteration.
         task: Reads answers, and tells rationales apart (`Task.rationale_key`).
         problems: The training problems by their ids.
-        own: The iteration's own samples that are trained on.
+        own: The iteration's own samples selected for training.
         hinted: The iteration's rationalizations.
         iteration: The iteration, from 1.
 
     Returns:
         - `rationale_tokens`: mean number of tokens of the kept rationales, with their
           answers.
-        - `share_repeated`: share of the kept rationales that the iteration before
-          kept too, for the same problem. NaN in iteration 1.
-        - `share_hint_copied`: share of the correct rationalizations that give the
-          answer before any step, see `answers_at_once`.
+        - `share_repeated`: share of the kept rationales already kept by the previous
+          iteration for the same problem. NaN in iteration 1.
+        - `share_hint_copied`: share of the correct rationalizations with the answer
+          before any step, see `answers_at_once`.
 
-        NaN where there is no such sample. Empty where answers alone are trained on.
+        A metric without samples is NaN. The result is empty for training on answers
+        alone.
 
     Raises:
         ValueError: if a file of the iteration before is missing or was changed.

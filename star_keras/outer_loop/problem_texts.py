@@ -1,4 +1,4 @@
-"""The texts of a run's problems, beside its samples. No task is needed to read them."""
+"""Files with the texts of a run's problems, readable without the task."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -22,10 +22,10 @@ def write_problem_texts(
     """Write `problems.jsonl` and `prompts.json`; existing files stay.
 
     A line of `problems.jsonl` has `split`, `problem` (the id), `problem_class`,
-    `question`, `answer`, and the prompts behind the worked examples: `prompt`, and
-    `hinted_prompt`, `null` for problems without a hint. `prompts.json` has the worked
-    examples that all prompts begin with, `few_shot` and `few_shot_hinted`, and
-    `answer_marker`.
+    `question`, `answer`, `prompt` and `hinted_prompt`. Both prompts are without the
+    worked examples; `hinted_prompt` is `null` for problems without a hint.
+    `prompts.json` has the worked examples at the beginning of all prompts (`few_shot`
+    and `few_shot_hinted`) and `answer_marker`.
 
     Args:
         directory: The run directory, local or `gs://`.

@@ -36,7 +36,7 @@ class GradedSample:
             stop, else `"stop"`.
         answer: The answer read from it, or `None`.
         verdict: See `star_keras.tasks.grading.Grade`.
-        reason: Why it is not correct; empty if it is.
+        reason: Explanation of the verdict; empty for `"correct"`.
     """
 
     iteration: int

@@ -129,7 +129,7 @@ def _kept_line(metrics):
 
 
 def _rationales_line(metrics):
-    """Empty where no rationale is kept."""
+    """A line about the kept rationales; empty without any."""
     parts = [
         text.format(metrics[name])
         for name, text in (

@@ -1,4 +1,4 @@
-"""The requests of a phase, each made when it is read."""
+"""The requests of a phase, made one by one on reading."""
 
 import zlib
 from collections.abc import Iterable, Sequence
@@ -32,7 +32,7 @@ class SampleOrder:
         return self._problems[problem], number
 
     def places(self, samples: Iterable[GradedSample]) -> np.ndarray:
-        """int64 array of the places of samples; -1 for those that have none."""
+        """int64 array of the places of samples; -1 for samples without a place."""
         return np.fromiter(
             (
                 self._first[s.problem] + s.sample
@@ -61,7 +61,7 @@ def make_request(
         hint: Whether the prompt shows the answer.
         iteration: Iteration of the outer loop.
         number: Number of the sample of this problem.
-        prompt: Its prompt, if that was built before.
+        prompt: The prompt, if already built.
     """
     return SampleRequest(
         prompt=prompts.build(problem, hint) if prompt is None else prompt,
@@ -75,7 +75,7 @@ def make_request(
 class PhaseRequests(Sequence[SampleRequest]):
     """The requests of a phase; their prompts are not in memory.
 
-    Holds eight bytes a request. A slice is such a sequence as well.
+    Holds eight bytes a request. A slice is again a sequence of this class.
 
     Args:
         prompts: Makes the prompts.

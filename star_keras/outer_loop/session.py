@@ -189,7 +189,7 @@ class Session:
 
 
 def _check_callbacks(callbacks):
-    """Say before the sampling what Keras's callbacks would say after it."""
+    """Raise errors of Keras's callbacks before the sampling, not after it."""
     callbacks = getattr(callbacks, "callbacks", callbacks) or ()
     boards = [
         callback

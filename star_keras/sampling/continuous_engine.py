@@ -151,8 +151,8 @@ class ContinuousEngine:
     def feed(self, requests: TokenizedRequests, *, stop: Sequence[str] = ()):
         """Let tokenized requests wait, and close the engine.
 
-        The id of a request is its index. Its tokens become a list when its turn is
-        near, so many requests take little memory. They cannot be cancelled.
+        The id of a request is its index. The tokens of a request become a list shortly
+        before its turn, to save memory. These requests cannot be cancelled.
 
         Args:
             requests: Requests with the engine's prefix.
@@ -253,7 +253,7 @@ class ContinuousEngine:
 
 
 def _samples(requests, indices, stop):
-    """The samples of some requests, each made when it is asked for."""
+    """The samples of some requests, made one by one on demand."""
     prompt_ids = None
     for index in indices:
         # Equal prompts are one list.

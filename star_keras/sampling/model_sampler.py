@@ -144,7 +144,7 @@ class ModelSampler(Sampler):
     # === Requests ===
 
     def tokenize(self, requests: Sequence[SampleRequest]) -> TokenizedRequests:
-        """Token ids of requests, and all else that sampling needs of them.
+        """Token ids, random keys and flags of requests.
 
         Args:
             requests: At least one request. Each is read once, in order.
@@ -171,7 +171,7 @@ class ModelSampler(Sampler):
         return [ids for _, ids in self._with_ids(requests)]
 
     def _with_ids(self, requests):
-        """Pairs of each request and its token ids, tokenized a few at a time."""
+        """Pairs of a request and its token ids, tokenized a few at a time."""
         first, rest = requests[0], iter(requests)
         while several := list(itertools.islice(rest, _TOKENIZED_AT_ONCE)):
             prompts = [request.prompt for request in (first, *several)]

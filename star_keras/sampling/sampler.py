@@ -88,8 +88,8 @@ class Sampler(abc.ABC):
 
         Args:
             requests: The prompts, and their names and seeds. A run makes a request
-                each time it is read from the sequence. A sampler that keeps no more
-                requests than it needs takes little memory.
+                on each reading from the sequence, so keep few requests to save
+                memory.
             stop: Strings that end a completion, matched on the text. The
                 tokenizer's end token always ends it.
 

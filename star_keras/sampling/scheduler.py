@@ -107,7 +107,7 @@ class Scheduler:
         self._lock = threading.Lock()
 
     def __len__(self):
-        """Number of samples that wait or have a slot; of further ones only some."""
+        """Number of samples in the queue or in a slot; later samples count in part."""
         with self._lock:
             return self._total
 
@@ -121,7 +121,7 @@ class Scheduler:
             self._waiting.extend(samples)
 
     def feed(self, samples: Iterator[PartialSample]):
-        """Let samples wait behind all others, each made when its turn is near.
+        """Queue samples behind all others; each is made shortly before its turn.
 
         No `add` follows.
 
@@ -133,7 +133,7 @@ class Scheduler:
             self._fetch()
 
     def _fetch(self):
-        """Take further samples, so many that a schedule does not depend on the rest."""
+        """Take enough further samples to make the schedule independent of the rest."""
         missing = self.num_slots + self.group_size - len(self._waiting)
         self._waiting.extend(itertools.islice(self._further, max(missing, 0)))
 

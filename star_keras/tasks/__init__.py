@@ -67,8 +67,8 @@ def get(
         prompts_file: A JSON-lines file of worked examples in place of the
             task's own. Its lines are problems with a `rationale`. The first line
             may have a `format`, see `star_keras.tasks.prompt_format`.
-        checker: How answers are compared, see
-            `star_keras.tasks.checkers.get_checker`. Defaults to the task's own way.
+        checker: Comparison of answers, see `star_keras.tasks.checkers.get_checker`.
+            Defaults to the comparison of the task.
         question_field: Column of the question in `train_path` and `eval_path`.
             Defaults to `question`.
         answer_field: Column of the answer. Defaults to `answer`.

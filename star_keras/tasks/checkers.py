@@ -1,4 +1,4 @@
-"""Checkers: whether an answer is right, and what is wrong with it if not."""
+"""Checkers: comparison of answers, with an explanation for a wrong answer."""
 
 import re
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from star_keras.tasks.task import Problem
 from star_keras.utils.errors import invalid
 from star_keras.utils.imports import import_callable
 
-# `True`, or `False` or a text that says what is wrong.
+# `True` for a right answer; `False` or an explanation for a wrong one.
 Checker = Callable[[str, Problem], bool | str]
 
 _IN_BRACKETS = re.compile(r"\(\s*(\w{1,3})\s*\)")
@@ -91,8 +91,8 @@ def get_checker(checker: str | Checker) -> Checker:
 
     Args:
         checker: A key of `CHECKERS`; `"package.module:name"` of a callable of your own;
-            or a callable. It takes an answer and its `Problem`, and returns `True`, or
-            `False` or a text that says what is wrong.
+            or a callable. A callable takes an answer and its `Problem`. It returns
+            `True` for a right answer, and `False` or an explanation for a wrong one.
 
     Raises:
         ValueError: if there is no such checker.
@@ -106,7 +106,7 @@ def get_checker(checker: str | Checker) -> Checker:
 
 
 def _labels(text):
-    """The labels in brackets, or else the one that a text begins with."""
+    """The labels in brackets, or else the label at the beginning of a text."""
     found = _IN_BRACKETS.findall(text) or _LABEL.findall(text)
     return {label.casefold() for label in found}
 

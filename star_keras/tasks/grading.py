@@ -22,10 +22,10 @@ class Grade(NamedTuple):
     """The verdict on a completion.
 
     Attributes:
-        answer: The answer read from it, or `None`.
+        answer: The answer read from the completion, or `None`.
         verdict: `"correct"`, `"incorrect"`, `"unparsed"` without a readable answer, or
             `"invalid_working"` for a right answer after wrong steps.
-        reason: Why it is not correct; empty if it is.
+        reason: Explanation of the verdict; empty for `"correct"`.
     """
 
     answer: str | None
@@ -74,8 +74,8 @@ def fault_of(task: Task, answer: str, problem: Problem) -> str:
     """What is wrong with an answer; empty if it is right.
 
     Args:
-        task: Its `checker` compares, or without one its `is_correct`.
-        answer: What `extract_answer` has read.
+        task: The task. Its `checker`, or else its `is_correct`, compares.
+        answer: The answer from `extract_answer`.
         problem: The problem.
 
     Raises:
@@ -122,9 +122,9 @@ def answer_part(completion: str, opened: bool = False) -> str | None:
 def answers_at_once(task: Task, problem: Problem, completion: str) -> bool:
     """Whether a completion gives the right answer before any step.
 
-    Looks at its first sentence: the answer stands there, and no calculation. A generous
-    reading (`Task.extract_answer_flexible`) does not count where the question has
-    the same number.
+    True if the first sentence of the completion has the answer and no calculation. An
+    answer from `Task.extract_answer_flexible` does not count if the question has the
+    same number.
 
     Args:
         task: Reads and compares answers.

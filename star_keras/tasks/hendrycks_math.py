@@ -97,7 +97,7 @@ class HendrycksMath(JsonLines):
         return " ".join(answer.split()) if answer else None
 
     def extract_answer_flexible(self, completion):
-        """The strict reading, or else what "answer is" names, or the last number."""
+        """The strict reading, else the text after "answer is", else the last number."""
         answer = self.extract_answer(completion)
         if answer is None:
             _, found, named = completion.rpartition("answer is")

@@ -1,4 +1,4 @@
-r"""Answers in LaTeX: found in `\boxed{...}`, and written alike."""
+r"""Answers in LaTeX: extraction from `\boxed{...}`, and normalization."""
 
 import re
 
@@ -11,14 +11,14 @@ _BLANK = re.compile(r"(\\[a-zA-Z]+)\s+(?=[a-zA-Z])|\s+")
 
 
 def last_boxed(text: str) -> str | None:
-    r"""What stands in the last `\boxed{...}` or `\fbox{...}` of a text.
+    r"""The content of the last `\boxed{...}` or `\fbox{...}` of a text.
 
     Args:
         text: Any text. Braces within the box are balanced; `\boxed 5` has none.
 
     Returns:
-        The content without blanks around it; `None` without a box, or if the last one
-        is empty or has no end.
+        The content without blanks around it. `None` if the text has no box, or if the
+        last box is empty or has no end.
     """
     text = text.replace(r"\fbox", r"\boxed")
     boxes = list(_BOX.finditer(text))
@@ -35,7 +35,7 @@ def last_boxed(text: str) -> str | None:
 
 
 def plain_latex(text: str) -> str:
-    r"""LaTeX without what does not change its meaning: blanks, `\left`, `$`.
+    r"""LaTeX without marks of layout: blanks, `\left`, `$`.
 
     Args:
         text: LaTeX.

@@ -44,10 +44,10 @@ def equal(expected: str, answer: str) -> bool | None:
     Args:
         expected: LaTeX of a number, an expression, an interval, a set, a matrix and so
             on, e.g. `r"\frac{1}{2}"`.
-        answer: The same.
+        answer: LaTeX of the answer to compare.
 
     Returns:
-        `None` if one of them cannot be read, or it takes too long.
+        `None` if one of the two is unreadable, or after the limit of time.
 
     Raises:
         RuntimeError: if math-verify does not start.
@@ -56,7 +56,7 @@ def equal(expected: str, answer: str) -> bool | None:
 
 
 def _ask(question, read):
-    """What the process answers, `None` for nothing."""
+    """The reply of the process, `None` without a reply."""
     with _lock:
         process = _running()
         try:

@@ -43,7 +43,7 @@ def rational(latex: str) -> list[str] | None:
 
 
 def equal(expected: str, answer: str) -> bool | None:
-    """Whether two expressions are the same, `None` if one cannot be read."""
+    """Whether two expressions are the same, `None` if one is unreadable."""
     pair = _parsed(expected), _parsed(answer)
     return math_verify.verify(*pair, timeout_seconds=None) if all(pair) else None
 

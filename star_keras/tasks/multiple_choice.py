@@ -87,8 +87,8 @@ class MultipleChoice(JsonLines):
     def extract_answer(self, completion):
         """The letter in `"... the answer is blotter (b)."`, `"(b)"` or `"B"`.
 
-        Text after the last "answer is" counts, if there is one, and the first
-        letter in brackets in it. Otherwise the last letter in brackets counts.
+        After the last "answer is", the first letter in brackets counts. Without
+        "answer is", the last letter in brackets counts.
         """
         text = self.answer_marker
         text = "answer is" if text.endswith("answer is") else text

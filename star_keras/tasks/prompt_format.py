@@ -30,8 +30,8 @@ def read_prompts_file(task: Task, path):
     Args:
         task: The task, which changes.
         path: A file, see `read_records`. Its first record may have the field `format`;
-            the others are problems with a `rationale`. Without any of them the task
-            keeps its own worked examples.
+            the others are problems with a `rationale`. A file without such problems
+            keeps the worked examples of the task.
 
     Raises:
         ValueError: if a line is malformed, a part of the format is unknown or invalid,

@@ -87,8 +87,8 @@ def read_examples(
     Args:
         source: A file or a dataset, see `read_records`.
         make_problem: See `read_problems`.
-        records: Those of the source that are read, see `read_records`. Defaults to
-            all.
+        records: Selection of records of the source, see `read_records`. Defaults to
+            all records.
 
     Raises:
         ValueError: if there is no line, a line is malformed or has no `rationale`,

@@ -106,7 +106,8 @@ class Task:
         splits: Names that `problems` takes.
         answer_marker: What stands before the answer of a response.
         question_format: The text before a completion, with `{question}`.
-        hint_format: The same with a hint, `{answer}`.
+        hint_format: The text before a completion with a hint, with `{question}` and
+            `{answer}`.
         marks_hints: Whether the question shows a hint without `{answer}`.
         format_fields: Parts of the format that a prompts file may replace.
         field_names: Columns of files and datasets that stand for `question`, `answer`,
@@ -155,7 +156,7 @@ class Task:
         return _PLACEHOLDER.sub(lambda found: values[found[1]], text)
 
     def question_text(self, problem: Problem, hint: bool = False) -> str:
-        """What stands for `{question}` in a format."""
+        """The text for `{question}` in a format."""
         return problem.question
 
     def format_response(self, rationale: str, problem: Problem) -> str:

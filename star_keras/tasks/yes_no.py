@@ -57,12 +57,12 @@ class YesNo(JsonLines):
         return super().make_problem(record, default_id)
 
     def extract_answer(self, completion):
-        """The yes or no right behind the last marker."""
+        """The yes or no directly after the last marker."""
         _, found, rest = completion.rpartition(self.answer_marker)
         word = _FIRST.match(rest) if found else None
         return _WORDS[word[1].lower()] if word else None
 
     def extract_answer_flexible(self, completion):
-        """The strict reading, or else the last yes or no that stands for itself."""
+        """The strict reading, or else the last separate yes or no."""
         alone = _ALONE.findall(completion)
         return self.extract_answer(completion) or (alone[-1].lower() if alone else None)

@@ -1,4 +1,4 @@
-"""Callables of the user's own, imported by their names."""
+"""Import of the user's own callables by name."""
 
 import importlib
 
@@ -9,7 +9,7 @@ def import_callable(argument: str, name: str, rule: str):
     """The callable of a name like `"package.module:name"`.
 
     Args:
-        argument: The argument that has the name, for the error.
+        argument: Name of the argument, for the error.
         name: The name.
         rule: What the argument must be, see `invalid`.
 

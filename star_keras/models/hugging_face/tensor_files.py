@@ -85,7 +85,7 @@ def save_tensors(directory, sizes, read, max_file_bytes=2 * 1024**3):
         total += sum(tensor.nbytes for tensor in tensors.values())
         weight_map |= dict.fromkeys(names, file)
         path = directory / file
-        path.touch()  # with the mode of other new files; safetensors' own is 0600
+        path.touch()  # mode of other new files; safetensors would set 0600
         mode = path.stat().st_mode
         safetensors.numpy.save_file(tensors, path, metadata={"format": "pt"})
         path.chmod(mode)

@@ -1,4 +1,4 @@
-"""Line charts by iteration: where the page draws lines, points and ticks."""
+"""Line charts by iteration: coordinates of lines, points and ticks."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ class Line:
     """A line of a chart.
 
     Attributes:
-        label: Its name.
+        label: Name of the line.
         points: `(x, y, iteration, share)` of each point.
     """
 
@@ -32,7 +32,7 @@ class Chart:
 
     Attributes:
         title: What it shows.
-        lines: Its lines; the last one is drawn on top.
+        lines: Lines of the chart; the last line is drawn on top.
         x_ticks: `(x, iteration)` of each tick.
         y_ticks: `(y, share)` of each tick.
     """
@@ -44,11 +44,11 @@ class Chart:
 
 
 def make_chart(title: str, lines: Mapping[str, Mapping[int, float]]) -> Chart | None:
-    """A chart of shares; `None` without any.
+    """A chart of shares; `None` without shares.
 
     Args:
         title: What it shows.
-        lines: By label the share of each iteration.
+        lines: The share of each iteration, by label.
     """
     lines = {label: values for label, values in lines.items() if values}
     if not lines:

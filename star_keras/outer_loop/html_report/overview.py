@@ -20,7 +20,7 @@ _KIND_TOKENS = {
     "rationalization": "with a hint",
     "evaluation": "held-out",
 }
-# A chart of more lines, or more charts, are no help.
+# More lines in a chart, or more charts, are unreadable.
 _MOST_LINES = 12
 
 # By run, iteration and kind: `ProblemData.counts`.
@@ -33,9 +33,9 @@ class Table:
 
     Attributes:
         title: What it shows.
-        columns: The titles of its columns.
-        rows: Its rows; the first text of a row names it.
-        is_open: Whether the page shows it at once.
+        columns: Titles of the columns.
+        rows: Rows of texts; the first text is the name of the row.
+        is_open: Whether the table is open at first.
     """
 
     title: str
@@ -92,7 +92,7 @@ def accuracy_tables(runs: Sequence[RunFiles]) -> list[Table]:
 
 
 def kept_table(runs: Sequence[RunFiles]) -> Table:
-    """What each iteration kept and rationalized, and why it left out the rest."""
+    """Kept and rationalized problems of each iteration, and reasons for rejection."""
     columns = {
         "kept": _cell("num_rationales", _number),
         "problems kept unaided": _cell("share_kept", percent),
@@ -102,7 +102,7 @@ def kept_table(runs: Sequence[RunFiles]) -> Table:
     }
     for key, reason in _labels(runs, "not_kept"):
         columns[f"not kept: {reason}"] = _cell(key, _number)
-    return _table("Kept for training, and the reasons against the rest", runs, columns)
+    return _table("Kept for training, and reasons for rejection", runs, columns)
 
 
 def time_table(runs: Sequence[RunFiles], counts: Counts) -> Table:
@@ -135,7 +135,7 @@ def metrics_table(runs: Sequence[RunFiles]) -> Table:
 
 
 def settings_table(runs: Sequence[RunFiles]) -> Table:
-    """The settings of a run, or those in which runs differ."""
+    """The settings of a run, or the differing settings of several runs."""
     flat = [dict(_flat("", run.config)) for run in runs]
     names = sorted({name for settings in flat for name in settings})
     rows = [[name, *(str(s.get(name, "")) for s in flat)] for name in names]
@@ -158,7 +158,7 @@ def _flat(prefix, config):
 
 
 def _table(title, runs, columns: Mapping[str, Callable], is_open=True):
-    """A row for each iteration of each run; without columns that are empty."""
+    """A row for each iteration of each run, without empty columns."""
     iterations = sorted({line["iteration"] for run in runs for line in run.history})
     names, rows = [], []
     for iteration in iterations:

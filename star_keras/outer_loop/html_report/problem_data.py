@@ -1,8 +1,8 @@
-"""The problems and samples of runs as a page holds them: compressed, in chunks.
+"""The problems and samples of runs in a page: compressed, in chunks.
 
-A page of 100,000 samples shows one at a time. So that it can filter all of them at
-once, it has their numbers in columns. The texts are rows of JSON in chunks, and it
-opens a chunk when it shows one of its rows.
+A page of 100,000 samples shows one sample at a time and filters all of them at once.
+For the filters, the numbers of the samples are columns. The texts are rows of JSON in
+chunks; the page decompresses a chunk to show one of its rows.
 """
 
 import array
@@ -44,12 +44,12 @@ class ProblemData:
 
     Args:
         scratch: An empty binary file to write to, read and seek.
-        share: Share of the problems that is shown, each with all of its samples; the
-            same problems for all runs and at all times.
+        share: Share of the problems to show, each with all of its samples. The choice
+            of problems is the same for all runs and at all times.
 
     Attributes:
-        counts: By run, iteration and kind the numbers of `"samples"` and `"tokens"`,
-            of all problems.
+        counts: Numbers of `"samples"` and `"tokens"` of all problems, by run,
+            iteration and kind.
     """
 
     def __init__(self, scratch: BinaryIO, share: float = 1.0):
@@ -72,8 +72,8 @@ class ProblemData:
         """Add the problems and samples of a run.
 
         Args:
-            number: Its number, from 0.
-            run: Its files.
+            number: Number of the run, from 0.
+            run: Files of the run.
 
         Raises:
             OSError: if the scratch file cannot be written.

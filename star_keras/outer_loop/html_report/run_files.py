@@ -1,4 +1,4 @@
-"""The files of a run directory as a report reads them: damage is noted, not raised."""
+"""The files of a run directory, for a report. Damage is noted, not raised."""
 
 import collections
 from collections.abc import Iterator
@@ -26,15 +26,15 @@ _LARGEST = 2**31 - 1
 class RunFiles:
     """A run directory, finished or under way. Nothing in it is changed.
 
-    Unknown fields are ignored, and missing ones have defaults, so that a report shows
-    runs of other versions too.
+    Unknown fields are ignored and missing fields have defaults, for runs of other
+    versions.
 
     Args:
         path: The directory, local or `gs://`.
 
     Attributes:
         path: The directory.
-        name: Its name.
+        name: Name of the directory.
         config: The content of `config.json`, or `{}`.
         prompts: The content of `prompts.json`, or `{}`.
         history: Metrics of each iteration and its number, without NaN; the last one
@@ -71,7 +71,7 @@ class RunFiles:
 
     @property
     def faults(self) -> list[str]:
-        """A sentence for each file with damage that was found so far."""
+        """A sentence for each damaged file found so far."""
         return [
             fault + (f" And {more:,} more in this file." if more else "")
             for name, fault in self._first_faults.items()

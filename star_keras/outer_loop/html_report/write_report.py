@@ -42,20 +42,20 @@ def write_report(
 ) -> tuple[epath.Path, list[str]]:
     """Write the report of a run, finished or under way.
 
-    Takes memory for the numbers of all samples, for the decisions of one iteration, and
-    for one chunk of texts.
+    Memory holds the numbers of all samples, the decisions of one iteration and one
+    chunk of texts.
 
     Args:
         run_dir: The run directory, local or `gs://`.
-        compare: Run directories shown beside it.
-        path: The file. Defaults to `report.html` in `run_dir`.
-        most_bytes: Size of the files of samples up to which all problems are shown. Of
-            larger ones a share of the problems is shown, each with all of its
-            samples; all metrics and counts are still those of all problems.
+        compare: Other run directories, shown side by side.
+        path: Path of the page. Defaults to `report.html` in `run_dir`.
+        most_bytes: Largest size of the sample files for a page with all problems. For
+            larger files the page shows a share of the problems, each with all of its
+            samples; metrics and counts still cover all problems.
 
     Returns:
         The path of the report, and a sentence for each damaged file. The report shows
-        the rest of it, and the sentence.
+        the sentence and the undamaged part of the file.
 
     Raises:
         ValueError: if a directory is not that of a run, or is given twice.
@@ -89,7 +89,7 @@ def update_report(
 ):
     """Write the report of a run after an iteration, and the texts of its problems.
 
-    A failure ends no run: it is a warning, which names the file and the remedy.
+    A failure does not end the run. It becomes a warning with the file and the remedy.
 
     Args:
         run_dir: The run directory.
@@ -148,7 +148,7 @@ def _pieces(runs, data: ProblemData, faults, share) -> Iterator[bytes]:
         "chunks": data.chunks(),
     }
     for piece in template.generate(values):
-        # A name from a file may be no Unicode; it is shown with a mark in its place.
+        # A name from a file may contain invalid Unicode, shown as a replacement mark.
         yield piece.encode("utf-8", "replace")
 
 
@@ -169,6 +169,6 @@ def _page():
 
 
 def _hash(content: str) -> str:
-    """What a content security policy calls a script or a style."""
+    """The hash of a script or a style for a content security policy."""
     digest = hashlib.sha256(content.encode("utf-8")).digest()
     return f"sha256-{base64.b64encode(digest).decode('ascii')}"
