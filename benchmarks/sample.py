@@ -43,6 +43,8 @@ from benchmarks.measurements import measure_sampling
 from benchmarks.models import chosen_size
 
 ROWS = ("continuous", "keras_hub", *ALONE)
+# Peers that fill a slot as soon as it is free, like ours.
+CONTINUOUS = ("vllm",)
 # vLLM has a GPT-J, but not for CPUs.
 PEERS = {"gpt_j": ROWS[:-1], "llama": ROWS}
 
@@ -55,8 +57,8 @@ flags.DEFINE_list("peers", None, "Rows of the table. Default: all that are insta
 flags.DEFINE_integer(
     "peer_problems",
     None,
-    "Questions of the peers, if fewer: whole batches. Batches come one after another, "
-    "so tokens/s hardly depends on their number.",
+    "Questions of the peers that decode whole batches, if fewer. Batches come one "
+    "after another, so tokens/s hardly depends on their number.",
 )
 flags.DEFINE_enum("peer", None, ROWS[:2], "Measure this row alone, and print JSON.")
 
@@ -110,11 +112,10 @@ def problems():
 def counts(name):
     """Questions of a row, and of the run before."""
     count = FLAGS.problems
-    if name == "continuous":
+    if name in ("continuous", *CONTINUOUS):
         return count, count
     # The peers compile with the first batch.
-    warm_up = count if name == "vllm" else FLAGS.batch_size
-    return min(count, FLAGS.peer_problems or count), min(warm_up, count)
+    return min(count, FLAGS.peer_problems or count), min(FLAGS.batch_size, count)
 
 
 def save_model(directory):
@@ -135,7 +136,7 @@ def job(name):
         "work": "sample",
         "prefix": prefix,
         "questions": questions,
-        "batch_size": FLAGS.slots if name == "vllm" else FLAGS.batch_size,
+        "batch_size": FLAGS.slots if name in CONTINUOUS else FLAGS.batch_size,
         "count": count,
         "warm_up": warm_up,
     }
