@@ -35,7 +35,7 @@ class AttentionParts(typing.NamedTuple):
         return self.weighted / ops.cast(self.total, self.weighted.dtype)
 
 
-def attend(query, key, value, mask, *, scale, soft_cap=None):
+def attend(query, key, value, mask, *, scale, soft_cap=None, few_queries=False):
     """Attention of each row to its own keys and values.
 
     Scores and softmax are float32 in any dtype, as in the training of GPT-J.
@@ -47,6 +47,8 @@ def attend(query, key, value, mask, *, scale, soft_cap=None):
         mask: bool array `(B or 1, Q, K)`. True where a query sees a key.
         scale: float. Factor of the scores.
         soft_cap: optional float. Scores become `soft_cap * tanh(score / soft_cap)`.
+        few_queries: Whether XLA for CPU shall multiply the keys by the queries, and
+            not the other way round. It is faster for one query of a group in float32.
 
     Returns:
         `AttentionParts`.
@@ -57,7 +59,10 @@ def attend(query, key, value, mask, *, scale, soft_cap=None):
     # XLA multiplies by one axis of queries without copies.
     batch, heads, groups, length, _ = query.shape
     folded = ops.reshape(query, (batch, heads, groups * length, -1))
-    scores = _scores("bhqd,bhkd->bhqk", folded, key, scale, soft_cap)
+    if few_queries and groups > 1 and key.dtype == "float32":
+        scores = _scores_of_few(folded, key, scale, soft_cap)
+    else:
+        scores = _scores("bhqd,bhkd->bhqk", folded, key, scale, soft_cap)
     bias = _bias(mask)[:, None]
     if groups > 1:
         bias = ops.tile(bias, (1, 1, groups, 1))
@@ -199,6 +204,15 @@ def _scores(equation, query, key, scale, soft_cap):
     query = ops.cast(query, "float32") * scale
     scores = ops.einsum(equation, query, ops.cast(key, "float32"))
     return scores if soft_cap is None else soft_cap * ops.tanh(scores / soft_cap)
+
+
+def _scores_of_few(query, key, scale, soft_cap):
+    """`_scores` of queries `(B, H, Q, D)`, as `(B, H, Q, K)`."""
+    count = query.shape[2]
+    query = jnp.pad(query, ((0, 0), (0, 0), (0, -count % 8), (0, 0)))
+    query = jnp.swapaxes(query, 2, 3)
+    scores = _scores("bhdq,bhkd->bhkq", query, key, scale, soft_cap)
+    return jnp.swapaxes(scores[..., :count], 2, 3)
 
 
 def _weigh(scores, value, equation):

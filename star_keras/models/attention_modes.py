@@ -253,6 +253,7 @@ class CachedAttention(RowAttention):
         if self.shape[1] == 1:
             parts = jax.lax.platform_dependent(
                 *arguments,
+                cpu=lambda *x: attend(*x, few_queries=True, **options),
                 tpu=lambda *x: attend_one_query(*x, **options),
                 default=lambda *x: attend(*x, **options),
             )

@@ -39,6 +39,22 @@ def test_one_query_for_the_matrix_unit_of_a_tpu_has_the_same_parts(groups):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("groups", (2, 3, 9))
+@pytest.mark.parametrize("soft_cap", (None, 1.5))
+def test_keys_times_few_queries_have_the_same_parts(groups, soft_cap):
+    key, value = normal(2, 2, 4, 6, 8)
+    query = normal(2, 4, groups, 1, 8, seed=1)
+    mask = np.arange(6)[None, None, :] < 4
+    options = {"soft_cap": soft_cap, **SCALE}
+    for found, expected in zip(
+        attend(query, key, value, mask, few_queries=True, **options),
+        attend(query, key, value, mask, **options),
+        strict=True,
+    ):
+        assert found.shape == expected.shape
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("length", (5, 129, 300))
 def test_blocks_of_queries_have_outputs_and_gradients_of_all_at_once(length):
     key, value = normal(2, 2, 3, length, 8)
