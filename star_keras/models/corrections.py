@@ -6,8 +6,10 @@ Changed in place, so that a preset that was saved loads with the same numbers.
 import functools
 
 import keras_hub
+from keras import ops
 from keras_hub.src.models.gemma.gemma_decoder_block import GemmaDecoderBlock
 from keras_hub.src.models.llama.llama_rotary_embedding import LlamaRotaryEmbedding
+from keras_hub.src.models.mixtral.mixtral_decoder import MixtralSparseMoeBlock
 from keras_hub.src.models.qwen3.qwen3_decoder import Qwen3TransformerDecoder
 
 
@@ -59,6 +61,25 @@ def _with_position_scaling(get_inverse_freq):
     return corrected
 
 
+def _with_router_in_float32(build):
+    """Mixtral's router compares probabilities in the compute dtype.
+
+    In bfloat16 experts whose logits differ get the same probability, and the first
+    ones win. transformers takes the softmax in float32.
+    """
+
+    @functools.wraps(build)
+    def corrected(self, *args, **kwargs):
+        build(self, *args, **kwargs)
+        self._sparse_feedforward_gate_dense.activation = _in_float32
+
+    return corrected
+
+
+def _in_float32(x):
+    return ops.cast(x, "float32")
+
+
 keras_hub.models.LlamaBackbone.get_config = _with_tied_head(
     keras_hub.models.LlamaBackbone.get_config
 )
@@ -67,3 +88,4 @@ GemmaDecoderBlock.build = _with_scale(GemmaDecoderBlock.build)
 LlamaRotaryEmbedding._get_inverse_freq = _with_position_scaling(
     LlamaRotaryEmbedding._get_inverse_freq
 )
+MixtralSparseMoeBlock.build = _with_router_in_float32(MixtralSparseMoeBlock.build)

@@ -46,3 +46,25 @@ def test_the_load_of_mixtrals_experts_is_in_the_loss_without_padding(
         np.testing.assert_allclose(one, other, atol=1e-5)
     without = tiny_causal_lm("mixtral", router_aux_loss_coef=0.0)
     assert expected - train(without, loss="auto")[0] > 1
+
+
+def test_mixtrals_router_tells_experts_apart_in_bfloat16():
+    # Their logits are below 0.01: in bfloat16 all probabilities are 1/4.
+    exact = tiny_causal_lm("mixtral")
+    exact.set_weights(
+        [
+            w * (1e-3 if "sparse_feedforward" in v.path else 1)
+            for v, w in _weights(exact)
+        ]
+    )
+    narrow = tiny_causal_lm("mixtral", dtype="bfloat16")
+    narrow.set_weights([w for _, w in _weights(exact)])
+    token_ids = np.random.default_rng(0).integers(1, 257, (1, 48), "int32")
+    x = {"token_ids": token_ids, "padding_mask": np.ones_like(token_ids)}
+    one, other = (np.asarray(model(x), "float32")[0] for model in (exact, narrow))
+    errors = np.abs(one - other).max(axis=-1)
+    assert np.median(errors) < 0.3 < np.std(one)
+
+
+def _weights(model):
+    return zip(model.weights, model.get_weights(), strict=True)
