@@ -6,7 +6,8 @@ from star_keras.tasks.record_fields import optional_text, required_text
 from star_keras.utils.errors import invalid
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-_IN_BRACKETS = re.compile(r"\(\s*([A-Za-z])\s*\)")
+# A letter, or the mark of a hint.
+_IN_BRACKETS = re.compile(r"\(\s*([A-Z]|CORRECT)\s*\)", re.IGNORECASE)
 
 
 def read_choices(record: dict) -> tuple[str, list[str], str]:
@@ -18,7 +19,8 @@ def read_choices(record: dict) -> tuple[str, list[str], str]:
     have the labels a, b, c; an integer then counts them from 0.
 
     Letters go by position, whatever the labels are. A single letter in brackets in a
-    choice gets square brackets: in round ones it names a choice.
+    choice gets square brackets: in round ones it names a choice. So does "(CORRECT)",
+    which marks the right choice in a hint.
 
     Args:
         record: A line's JSON object.

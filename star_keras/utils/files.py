@@ -18,7 +18,8 @@ def absolute(name: str, path) -> epath.Path:
         path: Local or `gs://` path; `~` is the user's home.
 
     Raises:
-        ValueError: if it is empty, no path, or of another kind, such as `http://`.
+        ValueError: if it is empty, no path, the root of the file system, or of another
+            kind, such as `http://`.
     """
     if not isinstance(path, str | os.PathLike) or not str(path).strip():
         raise invalid(name, "the path of a file or directory", path)
@@ -28,7 +29,12 @@ def absolute(name: str, path) -> epath.Path:
     if is_remote and (scheme != "gs" or not place.strip("/")):
         raise invalid(name, "a local path, or one like gs://BUCKET/NAME", str(path))
     path = epath.Path(path).expanduser()
-    return path.absolute() if _is_local(path) else path
+    if not _is_local(path):
+        return path
+    if os.path.realpath(path) == os.path.realpath(os.sep):
+        rule = "a path below the root of the file system"
+        raise invalid(name, rule, str(path), "Name a directory or a file in it.")
+    return path.absolute()
 
 
 def write(path, content: bytes):

@@ -3,7 +3,9 @@
 import codecs
 import collections
 import json
+import math
 import os
+import re
 from collections.abc import Iterable, Iterator
 
 from etils import epath
@@ -113,7 +115,8 @@ def parse_json_object(content: bytes, place: str) -> dict:
 
     Raises:
         ValueError: if it is not UTF-8, no JSON object, has a name twice, or holds
-            half a character (a lone surrogate); names the place and the fault.
+            half a character (a lone surrogate) or a number too large or too small for
+            a float; names the place and the fault.
     """
     return _parsed(_decoded(content, place), place)
 
@@ -194,4 +197,15 @@ def _object(pairs):
     return record
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_object)
+def _float(text):
+    value = float(text)
+    is_zero = not re.search("[1-9]", re.split("[eE]", text)[0])
+    if math.isinf(value) or (value == 0 and not is_zero):
+        size = "large" if value else "small"
+        raise ValueError(
+            f"the number {text} is too {size} for a float, put it in quotes"
+        )
+    return value
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_float)

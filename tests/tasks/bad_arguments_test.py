@@ -63,6 +63,8 @@ def test_layouts_that_are_read(record):
         (["(b)", "(a)"], "a", "[b]"),
         (["the answer is (b)", "x"], "a", "the answer is [b]"),
         ([5, 6.0], "b", "6"),
+        (["cat (CORRECT)", "dog"], "a", "cat [CORRECT]"),
+        (["cat ( correct )", "dog"], "b", "dog"),
     ],
 )
 def test_a_letter_in_brackets_within_a_choice_is_not_the_answer(texts, answer, shown):
@@ -71,6 +73,9 @@ def test_a_letter_in_brackets_within_a_choice_is_not_the_answer(texts, answer, s
     response = CQA.format_response("So.", problem)
     assert response == f" So. Therefore, the answer is {shown} ({answer})."
     assert grade(CQA, problem, response) == (answer, "correct", "")
+    assert "correct" not in re.findall(
+        r"\((.*?)\)", CQA.format_question(problem).lower()
+    )
     assert CQA.format_question(problem, hint=True).count("(CORRECT)") == 1
 
 

@@ -19,6 +19,12 @@ def test_what_is_no_path_is_refused(path):
         files.absolute("run_dir", path)
 
 
+@pytest.mark.parametrize("path", ["/", "//", "/./", "/tmp/..", pathlib.Path("/")])
+def test_the_root_of_the_file_system_is_refused(path):
+    with pytest.raises(ValueError, match="`run_dir`. Expected a path below the root"):
+        files.absolute("run_dir", path)
+
+
 def test_a_path_is_absolute_and_without_a_tilde(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = files.absolute("run_dir", "a/b")
