@@ -27,7 +27,8 @@ class BatchSampler(ModelSampler):
     Works with every KerasHub `CausalLM` that has `call_with_cache`. All rows of
     a batch are at the same position. The first position is the end of the
     shortest prompt; the rest of a longer prompt is fed token by token. The
-    shared prefix is computed for one row and copied to the others.
+    shared prefix is computed for one row and copied to the others, and so are equal
+    prompts of a batch.
 
     Args:
         model: A `keras_hub.models.CausalLM` with a preprocessor.
@@ -86,9 +87,11 @@ class BatchSampler(ModelSampler):
         # Prefill leaves out a prompt's last token: it is the first input of
         # the decoding steps.
         length = max(shortest - 1 - (shortest - 1) % _MULTIPLE, 1)
+        prompt_ids, source = _without_copies(token_ids[:, :length])
         cache = self._prefill(
             variables,
-            token_ids[:, :length],
+            prompt_ids,
+            source,
             total=total,
             shared=min(len(prefix_ids), length),
         )
@@ -115,7 +118,8 @@ class BatchSampler(ModelSampler):
 
     # === Compiled ===
 
-    def _prefill_step(self, variables, token_ids, total, shared):
+    def _prefill_step(self, variables, token_ids, source, total, shared):
+        """The cache of rows; with a `source`, row i is `source[i]` of `token_ids`."""
         rows, length = token_ids.shape
         # Only the shapes of KerasHub's own prefill are used.
         with with_variables(self.model, variables):
@@ -133,6 +137,8 @@ class BatchSampler(ModelSampler):
                 _, _, cache = self.model.call_with_cache(
                     token_ids[:, shared:], cache, shared
                 )
+            if source is not None:
+                cache = jax.tree.map(lambda x: jnp.take(x, source, axis=0), cache)
         return self._split_rows(cache)
 
     def _decode_chunk(
@@ -170,6 +176,21 @@ class BatchSampler(ModelSampler):
         """Split the rows over the mesh's batch axis; XLA lays out the other axes."""
         rest = [PartitionSpec.UNCONSTRAINED] * (jax.tree.leaves(cache)[0].ndim - 1)
         return self.layout.constrain(cache, self.layout.batch_axis, *rest)
+
+
+def _without_copies(prompts):
+    """Half of the rows, a quarter or less, and which of them each row is.
+
+    Or all rows and `None`, where there are too few equal ones.
+    """
+    different, source = np.unique(prompts, axis=0, return_inverse=True)
+    count = len(prompts)
+    while count % 2 == 0 and count // 2 >= len(different):
+        count //= 2
+    if count == len(prompts):
+        return prompts, None
+    filling = np.zeros((count - len(different), prompts.shape[1]), "int32")
+    return np.concatenate([different, filling]), source.astype("int32")
 
 
 def _round_up(length):

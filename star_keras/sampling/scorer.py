@@ -10,7 +10,8 @@ from jax import numpy as jnp
 
 from star_keras.sampling.buckets import bucket
 from star_keras.sampling.layout import MeshLayout
-from star_keras.sampling.model_sampler import max_sequence_length
+from star_keras.sampling.merged_lora import merged_values
+from star_keras.sampling.model_sampler import max_sequence_length, with_variables
 from star_keras.utils.errors import invalid
 from star_keras.utils.settings import checked
 
@@ -50,8 +51,8 @@ class Score:
 class Scorer:
     """Scores continuations in batches of similar length.
 
-    Works with every KerasHub `CausalLM`. Under a `keras.distribution` the rows
-    of a batch are split over its batch axis.
+    Works with every KerasHub `CausalLM`. LoRA adapters are merged once a call. Under
+    a `keras.distribution` the rows of a batch are split over its batch axis.
 
     Args:
         model: A `keras_hub.models.CausalLM` with a preprocessor.
@@ -128,10 +129,7 @@ class Scorer:
                 )
             tokens = (context + continuation)[-(self.max_length + 1) :]
             rows.append((tokens[:-1], continuation))
-        variables = (
-            [v.value for v in self.model.trainable_variables],
-            [v.value for v in self.model.non_trainable_variables],
-        )
+        variables = merged_values(self.model)
         # The longest first: a batch too large for the memory fails at once.
         order = sorted(range(len(rows)), key=lambda i: [-len(x) for x in rows[i]])
         for start in range(0, len(order), self.batch_size):
@@ -181,8 +179,7 @@ class Scorer:
         """Log-likelihoods of a batch.
 
         Args:
-            variables: Two lists of arrays. Values of the trainable and of the
-                other variables of the model.
+            variables: List of arrays. Values of the variables of the model.
             token_ids: int32 array `(batch, length)`, padded right.
             padding_mask: int32 array `(batch, length)`, 0 at padding.
             positions: int32 array `(batch, count)`. Row positions of the logits
@@ -196,7 +193,8 @@ class Scorer:
             decoding writes the continuation, a bool array `(batch,)`.
         """
         inputs = {"token_ids": token_ids, "padding_mask": padding_mask}
-        logits, _ = self.model.stateless_call(*variables, inputs, training=False)
+        with with_variables(self.model, variables):
+            logits = self.model(inputs, training=False)
         # (batch, count, vocabulary)
         logits = jnp.take_along_axis(logits, positions[:, :, None], axis=1)
         log_probs = jax.nn.log_softmax(logits.astype("float32"))

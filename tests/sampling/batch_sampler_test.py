@@ -39,6 +39,31 @@ def test_shared_prefix_changes_nothing(
     assert len(set(texts)) > 2
 
 
+@pytest.mark.parametrize("prefix", ["", "Q: 1\nA: 2\n\n"])
+def test_equal_prompts_of_a_batch_are_prefilled_once(
+    gpt2, prefix, run, requests, plain_greedy, monkeypatch
+):
+    prompts = 5 * ["a prompt of some length, once:"] + 3 * [
+        "another, a little longer!!:"
+    ]
+    wanted = requests(prompts, prefix)
+    rows, call = [], gpt2.call_with_cache
+
+    def recording(token_ids, *args):
+        rows.append(token_ids.shape)
+        return call(token_ids, *args)
+
+    monkeypatch.setattr(gpt2, "call_with_cache", recording)
+    sampler = BatchSampler(gpt2, max_new_tokens=20, batch_size=8)
+    texts = [c.text for c in run(sampler, wanted)]
+    assert texts == plain_greedy(gpt2, [prefix + p for p in prompts], 20)
+    assert texts[0] != texts[-1]
+    prefilled = [number for number, length in rows if length > 1]
+    assert set(prefilled) == ({1, 2} if prefix else {2})
+    drawn = BatchSampler(gpt2, max_new_tokens=20, batch_size=8, temperature=1.0)
+    assert len({c.text for c in run(drawn, wanted)}) == 8
+
+
 def test_gpt_j_is_sampled_as_well(gpt_j, run, requests, plain_greedy):
     sampler = BatchSampler(gpt_j, max_new_tokens=20, batch_size=7)
     texts = [c.text for c in run(sampler, requests(PROMPTS, "x\n\n"))]

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from star_keras.sampling import Scorer, ScoreRequest
+from star_keras.testing import tiny_causal_lm
 from tests.sampling.plain import PlainModel
 
 # Contexts and continuations of 1 to 55 tokens.
@@ -73,6 +74,27 @@ def test_greedy_continuations_are_told_from_others(gpt_j, plain):
     assert first.is_greedy
     assert not second.is_greedy
     assert first.log_likelihood > second.log_likelihood
+
+
+def test_lora_is_merged_once_a_call(score_requests):
+    model = tiny_causal_lm("gpt_j", num_layers=1)
+    model.backbone.enable_lora(3)
+    generator = np.random.default_rng(0)
+    for variable in (v for v in model.variables if "lora" in v.path):
+        variable.assign(0.3 * generator.standard_normal(variable.shape))
+    scorer, calls = Scorer(model, batch_size=2), []
+    score_batch = scorer.score_batch
+
+    def recording(variables, *arrays):
+        calls.append(variables)
+        return score_batch(variables, *arrays)
+
+    scorer.score_batch = recording
+    expected = plain_scores(PlainModel(model), score_requests)
+    assert_close(run(scorer, score_requests), expected)
+    assert len(calls) > 1 and all(values is calls[0] for values in calls)
+    ranks = [v.shape for v in calls[0] if 0 in v.shape]
+    assert len(ranks) == sum("lora" in v.path for v in model.variables)
 
 
 def test_long_contexts_lose_their_beginning(gpt_j, plain, score_requests):
