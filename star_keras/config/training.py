@@ -27,9 +27,13 @@ class TrainingConfig(Settings):
         on_resume="fixed",
     )
     growth: float = setting(
-        1.2, "exponential: factor from one iteration to the next.", above=0,
+        1.2,
+        "exponential: factor from one iteration to the next. With 10, iteration 7 has "
+        "a million times the steps of iteration 1.",
+        above=0,
+        at_most=10,
         on_resume="fixed",
-    )  # fmt: skip
+    )
     add_steps: int = setting(
         20, "steady: further steps each iteration.", at_least=0, on_resume="fixed"
     )
