@@ -212,6 +212,7 @@ def _close_after_fit(model, session):
 
         @functools.wraps(fit)
         def fit_and_close(*args, **kwargs):
+            # (KerasHub's `fit` takes them by keyword alone.)
             _check_callbacks(kwargs.get("callbacks"))
             try:
                 return fit(*args, **kwargs)

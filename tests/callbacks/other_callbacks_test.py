@@ -113,8 +113,11 @@ def test_tensorboard_without_its_package_is_refused_before_the_sampling(
     callbacks = [star, keras.callbacks.TensorBoard(tmp_path / "logs")]
     if not in_list:
         callbacks = keras.callbacks.CallbackList(callbacks)
-    with pytest.raises(ImportError, match="TensorBoard needs.*pip install tensorboard"):
+    message = "TensorBoard needs.*pip install tensorboard"
+    with pytest.raises(ImportError, match=message):
         model.fit(star.dataset, epochs=1, callbacks=callbacks, verbose=0)
+    with pytest.raises(ImportError, match=message):
+        star.fit(1, callbacks[1:] if in_list else callbacks.callbacks[1:])
     assert not star.run_dir.exists()
 
 
