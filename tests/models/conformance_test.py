@@ -1,5 +1,10 @@
 """Every family keeps the claims of the fast way, compared with its stock model."""
 
+import collections
+import contextlib
+import logging
+import re
+
 import jax
 import jax.numpy as jnp
 import keras
@@ -18,6 +23,8 @@ from star_keras.training import compile_model, make_row, tokenize_examples
 from star_keras.training.dataset import feed_token_ids
 from star_keras.training.packing import stack_rows
 
+# What GPT-J compiles to sample the prompts below behind a prefix.
+GPT_J_PROGRAMS = {"_prefill": 2, "_resize": 1, "_insert": 1, "_decode": 1}
 LENGTHS = (13, 20)
 ATOL = 1e-4  # of logits up to 30
 ROW = 40
@@ -157,22 +164,44 @@ def test_packed_gradients_equal_those_of_each_sequence_alone(stock, packed, rows
         )
 
 
+@contextlib.contextmanager
+def compilations():
+    """Counts the programs that JAX compiles, by their names."""
+    programs, handler = collections.Counter(), logging.Handler()
+    handler.emit = lambda record: programs.update(
+        re.findall(r"^Compiling jit\((\w+)\)", record.getMessage())
+    )
+    logger = logging.getLogger("jax")
+    logger.addHandler(handler)
+    try:
+        with jax.log_compiles():
+            yield programs
+    finally:
+        logger.removeHandler(handler)
+
+
 def check_greedy_samples(stock_logits, packed, prefix, slots):
+    """Compares samples with a greedy loop; returns the programs of the sampler."""
     prompts = ["a:", "b c d e f g h i?", "Q: two?\nA:", "xyz", "1 2 3 4 5 6 7 8"]
     requests = [
         SampleRequest(prompt=prefix + p, name=p, prefix=prefix) for p in prompts
     ]
     sampler = ContinuousSampler(packed, max_new_tokens=12, batch_size=slots)
     found = {}
-    for batch in sampler.sample(requests):
-        found.update({i: completion.text for i, completion in batch})
+    with compilations() as programs:
+        for batch in sampler.sample(requests):
+            found.update({i: completion.text for i, completion in batch})
     tokenizer = packed.preprocessor.tokenizer
     for i, request in enumerate(requests):
         assert found[i] == greedy(stock_logits, tokenizer, request.prompt, 12)
+    return programs
 
 
 def test_continuous_sampling_equals_a_greedy_loop(stock_logits, packed):
-    check_greedy_samples(stock_logits, packed, prefix="Q: one?\nA: 1.\n\n", slots=2)
+    programs = check_greedy_samples(
+        stock_logits, packed, prefix="Q: one?\nA: 1.\n\n", slots=2
+    )
+    assert {name: programs[name] for name in GPT_J_PROGRAMS} == GPT_J_PROGRAMS
 
 
 @pytest.mark.parametrize("family", ("gpt_j", "gemma2"), indirect=True)
@@ -220,7 +249,10 @@ CONFIG = OptimizerConfig(learning_rate=1e-3, warmup_steps=0)
 
 @pytest.fixture(scope="module")
 def losses(family):
-    return train(family, CONFIG)[0]
+    with compilations() as programs:
+        losses = train(family, CONFIG)[0]
+    assert programs["train_step"] == 1
+    return losses
 
 
 def test_loss_is_the_weighted_mean_by_the_stock_logits(losses, stock, stock_logits):
