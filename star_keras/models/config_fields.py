@@ -34,18 +34,22 @@ _NEEDED_SIZES = (
 )
 _OPTIONAL_SIZES = (
     "n_inner|head_dim|num_key_value_heads|sliding_window|no_rope_layer_interval"
-    "|original_max_position_embeddings"
+    "|original_max_position_embeddings|num_local_experts|num_experts_per_tok"
 )
 _NUMBERS = (
     "rms_norm_eps|layer_norm_eps|layer_norm_epsilon|rope_theta|rope_local_base_freq"
     "|rotary_emb_base|query_pre_attn_scalar|attn_logit_softcapping"
     "|final_logit_softcapping|factor|low_freq_factor|high_freq_factor"
+    "|beta_fast|beta_slow|attention_factor"
 )
 _SHARES = (
     "resid_pdrop|embd_pdrop|attn_pdrop|attention_dropout|hidden_dropout|rotary_pct"
     "|partial_rotary_factor"
 )
-_FLAGS = "tie_word_embeddings|attention_bias|mlp_bias|use_sliding_window"
+_FLAGS = (
+    "tie_word_embeddings|attention_bias|mlp_bias|use_sliding_window"
+    "|output_router_logits|truncate"
+)
 _TEXTS = "hidden_act|hidden_activation|activation_function|rope_type|type"
 
 _IDS: _Rules = (
@@ -63,6 +67,11 @@ _CONFIG: _Rules = (
         lambda value: _is_count(value, at_least=0),
     ),
     (_NUMBERS, "a finite number above 0", lambda v: _is_number(v) and v > 0),
+    (
+        "router_aux_loss_coef",
+        "a finite number of at least 0",
+        lambda value: _is_number(value) and value >= 0,
+    ),
     (_SHARES, "a number from 0 to 1", lambda v: _is_number(v) and 0 <= v <= 1),
     (_FLAGS, "true or false", lambda value: type(value) is bool),
     (_TEXTS, "a string", lambda value: isinstance(value, str)),

@@ -19,7 +19,7 @@ from star_keras.models.hugging_face.load import (
     load_hugging_face_causal_lm,
 )
 from star_keras.models.preset_files import check_files
-from star_keras.testing import tiny_gpt_j
+from star_keras.testing import tiny_causal_lm, tiny_gpt_j
 from tests.models.hugging_face.cases import FIXTURES
 
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n"
@@ -269,3 +269,28 @@ def test_an_empty_vocabulary_is_named(tmp_path):
     (path / "tokenizer.json").write_text(json.dumps(tokenizer))
     with pytest.raises(ValueError, match="tokenizer.json is damaged: its vocabulary"):
         load_causal_lm(path)
+
+
+NO_ROPE = {
+    "rope_frequency_adjustment_factor": None,
+    "rope_low_freq_factor": None,
+    "rope_high_freq_factor": None,
+    "rope_pretraining_sequence_length": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"rope_yarn": {"factor": 2.0}}, "`rope_yarn`.*`None` with another scaling"),
+        (NO_ROPE | {"rope_yarn": {"factor": 2.0}}, "`rope_yarn`.*a dict of .'factor'"),
+        ({"window_layers": (2,)}, "`window_layers`.*numbers from 0 to 1"),
+        ({"sliding_window": None}, "`sliding_window`.*at least 1"),
+        ({"layers_without_rope": (-1,)}, "`layers_without_rope`.*numbers from 0"),
+        ({"head_dim": 3}, "`head_dim`.*an even number"),
+        ({"num_key_value_heads": 3}, "`num_key_value_heads`.*a divisor"),
+    ],
+)
+def test_arguments_of_a_general_llama_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_causal_lm("general_llama", **arguments)

@@ -5,6 +5,7 @@ import math
 import jax.numpy as jnp
 import keras
 from keras import ops
+from keras_hub.layers import RotaryEmbedding
 from keras_hub.src.models.llama.llama_layernorm import LlamaLayerNorm
 from keras_hub.src.models.llama.llama_rotary_embedding import LlamaRotaryEmbedding
 from keras_hub.src.vllm.attention import vllm_paged_attention
@@ -31,7 +32,8 @@ class GeneralLlamaAttention(keras.layers.Layer):
             Qwen 3. Defaults to `False`.
         sliding_window: optional int. A query sees this many tokens, itself included.
             Defaults to `None`, all tokens.
-        rope: optional dict. Arguments of KerasHub's `LlamaRotaryEmbedding`. Defaults to
+        rope: optional dict. Arguments of KerasHub's `LlamaRotaryEmbedding`; or its
+            `max_wavelength`, and `yarn`, see `GeneralLlamaBackbone`. Defaults to
             `None`, no rotation.
         layer_norm_epsilon: float. Epsilon of the norms. Defaults to `1e-6`.
 
@@ -111,10 +113,20 @@ class GeneralLlamaAttention(keras.layers.Layer):
             self._query_dense_layer_norm = norm("query_layernorm")
             self._key_dense_layer_norm = norm("key_layernorm")
         if self.rope is not None:
-            self.rotary_embedding_layer = LlamaRotaryEmbedding(
-                **self.rope, dtype=self.dtype_policy
-            )
+            self.rotary_embedding_layer = self._rotary_embedding()
         self.built = True
+
+    def _rotary_embedding(self):
+        rope, yarn = dict(self.rope), self.rope.get("yarn")
+        if yarn is None:
+            return LlamaRotaryEmbedding(**rope, dtype=self.dtype_policy)
+        return RotaryEmbedding(
+            max_wavelength=rope["max_wavelength"],
+            rope_type="yarn",
+            scaling_factor=yarn["factor"],
+            **{name: value for name, value in yarn.items() if name != "factor"},
+            dtype=self.dtype_policy,
+        )
 
     def call(self, hidden_states, padding_mask=None):
         if positions_in_force() is None:

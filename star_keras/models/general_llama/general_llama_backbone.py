@@ -7,6 +7,14 @@ from keras_hub.src.models.llama.llama_layernorm import LlamaLayerNorm
 from star_keras.models.general_llama.general_llama_decoder import GeneralLlamaDecoder
 from star_keras.utils.errors import invalid
 
+_YARN = (
+    "factor",
+    "original_max_position_embeddings",
+    "beta_fast",
+    "beta_slow",
+    "truncate",
+)
+
 
 @keras.saving.register_keras_serializable(package="star_keras")
 class GeneralLlamaBackbone(Backbone):
@@ -44,6 +52,10 @@ class GeneralLlamaBackbone(Backbone):
         rope_low_freq_factor: optional float. Defaults to `None`.
         rope_high_freq_factor: optional float. Defaults to `None`.
         rope_pretraining_sequence_length: optional int. Defaults to `None`.
+        rope_yarn: optional dict of `factor`, `original_max_position_embeddings`,
+            `beta_fast`, `beta_slow` and `truncate`: the scaling of
+            [YaRN](https://arxiv.org/abs/2309.00071), section 3, in place of the others.
+            Defaults to `None`.
         layer_norm_epsilon: float. Epsilon of all norms. Defaults to `1e-6`.
         tie_word_embeddings: bool. Whether the token embedding is also the head.
             Defaults to `False`.
@@ -60,8 +72,9 @@ class GeneralLlamaBackbone(Backbone):
     Raises:
         ValueError: if `num_key_value_heads` does not divide `num_query_heads`,
             `head_dim` is odd or below 2, `window_layers` or `layers_without_rope` has
-            numbers that are no blocks, or `window_layers` comes without a
-            `sliding_window` of at least 1.
+            numbers that are no blocks, `window_layers` comes without a
+            `sliding_window` of at least 1, or `rope_yarn` with another scaling or
+            other keys.
     """
 
     def __init__(
@@ -86,6 +99,7 @@ class GeneralLlamaBackbone(Backbone):
         rope_low_freq_factor=None,
         rope_high_freq_factor=None,
         rope_pretraining_sequence_length=None,
+        rope_yarn=None,
         layer_norm_epsilon=1e-6,
         tie_word_embeddings=False,
         dtype=None,
@@ -124,6 +138,7 @@ class GeneralLlamaBackbone(Backbone):
             "rope_low_freq_factor": rope_low_freq_factor,
             "rope_high_freq_factor": rope_high_freq_factor,
             "rope_pretraining_sequence_length": rope_pretraining_sequence_length,
+            "rope_yarn": rope_yarn,
             "layer_norm_epsilon": layer_norm_epsilon,
             "tie_word_embeddings": tie_word_embeddings,
         }
@@ -143,6 +158,12 @@ class GeneralLlamaBackbone(Backbone):
             "high_freq_factor": rope_high_freq_factor,
             "pretraining_sequence_length": rope_pretraining_sequence_length,
         }
+        if rope_yarn is not None:
+            if rope_position_scaling_factor != 1 or rope_low_freq_factor is not None:
+                raise invalid("rope_yarn", "`None` with another scaling", rope_yarn)
+            if set(rope_yarn) != set(_YARN):
+                raise invalid("rope_yarn", f"a dict of {list(_YARN)}", rope_yarn)
+            rope = {"max_wavelength": rope_max_wavelength, "yarn": rope_yarn}
 
         # === Layers ===
         self.token_embedding = keras.layers.ReversibleEmbedding(
@@ -210,7 +231,11 @@ def _check(
         )
     if head_dim < 2 or head_dim % 2:
         raise invalid("head_dim", "an even number, at least 2", head_dim)
-    if not set(window_layers) <= set(range(layers)):
-        raise invalid("window_layers", f"numbers from 0 to {layers - 1}", window_layers)
+    for name, numbers in (
+        ("window_layers", window_layers),
+        ("layers_without_rope", layers_without_rope),
+    ):
+        if not set(numbers) <= set(range(layers)):
+            raise invalid(name, f"numbers from 0 to {layers - 1}", numbers)
     if window_layers and (window is None or window < 1):
         raise invalid("sliding_window", "at least 1 with `window_layers`", window)

@@ -24,6 +24,7 @@ _NEVER = (
     "cross_attention_hidden_size",
     "pruned_heads",
 )
+_OF_YARN = "beta_fast", "beta_slow", "truncate", "attention_factor"
 _NEEDED = object()
 
 
@@ -64,7 +65,7 @@ class Fields:
         return value
 
     def only(self, name, *valid):
-        """Take a field that is supported at some values alone.
+        """Take a field that is supported at some values alone. Null is false.
 
         Args:
             name: The field. It may be missing.
@@ -75,7 +76,8 @@ class Fields:
         """
         if name in self._left:
             value = self._left.pop(name)
-            if not any(_equal(value, other) for other in valid):
+            is_false = value is None and any(other is False for other in valid)
+            if not is_false and not any(_equal(value, other) for other in valid):
                 raise self.refused(name, value, valid)
 
     def unused(self, *names):
@@ -126,11 +128,12 @@ def take_rope(fields, *, types=("default",), theta=10000.0, partial=None):
             which is then among the parameters. Defaults to `None`: all is rotated.
 
     Returns:
-        `(theta, type, parameters)`: the base; `"default"`, `"linear"` or `"llama3"`;
-        and the parameters of the type.
+        `(theta, type, parameters)`: the base; `"default"`, `"linear"`, `"llama3"` or
+        `"yarn"`; and the parameters of the type.
 
     Raises:
-        ValueError: if another type is given, or an unknown parameter.
+        ValueError: if another type is given, an unknown parameter, or one of YaRN that
+            is not supported.
     """
     theta = fields.take("rope_theta", theta)
     given = fields.take("rope_scaling", None)
@@ -159,14 +162,32 @@ def rope(fields, name, given, types, theta, partial=None):
             "high_freq_factor",
             "original_max_position_embeddings",
         ),
+        "yarn": ("factor", "original_max_position_embeddings"),
     }[kind]
     missing = [n for n in names if n not in left]
-    unknown = sorted(left.keys() - set(names))
+    optional = _OF_YARN if kind == "yarn" else ()
+    unknown = sorted(left.keys() - {*names, *optional})
     if missing or unknown:
         raise ValueError(
             f"{fields.source}: expected `{name}` of type {kind!r} to have the fields "
             f"{list(names)}. Missing: {missing}. Unknown: {unknown}."
         )
+    if kind == "yarn":
+        left = _with_defaults_of_yarn(fields, name, left)
     if partial is not None:
         left["partial_rotary_factor"] = share
     return theta, kind, left
+
+
+def _with_defaults_of_yarn(fields, name, given):
+    yarn = {"beta_fast": 32.0, "beta_slow": 1.0, "truncate": True} | given
+    if yarn["factor"] < 1:
+        raise fields.refused(f"{name}.factor", yarn["factor"], ("at least 1",))
+    usual = 0.1 * math.log(yarn["factor"]) + 1
+    found = yarn.pop("attention_factor", usual)
+    if not _equal(float(found), usual):
+        raise fields.refused(f"{name}.attention_factor", found, (usual,))
+    if yarn["beta_fast"] <= yarn["beta_slow"]:
+        rule = f"more than beta_slow={yarn['beta_slow']}"
+        raise fields.refused(f"{name}.beta_fast", yarn["beta_fast"], (rule,))
+    return yarn

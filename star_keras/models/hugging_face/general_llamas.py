@@ -19,7 +19,8 @@ def general_model_type(backbone):
     if backbone.attention_bias and not backbone.attention_output_bias:
         return "qwen2"
     if backbone.window_layers:
-        return "mistral" if backbone.tie_word_embeddings else "phi3"
+        is_mistral = backbone.tie_word_embeddings or backbone.rope_yarn
+        return "mistral" if is_mistral else "phi3"
     return "llama"
 
 

@@ -5,13 +5,20 @@ import math
 import keras_hub
 
 from star_keras.models.hugging_face.family import StoredFamily
-from star_keras.models.hugging_face.fields import take_rope
 from star_keras.models.hugging_face.general_llamas import (
     general_family,
     take_bias,
     take_head_dim,
     take_windows,
     write_windows,
+)
+from star_keras.models.hugging_face.llama_pattern import (
+    in_keras_hub,
+    read_rope,
+    read_sizes,
+    weights_beside_blocks,
+    write_rope,
+    write_sizes,
 )
 from star_keras.models.hugging_face.stored_weights import (
     reshaped,
@@ -21,70 +28,18 @@ from star_keras.models.hugging_face.stored_weights import (
 
 # Names in the general form.
 ATTENTION_BIASES = {"attention_bias": True, "attention_output_bias": True}
-_GENERAL_FACTOR = "rope_position_scaling_factor"
-
-
-def read_sizes(fields, epsilon=1e-6):
-    """Arguments that all backbones have, their default being transformers'.
-
-    Args:
-        fields: The `Fields`.
-        epsilon: float. The family's default of `rms_norm_eps`. Defaults to `1e-6`.
-
-    Returns:
-        dict of the arguments.
-
-    Raises:
-        ValueError: if a field is missing, or has a value that is not supported.
-    """
-    fields.only("hidden_act", "silu")
-    fields.only("attention_dropout", 0.0)
-    fields.unused("max_position_embeddings")  # the tokenizer keeps it
-    num_heads = fields.take("num_attention_heads")
-    return {
-        "vocabulary_size": fields.take("vocab_size"),
-        "num_layers": fields.take("num_hidden_layers"),
-        "num_query_heads": num_heads,
-        "num_key_value_heads": fields.take("num_key_value_heads", num_heads),
-        "hidden_dim": fields.take("hidden_size"),
-        "intermediate_dim": fields.take("intermediate_size"),
-        "layer_norm_epsilon": fields.take("rms_norm_eps", epsilon),
-    }
 
 
 def _read_llama(fields):
     sizes = read_sizes(fields)
     fields.only("rope_interleaved", False)
-    theta, kind, parameters = take_rope(fields, types=("default", "linear", "llama3"))
-    scaling = {}
-    if kind == "linear":
-        scaling = {"rope_position_scaling_factor": parameters["factor"]}
-    elif kind == "llama3":
-        scaling = {
-            "rope_frequency_adjustment_factor": parameters["factor"],
-            "rope_low_freq_factor": parameters["low_freq_factor"],
-            "rope_high_freq_factor": parameters["high_freq_factor"],
-            "rope_pretraining_sequence_length": parameters[
-                "original_max_position_embeddings"
-            ],
-        }
     return {
         **sizes,
-        **scaling,
+        **read_rope(fields, types=("default", "linear", "llama3", "yarn")),
         **take_head_dim(fields, sizes),
         **take_bias(fields, "attention_bias", **ATTENTION_BIASES),
         **take_bias(fields, "mlp_bias", feedforward_bias=True),
-        "rope_max_wavelength": theta,
         "tie_word_embeddings": fields.take("tie_word_embeddings", False),
-    }
-
-
-def _linear_rope(fields, factor="rope_scaling_factor"):
-    """Arguments of the rotation; `factor` is the name of the divisor of positions."""
-    theta, _, parameters = take_rope(fields, types=("default", "linear"))
-    return {
-        "rope_max_wavelength": theta,
-        factor: parameters.get("factor", 1.0),
     }
 
 
@@ -95,14 +50,15 @@ def _read_mistral(fields):
     if "sliding_window" in fields:
         window = fields.take("sliding_window", None)
     sizes |= {"sliding_window": window, "head_dim": fields.take("head_dim", None)}
-    if not fields.take("tie_word_embeddings", False):
-        return {**sizes, **_linear_rope(fields)}
+    rope, tied = read_rope(fields), fields.take("tie_word_embeddings", False)
+    if not tied and "rope_yarn" not in rope:
+        return {**sizes, **in_keras_hub(rope)}
     layers = range(sizes["num_layers"]) if window else ()
     return {
         **sizes,
-        **_linear_rope(fields, _GENERAL_FACTOR),
+        **rope,
         "window_layers": tuple(layers),
-        "tie_word_embeddings": True,
+        "tie_word_embeddings": tied,
     }
 
 
@@ -114,9 +70,9 @@ def _read_qwen2(fields):
         **take_head_dim(fields, sizes),
         **take_windows(fields, sizes["num_layers"]),
     }
-    if not general:
-        return {**sizes, **_linear_rope(fields)}
-    rope = _linear_rope(fields, _GENERAL_FACTOR)
+    rope = read_rope(fields)
+    if not general and "rope_yarn" not in rope:
+        return {**sizes, **in_keras_hub(rope)}
     return {**sizes, **general, **rope, "attention_bias": True}
 
 
@@ -127,89 +83,48 @@ def _read_qwen3(fields):
         **take_bias(fields, "attention_bias", **ATTENTION_BIASES),
         **take_windows(fields, sizes["num_layers"]),
     }
-    if not general:
-        return {**sizes, **_linear_rope(fields), "sliding_window_size": None}
-    rope = _linear_rope(fields, _GENERAL_FACTOR)
+    rope = read_rope(fields)
+    if not general and "rope_yarn" not in rope:
+        return {**sizes, **in_keras_hub(rope), "sliding_window_size": None}
     return {**sizes, **general, **rope, "query_key_norm": True}
 
 
-def _write_sizes(backbone):
-    head_dim = getattr(backbone, "head_dim", None)
-    return {
-        "hidden_act": "silu",
-        "vocab_size": backbone.vocabulary_size,
-        "num_hidden_layers": backbone.num_layers,
-        "num_attention_heads": backbone.num_query_heads,
-        "num_key_value_heads": backbone.num_key_value_heads,
-        "head_dim": head_dim or backbone.hidden_dim // backbone.num_query_heads,
-        "hidden_size": backbone.hidden_dim,
-        "intermediate_size": backbone.intermediate_dim,
-        "rms_norm_eps": backbone.layer_norm_epsilon,
-        "rope_theta": backbone.rope_max_wavelength,
-        "tie_word_embeddings": backbone.token_embedding.tie_weights,
-    }
-
-
 def _write_llama(backbone):
-    if backbone.rope_low_freq_factor is not None:
-        scaling = {
-            "rope_type": "llama3",
-            "factor": backbone.rope_frequency_adjustment_factor,
-            "low_freq_factor": backbone.rope_low_freq_factor,
-            "high_freq_factor": backbone.rope_high_freq_factor,
-            "original_max_position_embeddings": (
-                backbone.rope_pretraining_sequence_length
-            ),
-        }
-    else:
-        scaling = _write_linear_rope(backbone)
     return {
-        **_write_sizes(backbone),
-        "rope_scaling": scaling,
+        **write_sizes(backbone),
+        "rope_scaling": write_rope(backbone),
         "attention_bias": getattr(backbone, "attention_bias", False),
         "mlp_bias": getattr(backbone, "feedforward_bias", False),
     }
 
 
-def _write_linear_rope(backbone):
-    names = "rope_scaling_factor", "rope_position_scaling_factor"
-    factor = next(getattr(backbone, name) for name in names if hasattr(backbone, name))
-    return None if factor == 1 else {"rope_type": "linear", "factor": factor}
-
-
 def _write_mistral(backbone):
     return {
-        **_write_sizes(backbone),
-        "rope_scaling": _write_linear_rope(backbone),
+        **write_sizes(backbone),
+        "rope_scaling": write_rope(backbone),
         "sliding_window": backbone.sliding_window,
     }
 
 
 def _write_qwen2(backbone):
     return {
-        **_write_sizes(backbone),
-        "rope_scaling": _write_linear_rope(backbone),
+        **write_sizes(backbone),
+        "rope_scaling": write_rope(backbone),
         **write_windows(backbone),
     }
 
 
 def _write_qwen3(backbone):
     return {
-        **_write_sizes(backbone),
-        "rope_scaling": _write_linear_rope(backbone),
+        **write_sizes(backbone),
+        "rope_scaling": write_rope(backbone),
         **write_windows(backbone),
         "attention_bias": getattr(backbone, "attention_bias", False),
     }
 
 
 def _weights(backbone):
-    embedding = backbone.token_embedding
-    table = {
-        "model.embed_tokens.weight": same(embedding.embeddings),
-        "model.norm.weight": same(backbone.layer_norm.scale),
-    }
-    if not embedding.tie_weights:
-        table["lm_head.weight"] = transposed(embedding.reverse_embeddings)
+    table = weights_beside_blocks(backbone)
 
     def dense(name, layer, input_axes=1):
         table[f"{name}.weight"] = transposed(layer.kernel, input_axes)

@@ -12,6 +12,7 @@ from star_keras.models.hugging_face import (
     gpt2,
     gpt_neo_x,
     llamas,
+    mixtral,
     phi3,
     smollm3,
 )
@@ -33,6 +34,7 @@ FAMILIES = {
     **gemmas.FAMILIES,
     **gpt2.FAMILIES,
     **gpt_neo_x.FAMILIES,
+    **mixtral.FAMILIES,
     **phi3.FAMILIES,
     **smollm3.FAMILIES,
 }
@@ -158,9 +160,8 @@ def _family(place, config):
         raise ValueError(
             f"{place}: expected `model_type` to be one of {['gptj', *FAMILIES]}. "
             f"Received: model_type={kind!r}. KerasHub may read it: "
-            "keras_hub.models.CausalLM.from_preset(directory), and then, for a family "
-            "of the fast way, star_keras.models.packed_causal_lm(model). Its logits "
-            "and its tokens are not checked here."
+            "keras_hub.models.CausalLM.from_preset(directory). Its logits and its "
+            "tokens are not checked here."
         )
     return FAMILIES[kind]
 

@@ -4,8 +4,8 @@ import dataclasses
 
 from star_keras.models.hugging_face.fields import take_rope
 from star_keras.models.hugging_face.general_llamas import take_head_dim
+from star_keras.models.hugging_face.llama_pattern import read_sizes
 from star_keras.models.hugging_face.llamas import FAMILIES as LLAMAS
-from star_keras.models.hugging_face.llamas import read_sizes
 from star_keras.models.hugging_face.stored_weights import stacked
 
 _MISTRAL = LLAMAS["mistral"].general

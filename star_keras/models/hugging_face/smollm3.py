@@ -2,9 +2,9 @@
 
 import dataclasses
 
-from star_keras.models.hugging_face.fields import take_rope
 from star_keras.models.hugging_face.general_llamas import take_bias, take_head_dim
-from star_keras.models.hugging_face.llamas import ATTENTION_BIASES, read_sizes
+from star_keras.models.hugging_face.llama_pattern import read_rope, read_sizes
+from star_keras.models.hugging_face.llamas import ATTENTION_BIASES
 from star_keras.models.hugging_face.llamas import FAMILIES as LLAMAS
 
 _LLAMA = LLAMAS["llama"].general
@@ -27,14 +27,13 @@ def _read_config(fields):
             f"{fields.source}: expected `no_rope_layers` to have a 0 or a 1 for each "
             f"of the {num_layers} layers. Received: no_rope_layers={rotated!r}."
         )
-    theta, _, _ = take_rope(fields, theta=2000000.0)
     return {
         **sizes,
         **take_head_dim(fields, sizes),
         **take_bias(fields, "attention_bias", **ATTENTION_BIASES),
         **take_bias(fields, "mlp_bias", feedforward_bias=True),
         "layers_without_rope": tuple(i for i, one in enumerate(rotated) if not one),
-        "rope_max_wavelength": theta,
+        **read_rope(fields, theta=2000000.0),
         "tie_word_embeddings": fields.take("tie_word_embeddings", True),
     }
 

@@ -1,9 +1,11 @@
 """Weights as they are stored in a file, and a model made with them."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 
+import jax
 import keras
 import numpy as np
 from jax import numpy as jnp
@@ -20,18 +22,22 @@ class StoredWeight:
         split: Callable from the tensor to a list of arrays, one a variable, in its
             shape.
         join: The inverse of `split`.
+        row: optional int. The tensor is this row of the first axis of its variable.
+            All rows must be stored. Defaults to `None`, the whole variable.
     """
 
     variables: tuple
     shape: tuple
     split: Callable
     join: Callable
+    row: int | None = None
 
     def read(self):
         """The tensor, a numpy array in the dtype of the variables."""
-        return self.join(
-            [np.asarray(keras.ops.convert_to_tensor(v)) for v in self.variables]
-        )
+        values = [keras.ops.convert_to_tensor(v) for v in self.variables]
+        if self.row is not None:
+            values = [value[self.row] for value in values]
+        return self.join([np.asarray(value) for value in values])
 
 
 def same(variable):
@@ -61,6 +67,18 @@ def transposed(variable, input_axes=1):
         shape=(outputs, inputs),
         split=lambda tensor: [np.reshape(np.transpose(tensor), variable.shape)],
         join=lambda arrays: np.transpose(np.reshape(arrays[0], (inputs, outputs))),
+    )
+
+
+def transposed_row(variable, row):
+    """A matrix `(outputs, inputs)`: a row of a variable `(rows, inputs, outputs)`."""
+    _, inputs, outputs = variable.shape
+    return StoredWeight(
+        variables=(variable,),
+        shape=(outputs, inputs),
+        split=lambda tensor: [np.transpose(tensor)],
+        join=lambda arrays: np.transpose(arrays[0]),
+        row=row,
     )
 
 
@@ -181,9 +199,20 @@ def make_with_weights(make_model, table, read, on_weight=None):
         for variable, value in zip(stored.variables, parts, strict=True):
             # numpy casts it: on the device there would be a second copy.
             value = np.array(value, jnp.dtype(variable.dtype), order="C")
-            variable._initialize(keras.ops.convert_to_tensor(value, variable.dtype))
+            value = keras.ops.convert_to_tensor(value, variable.dtype)
+            if stored.row is None:
+                variable._initialize(value)
+                continue
+            if variable._value is None:
+                variable._initialize_with_initializer(keras.initializers.Zeros())
+            variable.assign(_set_row(variable.value, value, stored.row))
         del parts, value
         if on_weight:
             on_weight()
     model.compile()
     return model
+
+
+@functools.partial(jax.jit, donate_argnums=0)  # no second copy of the variable
+def _set_row(values, value, row):
+    return values.at[row].set(value)

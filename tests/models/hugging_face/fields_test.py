@@ -2,11 +2,13 @@ import json
 
 import pytest
 
-from star_keras.models import load_causal_lm
+from star_keras.models import load_causal_lm, save_hugging_face
 from star_keras.models.hugging_face.fields import Fields
 from tests.models.hugging_face.cases import copied
 
 YARN = {"rope_type": "yarn", "factor": 4.0}
+WHOLE_YARN = YARN | {"original_max_position_embeddings": 64}
+DYNAMIC = {"rope_type": "dynamic", "factor": 4.0}
 LLAMA3 = {
     "rope_type": "llama3",
     "factor": 4.0,
@@ -21,7 +23,13 @@ LLAMA3 = {
         ("llama_tied", "hidden_act", "gelu", "only as 'silu'"),
         ("llama_tied", "attention_dropout", 0.1, "only as 0.0"),
         ("llama_tied", "rope_interleaved", True, "only as False"),
-        ("llama_tied", "rope_parameters", YARN, "rope_type` only as 'default' or"),
+        ("llama_tied", "rope_parameters", DYNAMIC, "rope_type` only as 'default' or"),
+        ("llama_tied", "rope_parameters", YARN, "Missing: .'original_max"),
+        ("qwen2", "rope_scaling", WHOLE_YARN | {"mscale": 1.0}, "Unknown: .'mscale'"),
+        ("qwen2", "rope_scaling", WHOLE_YARN | {"attention_factor": 2.0}, "only as 1."),
+        ("qwen3", "rope_scaling", WHOLE_YARN | {"factor": 0.5}, "only as 'at least 1'"),
+        ("qwen3", "rope_scaling", WHOLE_YARN | {"beta_fast": 1}, "more than beta_slow"),
+        ("qwen3", "rope_scaling", WHOLE_YARN | {"truncate": 1}, "true or false"),
         ("llama_tied", "rope_parameters", LLAMA3, "Missing: .'original_max"),
         (
             "llama_tied",
@@ -39,7 +47,7 @@ LLAMA3 = {
         ("llama_tied", "residual_multiplier", 0.2, "is not known"),
         ("llama_tied", "vocab_size", ..., "lacks the field `vocab_size`"),
         ("mistral", "hidden_act", "relu", "only as 'silu'"),
-        ("mistral", "rope_parameters", YARN, "only as 'default' or 'linear'"),
+        ("mistral", "rope_parameters", DYNAMIC, "only as 'default' or 'linear'"),
         ("qwen2", "use_mrope", True, "only as False"),
         ("qwen2", "layer_types", ["full_attention", "sliding_attention"], "layer_ty"),
         ("qwen3", "layer_types", ["sliding_attention"] * 2, "only as 'full_attention'"),
@@ -57,8 +65,16 @@ LLAMA3 = {
         ("gemma3", "rope_local_base_freq", 1e6, "only as 10000.0"),
         ("gemma3", "query_pre_attn_scalar", 168, "only as 8 or 6"),
         ("gemma3", "rope_scaling", YARN, "only as 'default' or 'linear'"),
+        ("mixtral", "head_dim", 12, "only as None or 8"),
+        ("mixtral", "tie_word_embeddings", True, "only as False"),
+        ("mixtral", "router_jitter_noise", 0.1, "only as 0.0"),
+        ("mixtral", "num_experts_per_tok", 4, "at most 3"),
+        ("mixtral", "num_local_experts", 0, "an integer of at least 1"),
+        ("mixtral", "router_aux_loss_coef", -1, "a finite number of at least 0"),
+        ("mixtral", "rope_parameters", YARN, "only as 'default' or 'linear'"),
         ("phi3", "resid_pdrop", 0.1, "only as 0.0"),
         ("phi3", "rope_parameters", {"rope_type": "longrope"}, "only as 'default'"),
+        ("phi3", "rope_scaling", WHOLE_YARN, "only as 'default'"),
         ("smollm3", "use_sliding_window", True, "only as False"),
         ("smollm3", "no_rope_layers", [1], "a 0 or a 1 for each of the 2 layers"),
         ("smollm3", "no_rope_layers", [1, 2], "a 0 or a 1 for each of the 2"),
@@ -118,6 +134,21 @@ def test_windows_of_qwen_are_in_the_layers_that_ask_for_them(changes, layers, tm
         assert backbone.sliding_window == 4
 
 
+@pytest.mark.parametrize("name", ("llama_tied", "mistral", "qwen3", "smollm3"))
+def test_yarn_goes_back_to_the_type_that_it_came_from(name, tmp_path):
+    changes = {"rope_scaling": WHOLE_YARN, "rope_parameters": ..., "head_dim": 8}
+    directory = copied(name, tmp_path, **changes)
+    model = load_causal_lm(directory, load_weights=False)
+    assert model.backbone.rope_yarn["factor"] == 4
+    save_hugging_face(model, tmp_path / "saved")
+    kept = json.loads((tmp_path / "saved" / "config.json").read_text())
+    assert (
+        kept["model_type"]
+        == json.loads((directory / "config.json").read_text())["model_type"]
+    )
+    assert kept["rope_scaling"].items() >= WHOLE_YARN.items()
+
+
 # What released models say, beside their sizes.
 RELEASED = {
     "Llama 3.2": {
@@ -167,6 +198,18 @@ RELEASED = {
         "sliding_window": 32768,
         "tie_word_embeddings": True,
         "use_mrope": False,
+        "use_sliding_window": False,
+    },
+    "Qwen 2.5 with YaRN": {
+        "model_type": "qwen2",
+        "max_window_layers": 21,
+        "rope_scaling": {
+            "factor": 4.0,
+            "original_max_position_embeddings": 32768,
+            "type": "yarn",
+        },
+        "rope_theta": 1000000.0,
+        "sliding_window": 131072,
         "use_sliding_window": False,
     },
     "Qwen 3": {
@@ -237,6 +280,20 @@ RELEASED = {
         "sliding_window": 2047,
         "tie_word_embeddings": False,
     },
+    "Mixtral 8x7B": {
+        "model_type": "mixtral",
+        "attention_dropout": 0.0,
+        "hidden_act": "silu",
+        "max_position_embeddings": 32768,
+        "num_experts_per_tok": 2,
+        "num_local_experts": 8,
+        "output_router_logits": False,
+        "rms_norm_eps": 1e-05,
+        "rope_theta": 1000000.0,
+        "router_aux_loss_coef": 0.02,
+        "sliding_window": None,
+        "tie_word_embeddings": False,
+    },
     "SmolLM 3": {
         "model_type": "smollm3",
         "attention_bias": False,
@@ -291,12 +348,27 @@ def test_configurations_of_released_models_are_read(name, tmp_path):
 
 @pytest.mark.parametrize(
     "name, epsilon",
-    [("llama_tied", 1e-6), ("mistral", 1e-6), ("phi3", 1e-5), ("smollm3", 1e-6)],
+    [
+        ("llama_tied", 1e-6),
+        ("mistral", 1e-6),
+        ("mixtral", 1e-5),
+        ("phi3", 1e-5),
+        ("smollm3", 1e-6),
+    ],
 )
 def test_without_an_epsilon_it_is_the_default_of_transformers(name, epsilon, tmp_path):
     directory = copied(name, tmp_path, rms_norm_eps=...)
     backbone = load_causal_lm(directory, load_weights=False).backbone
     assert backbone.layer_norm_epsilon == epsilon
+
+
+def test_the_load_of_experts_is_in_the_loss_as_in_transformers(tmp_path):
+    for has_loss, coefficient in ((True, 0.01), (False, 0.0)):
+        directory = copied(
+            "mixtral", tmp_path / str(has_loss), output_router_logits=has_loss
+        )
+        backbone = load_causal_lm(directory, load_weights=False).backbone
+        assert backbone.router_aux_loss_coef == coefficient
 
 
 def test_bookkeeping_is_ignored():
@@ -327,3 +399,18 @@ def test_a_null_field_is_a_missing_one():
     assert fields.take("head_dim", 3) == 3
     with pytest.raises(ValueError, match="config.json lacks the field `vocab_size`"):
         fields.take("vocab_size")
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("smollm3", "use_sliding_window"),
+        ("gemma", "attention_bias"),
+        ("mixtral", "tie_word_embeddings"),
+    ],
+)
+def test_null_is_false_where_only_false_is_supported(name, field, tmp_path):
+    directory = copied(name, tmp_path, **{field: None})
+    assert load_causal_lm(directory, load_weights=False)
+    with pytest.raises(ValueError, match="only as True"):
+        Fields({"x": None}, "config.json").only("x", True)

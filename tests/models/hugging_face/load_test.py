@@ -33,7 +33,9 @@ ONE_A_FAMILY = (
     "qwen2_window",
     "gemma2_scale",
     "gpt_neox",
+    "mixtral",
 )
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
 ROPE = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 
 
@@ -65,9 +67,15 @@ def test_logits_are_those_of_transformers(name):
         ("llama_general", {"rms_norm_eps": 1e-6}),
         ("llama_general", {"rope_parameters": {"rope_theta": 10000.0}}),
         ("mistral_tied", {"sliding_window": None}),
+        ("qwen2_yarn", {"rope_scaling": None}),
+        ("qwen2_yarn", {"rope_scaling": YARN | {"beta_slow": 0.05}}),
+        ("qwen2_yarn", {"rope_scaling": YARN | {"truncate": False}}),
         ("qwen2_window", {"sliding_window": 5}),
         ("qwen2_window", {"use_sliding_window": False, "layer_types": ...}),
         ("qwen3_window", {"layer_types": ["full_attention", "sliding_attention"]}),
+        ("mixtral", {"num_experts_per_tok": 1}),
+        ("mixtral", {"sliding_window": None}),
+        ("mixtral", {"rope_parameters": {"rope_theta": 10000.0}}),
         ("phi3", {"sliding_window": 7}),
         ("smollm3", {"no_rope_layers": [1, 1]}),
         ("smollm3", {"no_rope_layers": ..., "no_rope_layer_interval": 1}),
@@ -185,13 +193,12 @@ def test_an_index_that_names_a_tensor_that_is_not_there_is_an_error(tmp_path):
 
 
 def test_another_model_type_is_an_error_that_lists_the_known_ones(tmp_path):
-    directory = copied(LLAMA, tmp_path, model_type="mixtral")
+    directory = copied(LLAMA, tmp_path, model_type="qwen2_moe")
     with pytest.raises(
-        ValueError, match="'gptj', 'llama', .*'gpt_neox'.*'mixtral'"
+        ValueError, match="'gptj', 'llama', .*'gpt_neox'.*'qwen2_moe'"
     ) as e:
         load_causal_lm(directory)
     assert "keras_hub.models.CausalLM.from_preset(directory)" in str(e.value)
-    assert "star_keras.models.packed_causal_lm(model)" in str(e.value)
 
 
 @pytest.fixture
@@ -258,7 +265,11 @@ def test_a_preset_that_was_saved_computes_the_same(name, tmp_path):
 
 def test_weights_are_read_into_their_shards():
     found = run_on_eight_devices("models_hugging_face_on_a_mesh")
-    assert found["difference"] < 1e-4
-    assert found["shards"]["self_attention/query/kernel"] == [32, 1, 8]
-    assert found["shards"]["token_embedding/embeddings"] == [76, 32]
-    assert found["shards"]["token_embedding/reverse_embeddings"] == [32, 76]
+    llama, mixtral = found["llama_untied"], found["mixtral"]
+    assert llama["difference"] < 1e-4
+    assert llama["shards"]["self_attention/query/kernel"] == [32, 1, 8]
+    assert llama["shards"]["token_embedding/embeddings"] == [76, 32]
+    assert llama["shards"]["token_embedding/reverse_embeddings"] == [32, 76]
+    assert mixtral["difference"] < 1e-4
+    gate = next(k for k in mixtral["shards"] if k.endswith("forward_gate_dense"))
+    assert mixtral["shards"][gate] == [3, 32, 12]
