@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import os
 import subprocess
@@ -16,6 +17,7 @@ from lm_eval.api.instance import Instance
 from star_keras import testing
 from star_keras.integrations.lm_eval_model import StarKerasLM
 from star_keras.models import save_hugging_face
+from tests.conftest import run_with_torch
 from tests.sampling.plain import PlainModel
 
 PAIRS = [
@@ -92,24 +94,24 @@ def lm(model):
 
 
 @pytest.fixture(scope="module")
-def adapter(model, tmp_path_factory):
-    """The same model as transformers' GPT-J in lm_eval's own adapter."""
-    for module in ("torch", "transformers", "accelerate"):
-        pytest.importorskip(module)
-    import transformers
-    from lm_eval.models.huggingface import HFLM
-
+def by_transformers(model, tmp_path_factory):
+    """The answers of the same model as transformers' GPT-J in lm_eval's own adapter."""
+    if importlib.util.find_spec("accelerate") is None:
+        pytest.skip("accelerate is not installed")
     directory = tmp_path_factory.mktemp("gpt_j")
     save_hugging_face(model, directory)
-    tokenizer = transformers.GPT2Tokenizer.from_pretrained(directory)
-    tokenizer.pad_token = tokenizer.eos_token
-    return HFLM(
-        transformers.GPTJForCausalLM.from_pretrained(directory).float().eval(),
-        tokenizer=tokenizer,
-        batch_size=3,
-        max_length=64,
-        backend="causal",
+    requests, answers = directory / "requests.json", directory / "answers.json"
+    requests.write_text(
+        json.dumps(
+            {
+                "loglikelihood": LONGER_PAIRS,
+                "loglikelihood_rolling": [[text] for text in TEXTS],
+                "generate_until": [[prompt, SETTINGS] for prompt in PROMPTS],
+            }
+        )
     )
+    run_with_torch("lm_eval_by_transformers", directory, requests, answers)
+    return json.loads(answers.read_text())
 
 
 @pytest.fixture(scope="module")
@@ -236,26 +238,27 @@ def test_sampled_completions_differ_from_greedy_and_from_each_other(model):
 # === lm_eval's own adapter ===
 
 
-def test_log_likelihoods_equal_those_of_transformers(model, adapter):
-    pairs = [*PAIRS, ("a context far longer than the model's length " * 3, " end")]
-    expected = log_likelihood(adapter, pairs)
-    assert_close(log_likelihood(StarKerasLM(model, max_length=64), pairs), expected)
+LONGER_PAIRS = [*PAIRS, ("a context far longer than the model's length " * 3, " end")]
+TEXTS = ["some text", "a text of several windows " * 8, "é"]
+PROMPTS = ["some text", "a", "Q: What?\nA:", "a long prompt " * 9, "é"]
+SETTINGS = {"until": ["e"], "max_gen_toks": 24}
 
 
-def test_rolling_equals_that_of_transformers(model, adapter):
-    texts = ["some text", "a text of several windows " * 8, "é"]
+def test_log_likelihoods_equal_those_of_transformers(model, by_transformers):
+    found = log_likelihood(StarKerasLM(model, max_length=64), LONGER_PAIRS)
+    assert_close(found, by_transformers["loglikelihood"])
+
+
+def test_rolling_equals_that_of_transformers(model, by_transformers):
     lm = StarKerasLM(model, batch_size=4, max_length=64)
-    np.testing.assert_allclose(
-        rolling(lm, texts), rolling(adapter, texts), atol=1e-3, rtol=1e-5
-    )
+    expected = by_transformers["loglikelihood_rolling"]
+    np.testing.assert_allclose(rolling(lm, TEXTS), expected, atol=1e-3, rtol=1e-5)
 
 
-def test_generation_equals_that_of_transformers(model, adapter):
-    prompts = ["some text", "a", "Q: What?\nA:", "a long prompt " * 9, "é"]
+def test_generation_equals_that_of_transformers(model, by_transformers):
     lm = StarKerasLM(model, batch_size=2, max_length=64)
-    settings = {"until": ["e"], "max_gen_toks": 24}
-    expected = generate(adapter, prompts, **settings)
-    assert generate(lm, prompts, **settings) == expected
+    expected = by_transformers["generate_until"]
+    assert generate(lm, PROMPTS, **SETTINGS) == expected
     assert len(set(expected)) > 2
 
 
