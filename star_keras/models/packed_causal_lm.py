@@ -37,14 +37,14 @@ class PackedCausalLM(TrainingStep):
             return head(self).logits(x)
         return super().call(inputs, training=training, mask=mask, **kwargs)
 
-    def hidden_states(self, inputs):
-        """The last hidden states in training, see `forward.hidden_states`.
+    def hidden_states(self, inputs, training=True):
+        """The last hidden states, see `forward.hidden_states`.
 
-        Warns of a dropout within attention, which is left out.
+        Warns of a dropout within attention, which training leaves out.
         """
         name = known_family(self).attention_dropout
         rate = getattr(self.backbone, name, 0) if name else 0
-        if rate:
+        if rate and training:
             warnings.warn(
                 f"{type(self).__name__} has {name}={rate}. In training it acts on "
                 "embeddings and on what blocks add, and is left out within attention. "
@@ -54,8 +54,8 @@ class PackedCausalLM(TrainingStep):
         return hidden_states(
             self,
             inputs,
-            training=True,
-            gradient_checkpointing=self.gradient_checkpointing,
+            training=training,
+            gradient_checkpointing=training and self.gradient_checkpointing,
         )
 
     def head(self):

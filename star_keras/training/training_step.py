@@ -6,6 +6,7 @@ import keras
 
 from star_keras.config import OptimizerConfig
 from star_keras.training import gradient_noise
+from star_keras.training.evaluation_step import EvaluationStep
 from star_keras.training.head_loss import head_cross_entropy
 from star_keras.utils.errors import invalid
 from star_keras.utils.settings import checked_setting
@@ -18,11 +19,11 @@ _STEP_METRICS = (
 )
 
 
-class TrainingStep:
+class TrainingStep(EvaluationStep):
     """Mixin of a KerasHub causal LM with a `compile` and a `train_step` of its own.
 
-    A class with this mixin calls `make_step_metrics()` when it is made. It has the
-    methods `hidden_states(inputs)`, a float array `(batch, length, hidden_dim)`, and
+    A class with this mixin calls `make_step_metrics()` when it is made. It has
+    `hidden_states(inputs, training)`, a float array `(batch, length, hidden_dim)`, and
     `head()`, with the `kernel`, `bias` and `soft_cap` of `head_cross_entropy`.
 
     Attributes:
@@ -56,7 +57,8 @@ class TrainingStep:
         weights. It does not depend on the amount of padding in a batch. Without
         metrics of the user, `fit` also
 
-        - never has the logits of all tokens in memory, see `head_cross_entropy`;
+        - never has the logits of all tokens in memory, see `head_cross_entropy`,
+          nor has `evaluate`, see `EvaluationStep`;
         - logs these metrics, averaged over the steps of the epoch:
           `gradient_norm`, the norm before clipping;
           `token_utilization`, the share of tokens that are not padding.
@@ -243,7 +245,7 @@ class TrainingStep:
             *zip(optimizer.variables, optimizer_variables, strict=True),
         ]
         with keras.StatelessScope(mapping, collect_losses=True) as scope:
-            hidden_states, head = self.hidden_states(x), self.head()
+            hidden_states, head = self.hidden_states(x, training=True), self.head()
             loss = head_cross_entropy(
                 hidden_states,
                 head.kernel,
@@ -258,12 +260,7 @@ class TrainingStep:
             loss = loss + sum(self.losses) / self.gradient_accumulation_steps
             self._clear_losses()
             scaled_loss = optimizer.scale_loss(loss)
-        updated = []
-        for variable, value in zip(
-            self.non_trainable_variables, non_trainable, strict=True
-        ):
-            new_value = scope.get_current_value(variable)
-            updated.append(value if new_value is None else new_value)
+        updated = [scope.get_current_value(v) for v in self.non_trainable_variables]
         return scaled_loss, (loss, updated)
 
     def _average(self, logs, metrics_variables):

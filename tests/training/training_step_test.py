@@ -202,8 +202,23 @@ def test_evaluate_and_predict_are_as_ever():
         )
         for one in (model, plain)
     )
-    assert found == expected and set(found) == {"loss"}
+    assert found == pytest.approx(expected) and set(found) == {"loss"}
     assert model.predict(x, batch_size=8, verbose=0).shape == (8, 12, 258)
+
+
+def test_evaluation_weighs_tokens_and_not_batches():
+    x, y, weights = batch()
+    model = tiny_gpt_j(dropout=0.5)
+    model.preprocessor = None
+    one, several = (
+        model.evaluate(x, y, sample_weight=weights, batch_size=size, verbose=0)
+        for size in (8, 2)
+    )
+    assert several == pytest.approx(one)  # no dropout either
+    logits = model.predict(x, batch_size=8, verbose=0).astype("float64")
+    log_total = np.log(np.exp(logits).sum(axis=-1))
+    chosen = np.take_along_axis(logits, y[..., None], axis=-1)[..., 0]
+    assert one == pytest.approx(np.average(log_total - chosen, weights=weights))
 
 
 def test_z_loss_makes_denominators_smaller():
