@@ -1,11 +1,7 @@
 """The training of an iteration: its first step, checkpoints and end."""
 
-import itertools
 import math
 import time
-
-import jax
-import jax.numpy as jnp
 
 from star_keras.config import StarConfig
 from star_keras.outer_loop.progress import Progress
@@ -13,15 +9,10 @@ from star_keras.outer_loop.run_directory import RunDirectory
 from star_keras.outer_loop.session import Session
 from star_keras.outer_loop.training_set import TrainingSet
 from star_keras.sampling.model_sampler import max_sequence_length
+from star_keras.training.checks import check_batch, non_finite_weights
 from star_keras.training.dataset import training_batches, training_dataset
 from star_keras.training.stored_examples import example_lengths
-from star_keras.utils import memory
 from star_keras.utils.errors import invalid
-
-
-@jax.jit
-def _all_finite(values):
-    return jnp.all(jnp.array([jnp.isfinite(value).all() for value in values]))
 
 
 class TrainingPhase:
@@ -61,7 +52,7 @@ class TrainingPhase:
         self._packed = packed
         self._first_step = 0
         self._bar = None
-        self._check_batch()
+        check_batch(model, config.training)
 
     def check_fit(self, steps_per_epoch: int | None):
         """Check the arguments of `fit` and of the last `compile`.
@@ -76,18 +67,7 @@ class TrainingPhase:
         if self._model.steps_per_execution != 1:
             rule = "1: the schedule decides when an iteration ends"
             raise invalid("steps_per_execution", rule, self._model.steps_per_execution)
-        self._check_batch()
-
-    def _check_batch(self):
-        config = self._config.training
-        # Six arrays of 32-bit numbers.
-        memory.check_fits(
-            "batch_size", config.batch_size, 24 * config.sequence_length, "a row"
-        )
-        parts = getattr(self._model, "gradient_accumulation_steps", 1)
-        if config.batch_size % parts:
-            rule = f"a multiple of gradient_accumulation_steps={parts}"
-            raise invalid("batch_size", rule, config.batch_size)
+        check_batch(self._model, self._config.training)
 
     @property
     def dataset(self):
@@ -104,13 +84,13 @@ class TrainingPhase:
         }
 
         def batches():
-            stream = training_batches(
+            return training_batches(
                 self.training_set.examples,
                 pad_id=self._model.preprocessor.tokenizer.pad_token_id,
                 seed=(self._config.run.seed, self.iteration),
+                start=self._first_step,
                 **arguments,
             )
-            return itertools.islice(stream, self._first_step, None)
 
         return training_dataset(batches, **arguments)
 
@@ -217,13 +197,8 @@ class TrainingPhase:
 
     def _check_weights(self, step):
         """Check that all trained weights are finite."""
-        values = [v.value for v in self._model.trainable_variables]
-        if not bool(_all_finite(values)):
-            named = [
-                v.path
-                for v in self._model.trainable_variables
-                if not bool(_all_finite([v.value]))
-            ]
+        named = non_finite_weights(self._model)
+        if named:
             raise self._not_finite(
                 f"After step {step} of iteration {self.iteration} {len(named)} "
                 f"weights are not finite, e.g. {named[0]}"

@@ -11,7 +11,11 @@ from star_keras.outer_loop.step_schedules import checked_steps, scheduled_steps
 from star_keras.tasks.task import Problem
 from star_keras.training.examples import TrainingExample
 from star_keras.training.packing import pack
-from star_keras.training.stored_examples import StoredExamples, example_lengths
+from star_keras.training.stored_examples import (
+    StoredExamples,
+    example_lengths,
+    tokenize_stream,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,7 +71,9 @@ def make_training_set(
     chat = prompts.chat
     end = None if chat is None else preprocessor.tokenizer.token_to_id(chat.end_of_turn)
     examples = StoredExamples(
-        preprocessor, texts, add_start_token=chat is None, end_token_id=end
+        tokenize_stream(
+            preprocessor, texts, add_start_token=chat is None, end_token_id=end
+        )
     )
     if not len(examples):
         return TrainingSet()

@@ -21,6 +21,7 @@ def training_batches(
     pad_id: int,
     seed: Iterable[int],
     packed: bool = True,
+    start: int = 0,
 ) -> Iterator[tuple]:
     """An endless stream of training batches.
 
@@ -36,6 +37,7 @@ def training_batches(
         seed: Ints that determine the order.
         packed: Whether to pack several examples into a row. Without packing, batches
             have no `segment_ids` and `positions`.
+        start: Batches to leave out at the beginning of the stream.
 
     Yields:
         `(x, y, sample_weight)` as in `make_row`, each array of shape
@@ -51,7 +53,7 @@ def training_batches(
     )
     generator = np.random.default_rng(list(seed))
     lengths = example_lengths(examples)
-    waiting = []
+    waiting, left_out = [], start * batch_size
     while True:
         # Each pass packs other examples together.
         order = generator.permutation(len(examples))
@@ -61,6 +63,9 @@ def training_batches(
             groups = [[i] for i in range(len(order))]
         groups = groups or [[]]
         for g in generator.permutation(len(groups)):
+            if left_out:
+                left_out -= 1
+                continue
             row = make_row(
                 [examples[order[i]] for i in groups[g]], sequence_length, pad_id
             )
@@ -70,6 +75,33 @@ def training_batches(
             if len(waiting) == batch_size:
                 yield stack_rows(waiting)
                 waiting = []
+
+
+def evaluation_batches(
+    examples: Sequence[TrainingExample],
+    *,
+    batch_size: int,
+    sequence_length: int,
+    pad_id: int,
+) -> Iterator[tuple]:
+    """Packed batches with every example once. Empty rows fill the last one.
+
+    Args:
+        examples, batch_size, sequence_length, pad_id: See `training_batches`.
+
+    Yields:
+        `(x, y, sample_weight)` as `training_batches`.
+
+    Raises:
+        ValueError: if an example is longer than a row.
+    """
+    groups = pack(example_lengths(examples), sequence_length)
+    groups += [[]] * (-len(groups) % batch_size)
+    for first in range(0, len(groups), batch_size):
+        yield stack_rows(
+            make_row([examples[i] for i in group], sequence_length, pad_id)
+            for group in groups[first : first + batch_size]
+        )
 
 
 def training_dataset(

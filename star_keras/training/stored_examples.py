@@ -3,7 +3,8 @@
 import array
 import itertools
 import tempfile
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -13,43 +14,58 @@ from star_keras.training.examples import TrainingExample, tokenize_examples
 _BATCH = 1024
 
 
-class StoredExamples(Sequence[TrainingExample]):
-    """The examples of `tokenize_examples`, whose token ids are in a temporary file.
-
-    The file is mapped into memory, and gone with the object. A prompt that equals the
-    one before it is stored once a batch. Memory holds 40 bytes an example.
+def tokenize_stream(
+    preprocessor, texts: Iterable[tuple[str, str, float]], **kwargs
+) -> Iterator[TrainingExample]:
+    """The examples of `tokenize_examples`, in batches, for texts larger than memory.
 
     Args:
         preprocessor: A `keras_hub.models.CausalLMPreprocessor`.
-        texts: Triples `(prompt, response, weight)`; they are read once, in batches.
+        texts: Triples `(prompt, response, weight)`; they are read once.
         **kwargs: Further arguments of `tokenize_examples`.
+    """
+    texts = iter(texts)
+    while batch := list(itertools.islice(texts, _BATCH)):
+        yield from tokenize_examples(preprocessor, batch, **kwargs)
+
+
+class StoredExamples(Sequence[TrainingExample]):
+    """Training examples whose token ids are in a temporary file.
+
+    The file is mapped into memory, and gone with the object. A prompt that is the
+    array of the one before it is stored once. Memory holds 40 bytes an example.
+
+    Args:
+        examples: The examples, e.g. of `tokenize_stream`; they are read once.
 
     Attributes:
         lengths: int64 array `(len,)`, the length of each example.
+        checksum: CRC-32 of all token ids.
 
     Raises:
         OSError: if the temporary file cannot be written.
     """
 
-    def __init__(self, preprocessor, texts: Iterable[tuple[str, str, float]], **kwargs):
+    def __init__(self, examples: Iterable[TrainingExample]):
         # Of each example where its prompt and its response are.
         places, weights = array.array("q"), array.array("d")
         with tempfile.TemporaryFile() as file:
             end, last = 0, (0, 0, None)
+            self.checksum = 0
 
             def write(ids):
                 nonlocal end
                 start, end = end, end + len(ids)
-                file.write(ids.tobytes())
+                content = ids.tobytes()
+                file.write(content)
+                self.checksum = zlib.crc32(content, self.checksum)
                 return start, end
 
-            texts = iter(texts)
-            while batch := list(itertools.islice(texts, _BATCH)):
-                for example in tokenize_examples(preprocessor, batch, **kwargs):
-                    if example.prompt_ids is not last[2]:
-                        last = *write(example.prompt_ids), example.prompt_ids
-                    places.extend((*last[:2], *write(example.response_ids)))
-                    weights.append(example.weight)
+            for example in examples:
+                if example.prompt_ids is not last[2]:
+                    last = *write(example.prompt_ids), example.prompt_ids
+                places.extend((*last[:2], *write(example.response_ids)))
+                weights.append(example.weight)
             file.flush()
             self._places = np.asarray(places).reshape(-1, 4)
             self._weights = np.asarray(weights)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from star_keras.training.dataset import (
+    evaluation_batches,
     feed_token_ids,
     training_batches,
     training_dataset,
@@ -53,6 +54,29 @@ def test_without_examples_batches_weigh_nothing():
         for x, _, sample_weight in batches([], 2, packed=packed):
             assert x["token_ids"].shape == (2, 8)
             assert not sample_weight.any()
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_stream_can_start_later(packed):
+    examples = [example([i], [i + 1] * (i % 5 + 1)) for i in range(1, 20)]
+    whole = batches(examples, 30, packed=packed)
+    rest = batches(examples, 17, packed=packed, start=13)
+    for (x, *others), (later_x, *later) in zip(whole[13:], rest, strict=True):
+        for a, b in zip(
+            [*x.values(), *others], [*later_x.values(), *later], strict=True
+        ):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_evaluation_has_every_example_once_and_empty_rows_behind():
+    examples = [example([i], [100 + i] * 4) for i in range(1, 6)]
+    found = list(
+        evaluation_batches(examples, batch_size=2, sequence_length=8, pad_id=0)
+    )
+    assert [y.shape for _, y, _ in found] == [(2, 8)] * 2
+    targets = np.concatenate([y[weight > 0] for _, y, weight in found])
+    assert sorted(targets) == [100 + i for i in range(1, 6) for _ in range(4)]
+    assert not found[-1][2][-1].any()
 
 
 def test_same_seed_same_stream():

@@ -5,7 +5,11 @@ import numpy as np
 from star_keras.testing import tiny_gpt_j
 from star_keras.training.dataset import training_batches
 from star_keras.training.examples import tokenize_examples
-from star_keras.training.stored_examples import StoredExamples, example_lengths
+from star_keras.training.stored_examples import (
+    StoredExamples,
+    example_lengths,
+    tokenize_stream,
+)
 
 TEXTS = [
     (f"Q: {'ab' * (i // 3)}\nA:", f" {'qz' * (i % 7)}{i}", 1 / (1 + i % 3))
@@ -23,7 +27,7 @@ def batches(examples):
 def test_stored_examples_are_those_of_tokenize_examples():
     preprocessor = tiny_gpt_j(num_layers=1, hidden_dim=16).preprocessor
     expected = tokenize_examples(preprocessor, TEXTS)
-    stored = StoredExamples(preprocessor, iter(TEXTS))
+    stored = StoredExamples(tokenize_stream(preprocessor, iter(TEXTS)))
     assert len(stored) == len(expected)
     assert example_lengths(stored) == example_lengths(expected)
     for found, example in zip(stored, expected, strict=True):
@@ -38,7 +42,7 @@ def test_batches_of_stored_examples_are_the_same_to_the_byte():
     preprocessor = tiny_gpt_j(num_layers=1, hidden_dim=16).preprocessor
     texts = TEXTS[:300]
     pairs = zip(
-        batches(StoredExamples(preprocessor, texts)),
+        batches(StoredExamples(tokenize_stream(preprocessor, texts))),
         batches(tokenize_examples(preprocessor, texts)),
         strict=True,
     )
@@ -51,6 +55,5 @@ def test_batches_of_stored_examples_are_the_same_to_the_byte():
 
 
 def test_no_examples_are_no_file():
-    preprocessor = tiny_gpt_j(num_layers=1, hidden_dim=16).preprocessor
-    stored = StoredExamples(preprocessor, [])
+    stored = StoredExamples([])
     assert (len(stored), example_lengths(stored)) == (0, [])
