@@ -2,12 +2,16 @@
 
 import os
 import signal
+import sys
 import threading
+from collections.abc import Callable
 
 import jax
 from jax.experimental import multihost_utils
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: repeat the command
+# Seconds that a cluster surely waits after SIGTERM.
+_PATIENCE = 10
 _INTERRUPTED = 128 + signal.SIGINT  # what shells expect after Ctrl-C
 _NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
 
@@ -88,3 +92,64 @@ class PreemptionNotice:
             return self._received
         self._points += 1
         return multihost_utils.reached_preemption_sync_point(self._points)
+
+
+def end_preempted(
+    notice: PreemptionNotice,
+    place,
+    save: Callable,
+    close: Callable,
+    remedy: str = "Repeat the command to resume.",
+):
+    """End the program after SIGTERM or Ctrl-C.
+
+    Args:
+        notice: The notice that was received.
+        place: Where progress is saved, for the message.
+        save: Saves the work under way. A program of one process ends without it after
+            ten seconds: clusters do not wait.
+        close: Called when it is saved, or the time is over.
+        remedy: The end of the message.
+
+    Raises:
+        Preempted: a `SystemExit` of code 75, after Ctrl-C 130.
+        Exception: of `save`.
+    """
+    is_saved = _saved_in_time(save)
+    close()
+    if is_saved:
+        state = f"progress is saved in {place}"
+    else:
+        state = (
+            f"the last steps could not be saved within {_PATIENCE} seconds; all "
+            f"before them is in {place}"
+        )
+    print(f"{notice.by}: {state}. {remedy}", file=sys.stderr, flush=True)
+    end = Preempted(notice.by)
+    if not is_saved:
+        # The thread that saves would keep the interpreter. `_exit` flushes nothing.
+        sys.stdout.flush()
+        os._exit(end.code)
+    raise end
+
+
+def _saved_in_time(save):
+    errors = []
+
+    def work():
+        try:
+            save()
+        except BaseException as error:
+            errors.append(error)
+
+    if jax.process_count() > 1:
+        work()
+        is_saved = True
+    else:
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        thread.join(_PATIENCE)
+        is_saved = not thread.is_alive()
+    if errors:
+        raise errors[0]
+    return is_saved

@@ -24,10 +24,7 @@ class BaseModel:
     def __init__(self, model):
         _check_loss(model)
         self._model = model
-        self._checksum = 0
-        for variable in model.weights:
-            value = np.ascontiguousarray(processes.gather(variable.value))
-            self._checksum = zlib.crc32(value.view("uint8"), self._checksum)
+        self._checksum = weights_checksum(model)
         self._weights = [processes.HostCopy(v.value) for v in model.variables]
         self._optimizer_of = None
         self.renew_optimizer()
@@ -45,9 +42,7 @@ class BaseModel:
         if not optimizer.built:  # its slots are part of its first state
             optimizer.build(self._model.trainable_variables)
         self._optimizer_state = _fresh_values(optimizer)
-        self._optimizer_config = keras.optimizers.serialize(optimizer)
-        # The name holds a number that depends on other optimizers of the program.
-        self._optimizer_config["config"].pop("name", None)
+        self._optimizer_config = serialized_optimizer(optimizer)
         rate = self._find_learning_rate(optimizer)
         self._first_rate = None if rate is None else float(rate.value)
         if rate is not None and not 0 <= self._first_rate < math.inf:
@@ -61,12 +56,7 @@ class BaseModel:
         The optimizer has its first learning rate here. Other callbacks may have
         set another one since.
         """
-        return {
-            "base_weights_crc32": self._checksum,
-            "dtype": self._model.dtype_policy.name,
-            "optimizer": self._optimizer_config,
-            "z_loss": getattr(self._model, "z_loss", 0.0),
-        }
+        return description(self._model, self._checksum, self._optimizer_config)
 
     @property
     def learning_rate(self) -> keras.Variable | None:
@@ -98,12 +88,39 @@ class BaseModel:
 
     def training_state(self) -> list:
         """The variables that a training changes."""
-        model = self._model
-        return [
-            *model.variables,
-            *model.optimizer.variables,
-            *model.metrics_variables,
-        ]
+        return training_state(self._model)
+
+
+def weights_checksum(model) -> int:
+    """CRC-32 of all weights of a model, in their order."""
+    checksum = 0
+    for variable in model.weights:
+        value = np.ascontiguousarray(processes.gather(variable.value))
+        checksum = zlib.crc32(value.view("uint8"), checksum)
+    return checksum
+
+
+def serialized_optimizer(optimizer) -> dict:
+    """The configuration of an optimizer, as JSON."""
+    config = keras.optimizers.serialize(optimizer)
+    # The name holds a number that depends on other optimizers of the program.
+    config["config"].pop("name", None)
+    return config
+
+
+def description(model, checksum: int, optimizer_config: dict) -> dict:
+    """The identity of a model and its optimizer in a run's configuration, as JSON."""
+    return {
+        "base_weights_crc32": checksum,
+        "dtype": model.dtype_policy.name,
+        "optimizer": optimizer_config,
+        "z_loss": getattr(model, "z_loss", 0.0),
+    }
+
+
+def training_state(model) -> list:
+    """The variables of a compiled model that a training changes."""
+    return [*model.variables, *model.optimizer.variables, *model.metrics_variables]
 
 
 def _check_loss(model):

@@ -137,9 +137,7 @@ class RunCheckpoints:
             ValueError: if it is damaged or of another model or optimizer.
         """
         self._prune_foreign()
-        prefix = f"{iteration_name(iteration)}_step_"
-        names = [n for n in sorted(self._own) if n.startswith(prefix)]
-        names = [n for n in self.training.names() if n in names]
+        names = self._training_names(iteration)
         if not names:
             return 0
         try:
@@ -151,9 +149,22 @@ class RunCheckpoints:
                 f"{self.training.directory / names[-1]}) and give the same command: "
                 f"the run goes on from {before}."
             ) from error
-        return int(names[-1].removeprefix(prefix))
+        return _step_of(names[-1])
+
+    def training_step(self, iteration: int) -> int:
+        """The step after which `restore_training` goes on; 0 without a state."""
+        return max(map(_step_of, self._training_names(iteration)), default=0)
+
+    def _training_names(self, iteration):
+        prefix = f"{iteration_name(iteration)}_step_"
+        names = [n for n in self._own if n.startswith(prefix)]
+        return [n for n in self.training.names() if n in names]
 
     def prune_training(self):
         """Remove the states of a finished training."""
         for name in self.training.names():
             self.training.delete(name)
+
+
+def _step_of(name):
+    return int(name.rpartition("_")[2])

@@ -1,9 +1,5 @@
 """The directory of a run: its configuration and its progress."""
 
-import json
-
-import jax
-
 from star_keras.distribution import processes
 from star_keras.outer_loop.discarded import beyond_manifest, discard
 from star_keras.outer_loop.iteration_names import iteration_name
@@ -20,9 +16,10 @@ from star_keras.outer_loop.manifest import (
 )
 from star_keras.outer_loop.run_checkpoints import RunCheckpoints
 from star_keras.outer_loop.run_configuration import (
-    LAYOUT,
-    check_configuration,
+    make_run_directory,
     read_configuration,
+    run_directory_path,
+    settle_configuration,
 )
 from star_keras.outer_loop.run_lock import RunLock
 from star_keras.outer_loop.sample_store import SampleStore
@@ -64,9 +61,7 @@ class RunDirectory:
     """
 
     def __init__(self, path):
-        self.path = files.absolute("run_dir", path)
-        if self.path.exists() and not self.path.is_dir():
-            raise invalid("run_dir", "a directory, not a file", str(path))
+        self.path = run_directory_path(path)
         self.lock = RunLock(self.path)
         self.checkpoints = RunCheckpoints(self.path, self.lock.check)
         self.samples = SampleStore(
@@ -95,16 +90,10 @@ class RunDirectory:
             RuntimeError: if another process works in it.
             OSError: if a file cannot be moved or written.
         """
-        read_configuration(self.path)
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            rule = f"a directory that can be made ({error.strerror})"
-            raise invalid("run_dir", rule, str(self.path), "Name another.") from error
+        make_run_directory(self.path)
         self.lock.acquire()
         try:
-            self._check_shared()
-            self._check_config(json.loads(json.dumps(config)), free)
+            settle_configuration(self.path, config, free)
             self._phases = self.read_phases()
             self.samples.finished.recorded = recorded_files(self._phases)
             processes.sync("the run directory is read")
@@ -131,38 +120,6 @@ class RunDirectory:
         """Let other processes in. No-op if it is not open."""
         self._phases = None  # another process may go on from here
         self.lock.release()
-
-    # === What the run is ===
-
-    def _check_shared(self):
-        """All processes must see the files of the writer, or they wait forever."""
-        if jax.process_count() == 1:
-            return
-        token = processes.token()
-        path = self.path / "token"
-        if processes.is_writer():
-            files.write(path, token)
-        processes.sync("the run directory is there")
-        if not path.exists() or path.read_bytes() != token:
-            raise ValueError(
-                "Invalid value for argument `run_dir`. Expected a directory that all "
-                f"processes of the run share. Received: run_dir={str(self.path)!r}, "
-                "where this process does not find what process 0 wrote. Use a "
-                "network file system or a bucket."
-            )
-        processes.sync("the run directory is shared")
-        if processes.is_writer():
-            path.unlink()
-
-    def _check_config(self, config, free):
-        config = {"layout": LAYOUT, **config}
-        found = read_configuration(self.path)
-        processes.sync("the configuration is read")
-        if found is not None:
-            check_configuration(self.path, found, config, free)
-        if found != config and processes.is_writer():
-            text = json.dumps(config, indent=2) + "\n"
-            files.write(self.path / "config.json", text.encode("utf-8"))
 
     # === How far the run is ===
 

@@ -3,25 +3,18 @@
 import contextlib
 import functools
 import importlib.util
-import os
-import sys
-import threading
 import weakref
 from collections.abc import Callable
 
-import jax
 import keras
 
 from star_keras.config import StarConfig
-from star_keras.distribution.preemption import Preempted, PreemptionNotice
+from star_keras.distribution.preemption import PreemptionNotice, end_preempted
 from star_keras.outer_loop.base_model import BaseModel
 from star_keras.outer_loop.iteration import OuterLoop
 from star_keras.outer_loop.progress import Progress
 from star_keras.outer_loop.run_directory import RunDirectory
 from star_keras.utils.settings import free_settings
-
-# Seconds that a cluster surely waits after SIGTERM.
-_PATIENCE = 10
 
 
 class Session:
@@ -134,58 +127,26 @@ class Session:
         """End the program after SIGTERM or Ctrl-C.
 
         Args:
-            save: Saves what is under way. After ten seconds a program of one
-                process ends without it: clusters do not wait.
+            save: Saves what is under way, see `end_preempted` of the notice's module.
 
         Raises:
             Preempted: a `SystemExit` of code 75, after Ctrl-C 130.
             OSError: if it cannot be saved.
             RuntimeError: if the run directory was removed meanwhile.
         """
-        is_saved = self._saved_in_time(save)
-        self.close()
-        if is_saved:
-            state = f"progress is saved in {self._run.path}"
-        else:
-            state = (
-                f"the last steps could not be saved within {_PATIENCE} seconds; all "
-                f"before them is in {self._run.path}"
-            )
-        print(
-            f"{self._preemption.by}: {state}. Repeat the command, without "
-            "--start_iter, to resume.",
-            file=sys.stderr,
-            flush=True,
+
+        def save_and_check():
+            save()
+            self._run.checkpoints.training.wait()
+            self._run.lock.check()  # it was perhaps removed meanwhile
+
+        end_preempted(
+            self._preemption,
+            self._run.path,
+            save_and_check,
+            self.close,
+            "Repeat the command, without --start_iter, to resume.",
         )
-        end = Preempted(self._preemption.by)
-        if not is_saved:
-            # The thread that saves would keep the interpreter. `_exit` flushes nothing.
-            sys.stdout.flush()
-            os._exit(end.code)
-        raise end
-
-    def _saved_in_time(self, save):
-        errors = []
-
-        def work():
-            try:
-                save()
-                self._run.checkpoints.training.wait()
-                self._run.lock.check()  # it was perhaps removed meanwhile
-            except BaseException as error:
-                errors.append(error)
-
-        if jax.process_count() > 1:
-            work()
-            is_saved = True
-        else:
-            thread = threading.Thread(target=work, daemon=True)
-            thread.start()
-            thread.join(_PATIENCE)
-            is_saved = not thread.is_alive()
-        if errors:
-            raise errors[0]
-        return is_saved
 
 
 def _check_callbacks(callbacks):
