@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from star_keras.utils.errors import invalid
-from star_keras.utils.files import absolute
+from star_keras.utils.files import absolute, read_utf8
 from star_keras.utils.json_lines import parse_json_line
 
 _SECONDS_TO_ANSWER = 5
@@ -43,13 +43,21 @@ class Dataset:
 Source = Path | Dataset
 
 
-def existing_source(path, name: str) -> Source:
+# Kinds of files, for errors.
+PROBLEM_FILES = (
+    'a file of JSON lines like {"question": "...", "answer": "..."}, CSV or Parquet'
+)
+TEXT_FILES = "a file of text (*.txt), JSON lines, CSV, Parquet or TFRecords"
+
+
+def existing_source(path, name: str, expected: str = PROBLEM_FILES) -> Source:
     """The file or the dataset of an argument.
 
     Args:
         path: The path of a file, or `hf://OWNER/NAME:SPLIT`,
             `hf://OWNER/NAME/CONFIGURATION:SPLIT` or `DIRECTORY:SPLIT`.
         name: The argument, for the error.
+        expected: What kind of file it may be, for the error.
 
     Raises:
         ValueError: if it is none of these.
@@ -72,15 +80,16 @@ def existing_source(path, name: str) -> Source:
             return Dataset(name=str(directory), split=split)
     if full.is_dir():
         raise invalid(name, f"a file, or {_FORM}", path, "Add a split, or correct it.")
-    return existing_file(path, name)
+    return existing_file(path, name, expected)
 
 
-def existing_file(path, name: str) -> Path:
+def existing_file(path, name: str, expected: str = PROBLEM_FILES) -> Path:
     """The absolute path, if there is a file.
 
     Args:
         path: The path. A leading `~` is the user's home.
         name: Name of the argument that it comes from, for the error.
+        expected: What kind of file it may be, for the error.
 
     Raises:
         ValueError: if it is no path.
@@ -89,8 +98,7 @@ def existing_file(path, name: str) -> Path:
     full = Path(absolute(name, path))
     if not full.is_file():
         raise FileNotFoundError(
-            f"Invalid value for argument `{name}`. Expected a file of JSON lines like "
-            '{"question": "...", "answer": "..."}, CSV or Parquet. '
+            f"Invalid value for argument `{name}`. Expected {expected}. "
             f"Received: {name}={str(path)!r}. There is no file {full}: correct the "
             "path."
         )
@@ -130,14 +138,7 @@ def _json_records(path):
 
 
 def _csv_records(path, delimiter):
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path}: not UTF-8. Expected UTF-8. Received the byte "
-            f"{error.object[error.start]:#04x} at {error.start}. Convert the file, "
-            "e.g. by `iconv -f LATIN1 -t UTF-8`."
-        ) from None
+    text = read_utf8(path)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     names, number = None, 0
     try:

@@ -37,6 +37,25 @@ def absolute(name: str, path) -> epath.Path:
     return path.absolute()
 
 
+def read_utf8(path) -> str:
+    """The text of a file; a byte order mark is left out.
+
+    Args:
+        path: The file, a `pathlib.Path`.
+
+    Raises:
+        ValueError: if it is not UTF-8; names the file and the byte.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: not UTF-8. Expected UTF-8. Received the byte "
+            f"{error.object[error.start]:#04x} at {error.start}. Convert the file, "
+            "e.g. by `iconv -f LATIN1 -t UTF-8`."
+        ) from None
+
+
 def write(path, content: bytes):
     """Write a file; a kill leaves the old one or the new.
 

@@ -1,0 +1,209 @@
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tokenizers
+
+from star_keras import testing
+from star_keras.models import HuggingFaceTokenizer
+from star_keras.training.fine_tuning_examples import (
+    pieces,
+    read_fine_tuning_examples,
+)
+
+TEMPLATE = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+class Preprocessor:
+    def __init__(self, tokenizer, add_start_token=False):
+        self.tokenizer, self.add_start_token = tokenizer, add_start_token
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return Preprocessor(testing.byte_tokenizer())
+
+
+@pytest.fixture(scope="module")
+def chat():
+    """Bytes, a start token, and a chat template."""
+    special = ["<|end|>", "<|user|>", "<|assistant|>", "<|system|>", "<s>"]
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: i for i, token in enumerate([*special, *alphabet])}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, []))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
+        add_prefix_space=False
+    )
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    tokenizer.add_special_tokens(special)
+    config = json.dumps({"chat_template": TEMPLATE, "eos_token": "<|end|>"})
+    return Preprocessor(
+        HuggingFaceTokenizer(
+            tokenizer,
+            end_token_ids=[0],
+            start_token_id=4,
+            files={"tokenizer_config.json": config},
+        ),
+        add_start_token=True,
+    )
+
+
+def read(path, preprocessor, max_length=64):
+    return list(
+        read_fine_tuning_examples(
+            path,
+            preprocessor,
+            max_length=max_length,
+            vocabulary_size=258,
+            argument="train_path",
+        )
+    )
+
+
+def texts(preprocessor, examples):
+    decode = preprocessor.tokenizer.detokenize
+    return [
+        tuple(decode(ids.tolist()) for ids in (e.prompt_ids, e.response_ids))
+        for e in examples
+    ]
+
+
+def write_lines(path, *records):
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def write_rows(path, *rows, feature="text", options=None):
+    with tf.io.TFRecordWriter(str(path), options=options) as writer:
+        for row in rows:
+            ids = tf.train.Feature(int64_list=tf.train.Int64List(value=row))
+            features = tf.train.Features(feature={feature: ids})
+            writer.write(tf.train.Example(features=features).SerializeToString())
+    return path
+
+
+def test_every_token_of_a_document_but_its_first_is_learned_once(plain, tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("0123456789")
+    examples = read(path, plain, max_length=4)
+    assert [len(example) for example in examples] == [4, 4, 2]
+    found = texts(plain, examples)
+    assert found == [("0", "1234"), ("4", "5678"), ("8", "9<|endoftext|>")]
+
+
+def test_a_start_token_lets_the_first_token_be_learned(chat, tmp_path):
+    path = write_lines(tmp_path / "a.jsonl", {"text": "ab"}, {"text": "cd"})
+    found = texts(chat, read(path, chat))
+    assert found == [("<s>", "ab<|end|>"), ("<s>", "cd<|end|>")]
+
+
+def test_of_a_pair_the_response_is_learned(plain, tmp_path):
+    path = write_lines(tmp_path / "a.jsonl", {"prompt": "1+1=", "response": 2})
+    assert texts(plain, read(path, plain)) == [("1+1=", "2<|endoftext|>")]
+
+
+def test_each_turn_of_the_assistant_is_an_example(chat, tmp_path):
+    turns = [("system", "S"), ("user", "a"), ("assistant", "b")]
+    turns += [("user", "<|end|>"), ("assistant", "d")]
+    messages = [{"role": role, "content": content} for role, content in turns]
+    path = write_lines(tmp_path / "a.jsonl", {"messages": messages})
+    first = "<|system|>S<|end|><|user|>a<|end|><|assistant|>"
+    second = f"{first}b<|end|><|user|>< |end|><|end|><|assistant|>"  # escaped
+    found = texts(chat, read(path, chat, max_length=128))
+    assert found == [(first, "b<|end|>"), (second, "d<|end|>")]
+
+
+def test_kinds_may_alternate_within_a_file(plain, tmp_path):
+    pair = {"prompt": "p", "response": "r"}
+    path = write_lines(tmp_path / "a.jsonl", {"text": "ab"}, pair, {"text": "cd"})
+    found = [prompt for prompt, _ in texts(plain, read(path, plain))]
+    assert found == ["a", "p", "c"]
+
+
+def test_rows_of_an_index_are_those_of_its_files(plain, tmp_path):
+    write_rows(tmp_path / "a.tfrecords", [1, 2, 3, 0, 4], [5, 6])
+    zlib = tf.io.TFRecordOptions(compression_type="ZLIB")
+    write_rows(tmp_path / "b_zstd.tfrecords", [7, 8], options=zlib)
+    index = tmp_path / "train.index"
+    index.write_text("a.tfrecords\n\nb_zstd.tfrecords\n")
+    found = [
+        [*example.prompt_ids, *example.response_ids]
+        for example in read(index, plain, max_length=3)
+    ]
+    assert found == [[1, 2, 3, 0], [0, 4], [5, 6], [7, 8]]
+
+
+def test_pieces_overlap_by_one_token():
+    ids = np.arange(23)
+    found = list(pieces(ids, 5))
+    assert np.concatenate([p.response_ids for p in found]).tolist() == [*range(1, 23)]
+    assert all(p.prompt_ids[0] + 1 == p.response_ids[0] for p in found)
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        (
+            {"question": "q"},
+            r"line 1: Expected the fields .*: .'question'",
+        ),
+        ({"text": "a", "prompt": "b"}, "line 1: Expected the fields"),
+        ({"text": " "}, "line 1: .*`text`. Expected a text that is not blank"),
+        ({"prompt": "a"}, "line 1: Missing 'response'"),
+        (
+            {"prompt": "a", "response": "b" * 99},
+            "line 1: .*100 tokens. Expected at",
+        ),
+        (
+            {"messages": []},
+            "line 1: .*`messages`. Expected a model with",
+        ),
+    ],
+)
+def test_errors_name_the_line(plain, tmp_path, record, message):
+    path = write_lines(tmp_path / "a.jsonl", record)
+    with pytest.raises(ValueError, match=message):
+        read(path, plain)
+
+
+@pytest.mark.parametrize("roles", ["", "s", "a", "u", "uu", "aua", "uau", "usa"])
+def test_turns_must_alternate(chat, tmp_path, roles):
+    names = {"s": "system", "u": "user", "a": "assistant"}
+    messages = [{"role": names[role], "content": "x"} for role in roles]
+    path = write_lines(tmp_path / "a.jsonl", {"messages": messages})
+    with pytest.raises(ValueError, match="line 1: .*`messages`. Expected a list of"):
+        read(path, chat)
+
+
+def test_other_errors_name_the_file(plain, tmp_path):
+    with pytest.raises(FileNotFoundError, match="`train_path`.*of text.*is no file"):
+        read(tmp_path / "a.txt", plain)
+    for name in ("a.txt", "a.jsonl", "a.tfrecords", "a.index"):
+        (tmp_path / name).write_text("")
+        with pytest.raises(ValueError, match=f"(?i){name}: .*expected"):
+            read(tmp_path / name, plain)
+    (tmp_path / "a.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(ValueError, match="a.txt: not UTF-8"):
+        read(tmp_path / "a.txt", plain)
+    (tmp_path / "a.index").write_text("b.tfrecords\n")
+    with pytest.raises(FileNotFoundError, match="a.index lists the file .*b.tfrecords"):
+        read(tmp_path / "a.index", plain)
+
+
+def test_errors_name_the_row(plain, tmp_path):
+    path = tmp_path / "a.tfrecords"
+    for row, message in (([1], "a row of one token"), ([1, 258], "the token id 258")):
+        write_rows(path, [1, 2], row)
+        with pytest.raises(ValueError, match=f"row 2: {message}"):
+            read(path, plain)
+    write_rows(path, [1, 2], feature="ids")
+    with pytest.raises(ValueError, match=r"row 1: .*features \['ids'\]"):
+        read(path, plain)
+    write_rows(path, [1, 2], [3, 4])
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(ValueError, match="row 2: no TFRecord"):
+        read(path, plain)
