@@ -8,6 +8,9 @@ import contextlib
 import dataclasses
 import inspect
 import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
 
 from star_keras import tasks
 from star_keras.utils.errors import invalid
@@ -174,8 +177,11 @@ class ModelSettings(Settings):
         if self.zero and not self.mesh:
             raise ValueError("--zero needs a --mesh.")
 
-    def load(self):
+    def load(self, **kwargs):
         """The causal LM, not compiled, laid out over the mesh.
+
+        Args:
+            **kwargs: Further arguments of `load_causal_lm`.
 
         Raises:
             SystemExit: if there is no such preset, dtype or mesh, or a file of the
@@ -197,7 +203,7 @@ class ModelSettings(Settings):
                 keras.distribution.set_distribution(
                     distribution.model_parallel(self.mesh, zero=self.zero)
                 )
-            model = load_causal_lm(self.preset, dtype=self.dtype)
+            model = load_causal_lm(self.preset, dtype=self.dtype, **kwargs)
             if self.mesh:
                 keras.distribution.distribution().check_layouts()
         return model
@@ -249,3 +255,27 @@ def load_libraries():
     if not flags.FLAGS["verbosity"].present:
         # What libraries tell of their inner life is for --verbosity=0.
         logging.set_verbosity(logging.WARNING)
+
+
+def save_directory(save: Callable[[str], None], path):
+    """Write a directory, whole or not at all.
+
+    Args:
+        save: Writes into a local directory.
+        path: Local or `gs://` path, an `etils.epath.Path`. What is there is replaced.
+    """
+    from etils import epath
+
+    partial = path.with_name(path.name + ".partial")
+    if partial.exists():
+        partial.rmtree()
+    # KerasHub saves to local directories alone.
+    with tempfile.TemporaryDirectory() as directory:
+        save(directory)
+        for file in sorted(Path(directory).rglob("*.*")):
+            target = partial / str(file.relative_to(directory))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            epath.Path(file).copy(target)
+    if path.exists():
+        path.rmtree()
+    partial.rename(path)

@@ -7,8 +7,6 @@ The same command resumes a run that was interrupted.
 """
 
 import dataclasses
-import tempfile
-from pathlib import Path
 
 from absl import app
 
@@ -19,6 +17,7 @@ from experiments.common import (
     TaskSettings,
     load_libraries,
     message_alone,
+    save_directory,
 )
 from star_keras.config import OptimizerConfig, StarConfig
 from star_keras.utils.settings import Settings, setting
@@ -105,7 +104,7 @@ def run(script, task, model_settings, process_settings, config, optimizer):
         evaluate_split(star, split, problems)
     with processes.whole(model.variables):
         if processes.is_writer():
-            save_preset(model, star.run_dir / "preset")
+            save_directory(model.save_to_preset, star.run_dir / "preset")
     if processes.is_writer():
         print(f"Samples, metrics, plots and the final preset are in {star.run_dir}.")
 
@@ -126,25 +125,6 @@ def evaluate_split(star, split, problems):
     if processes.is_writer():
         accuracy, count = metrics["accuracy"], metrics["num_problems"]
         print(f"{split}: {accuracy:.2%} of {count} problems")
-
-
-def save_preset(model, path):
-    """Save a preset, whole or not at all, to a local or `gs://` path."""
-    from etils import epath
-
-    partial = path.with_name(path.name + ".partial")
-    if partial.exists():
-        partial.rmtree()
-    # KerasHub saves to local directories alone.
-    with tempfile.TemporaryDirectory() as directory:
-        model.save_to_preset(directory)
-        for file in sorted(Path(directory).rglob("*.*")):
-            target = partial / str(file.relative_to(directory))
-            target.parent.mkdir(parents=True, exist_ok=True)
-            epath.Path(file).copy(target)
-    if path.exists():
-        path.rmtree()
-    partial.rename(path)
 
 
 if __name__ == "__main__":
