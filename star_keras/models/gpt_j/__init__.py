@@ -1,0 +1,1 @@
+"""GPT-J: the architecture, its presets, and its conversions."""
