@@ -13,16 +13,27 @@ import numpy as np
 import pytest
 
 import star_keras
+from experiments.__main__ import with_flagfiles
 from star_keras import models, sampling, tasks, testing, training
 from tests import forks
 from tests.conftest import ROOT
 
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SHELL = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
-COMMAND = re.compile(r"python -m experiments\.(\w+) +([^\n'&|#]*)")
-SCRIPTS = ("star", "direct", "evaluate", "few_shot")
+COMMAND = re.compile(r"(?:python -m experiments\.|star-keras )(\w+) +([^\n'&|#]*)")
 NOTEBOOKS = sorted((ROOT / "docs").glob("*.ipynb"))
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def commands():
+    """Lists of the arguments of each script's commands on the pages."""
+    blocks = (text for page in PAGES for text in SHELL.findall(page.read_text()))
+    text = "\n".join(blocks).replace("\\\n", " ")
+    found = {}
+    for name, rest in COMMAND.findall(text):
+        script = "star" if name == "run" else name
+        found.setdefault(script, []).append(with_flagfiles(shlex.split(rest)))
+    return found
 
 
 def is_close(value, expected):
@@ -79,17 +90,12 @@ def test_the_cells_of_a_notebook_run_and_have_no_outputs(
             run("".join(cell["source"]), names)
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_the_commands_of_the_docs_have_flags_that_exist(script):
-    blocks = (text for page in PAGES for text in SHELL.findall(page.read_text()))
-    text = "\n".join(blocks).replace("\\\n", " ")
-    commands = [
-        shlex.split(rest) for name, rest in COMMAND.findall(text) if name == script
-    ]
-    assert commands
-    done = forks.run("parse_commands", script, *map(json.dumps, commands))
+@pytest.mark.parametrize(("script", "found"), commands().items(), ids=commands().keys())
+def test_the_commands_of_the_docs_have_flags_that_exist(script, found):
+    found = [arguments for arguments in found if arguments != ["--help"]]
+    done = forks.run("parse_commands", script, *map(json.dumps, found))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert len(done.stdout.splitlines()) >= len(commands)
+    assert len(done.stdout.splitlines()) >= len(found)
 
 
 def examples():

@@ -13,9 +13,15 @@ from experiments.command_line import from_flags
 
 script, *commands = sys.argv[1:]
 module = importlib.import_module(f"experiments.{script}")
-if not hasattr(module, "SETTINGS"):  # it has the flags of another script
+classes = getattr(module, "SETTINGS", None) or [
+    value
+    for value in vars(module).values()
+    if isinstance(value, type) and value.__module__ == module.__name__
+]
+if not classes:  # it has the flags of another script
     module = getattr(module, "star", None) or sys.modules["experiments.evaluate"]
+    classes = module.SETTINGS
 for command in map(json.loads, commands):
     flags.FLAGS.unparse_flags()
-    from_flags(flags.FLAGS([script, *command]), *module.SETTINGS)
+    from_flags(flags.FLAGS([script, *command]), *classes)
     print(command)
