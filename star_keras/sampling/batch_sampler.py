@@ -7,6 +7,7 @@ import numpy as np
 from jax import numpy as jnp
 from jax.sharding import PartitionSpec
 
+from star_keras.sampling.log_probs import token_log_probs
 from star_keras.sampling.model_sampler import (
     DECODE_CHUNK,
     ModelSampler,
@@ -14,7 +15,6 @@ from star_keras.sampling.model_sampler import (
     with_variables,
 )
 from star_keras.sampling.sampler import Completion, SampleRequest
-from star_keras.sampling.sampling_methods import token_log_probs
 from star_keras.utils.texts import check_stop
 
 # Lengths of prefilled prompts and of caches are multiples of this.

@@ -6,10 +6,8 @@ import threading
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from star_keras.sampling.continuous_worker import ContinuousWorker
-from star_keras.sampling.ring_cache import prefix_size
+from star_keras.sampling.request_settings import RequestSettings
 from star_keras.sampling.sampler import Completion, SampleRequest
 from star_keras.sampling.sampling_methods import request_key
 from star_keras.sampling.scheduler import PartialSample
@@ -40,9 +38,10 @@ class ContinuousEngine:
         sampler: A `ContinuousSampler`. Its settings and compiled functions are used.
         variables: List of arrays. Values of the variables of the model.
         prefix_ids: Token ids that all prompts begin with, computed once.
+        settings_by_request: See `ContinuousSampler.engine`.
 
     Raises:
-        ValueError: if `prefix_ids` are no token ids.
+        ValueError: see `ContinuousSampler.engine`.
 
     Example:
     ```python
@@ -59,20 +58,20 @@ class ContinuousEngine:
     """
 
     def __init__(
-        self, sampler: "ContinuousSampler", variables, prefix_ids: Sequence[int] = ()
+        self,
+        sampler: "ContinuousSampler",
+        variables,
+        prefix_ids: Sequence[int] = (),
+        *,
+        settings_by_request: bool = False,
     ):
         self._sampler = sampler
+        self._settings_by_request = settings_by_request
         self._prefix_ids = sampler.checked_ids("prefix_ids", prefix_ids)
-        prefix = ()
-        if self._prefix_ids:
-            length = len(self._prefix_ids)
-            token_ids = np.zeros((1, prefix_size(length)), "int32")
-            token_ids[0, :length] = self._prefix_ids
-            cache = sampler.steps.prefill(variables, token_ids, ())
-            prefix = cache, np.int32(length)
+        prefix = sampler.steps.shared_prefix(variables, self._prefix_ids)
         self._threads = WorkerThreads(
             [
-                ContinuousWorker(sampler, variables, prefix)
+                ContinuousWorker(sampler, variables, prefix, settings_by_request)
                 for _ in range(sampler.num_workers)
             ]
         )
@@ -82,16 +81,22 @@ class ContinuousEngine:
         self._closed = self._ended = False
 
     def add_request(
-        self, request_id: Hashable, request: SampleRequest, *, stop: Sequence[str] = ()
+        self,
+        request_id: Hashable,
+        request: SampleRequest,
+        *,
+        stop: Sequence[str] = (),
+        settings: RequestSettings | None = None,
     ):
         """Let a request wait for a slot, see `add_requests`."""
-        self.add_requests({request_id: request}, stop=stop)
+        self.add_requests({request_id: request}, stop=stop, settings=settings)
 
     def add_requests(
         self,
         requests: Mapping[Hashable, SampleRequest],
         *,
         stop: Sequence[str] = (),
+        settings: RequestSettings | None = None,
     ):
         """Let requests wait for slots, behind all others of their worker.
 
@@ -101,19 +106,27 @@ class ContinuousEngine:
             requests: Requests by their ids. An id is free again when its completion
                 has come or the request was aborted.
             stop: Strings that end these completions.
+            settings: Settings of these requests, for an engine with
+                `settings_by_request`. Defaults to greedy completions of the sampler's
+                `max_new_tokens` there, and to the sampler's settings elsewhere.
 
         Raises:
             ValueError: if an id is in use; a prompt is neither a text nor token ids,
                 is empty, leaves no room for the completion, or is not longer than
-                `prefix_ids` and begins with them; or `stop` is no sequence of texts
-                that are not empty. No request is added then.
+                `prefix_ids` and begins with them; `stop` is no sequence of texts
+                that are not empty; or there are `settings` that the engine does not
+                take, or with more tokens than the sampler's. No request is added then.
             RuntimeError: after `close`.
         """
         check_stop(stop)
+        if settings is not None:
+            self._check(settings)
         if not requests:
             return
-        sampler = self._sampler
-        prompts = sampler.tokenize_prompts(list(requests.values()))
+        sampler, settings = self._sampler, settings or RequestSettings()
+        prompts = sampler.tokenize_prompts(
+            list(requests.values()), settings.max_new_tokens
+        )
         samples = []
         for (request_id, request), ids in zip(requests.items(), prompts, strict=True):
             start = len(self._prefix_ids)
@@ -131,6 +144,10 @@ class ContinuousEngine:
                 key_data=request_key(sampler.seed, request.seed),
                 stop=tuple(stop),
                 log_probs=[] if request.log_probs else None,
+                top_log_probs=(
+                    [] if request.log_probs and settings.top_log_probs else None
+                ),
+                settings=settings,
             )
             samples.append(sample)
         samples.sort(key=lambda x: (-len(x.prompt_ids), x.prompt_ids))
@@ -147,6 +164,15 @@ class ContinuousEngine:
                     worker.scheduler.add(several)
                     self._unfinished |= {x.request_id: (worker, x) for x in several}
             self._changed.notify_all()
+
+    def _check(self, settings):
+        if not self._settings_by_request:
+            rule = "`None` in an engine without `settings_by_request`"
+            raise invalid("settings", rule, settings)
+        most = self._sampler.max_new_tokens
+        if (settings.max_new_tokens or 1) > most:
+            rule = f"at most {most}, the `max_new_tokens` of the sampler"
+            raise invalid("max_new_tokens", rule, settings.max_new_tokens)
 
     def feed(self, requests: TokenizedRequests, *, stop: Sequence[str] = ()):
         """Let tokenized requests wait, and close the engine.

@@ -12,6 +12,8 @@ from star_keras.sampling.continuous_steps import ContinuousSteps
 from star_keras.sampling.merged_lora import merged_shapes
 from star_keras.sampling.model_sampler import ModelSampler
 from star_keras.sampling.sampler import Completion, SampleRequest
+from star_keras.sampling.sampling_methods import Greedy
+from star_keras.utils.errors import invalid
 from star_keras.utils.texts import check_stop
 
 # A group of prompts that are prefilled together fills this share of the slots.
@@ -84,7 +86,6 @@ class ContinuousSampler(ModelSampler):
         self.steps = ContinuousSteps(
             model,
             next_token=self.next_token,
-            max_new_tokens=self.max_new_tokens,
             end_token_ids=self.reader.end_token_ids,
             layout=self.layout,
         )
@@ -108,20 +109,34 @@ class ContinuousSampler(ModelSampler):
             engine.feed(tokenized, stop=stop)
             yield from engine
 
-    def engine(self, prefix_ids: Sequence[int] = ()) -> ContinuousEngine:
+    def engine(
+        self, prefix_ids: Sequence[int] = (), *, settings_by_request: bool = False
+    ) -> ContinuousEngine:
         """An engine that takes requests while it samples.
 
         Args:
             prefix_ids: Token ids that all prompts begin with. They are computed once.
                 Defaults to none.
+            settings_by_request: Whether requests may have a `RequestSettings`. All
+                requests are then decoded by one compiled function, which reads them.
 
         Returns:
             A `ContinuousEngine`, with the weights that the model has now.
 
         Raises:
-            ValueError: if `prefix_ids` are no token ids.
+            ValueError: if `prefix_ids` are no token ids; with `settings_by_request`,
+                if the sampler has a temperature, `top_k`, `top_p` or `min_p` itself.
         """
-        return ContinuousEngine(self, self._variables(), prefix_ids)
+        if settings_by_request and self.method != Greedy():
+            rule = "`False` unless the sampler itself is greedy"
+            remedy = "Give the temperature and the rest with each request."
+            raise invalid("settings_by_request", rule, True, remedy)
+        return ContinuousEngine(
+            self,
+            self._variables(),
+            prefix_ids,
+            settings_by_request=settings_by_request,
+        )
 
     def tokenize_requests(
         self, requests: Sequence[SampleRequest]

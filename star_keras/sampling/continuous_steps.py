@@ -3,10 +3,16 @@
 import functools
 
 import jax
+import numpy as np
 from jax import numpy as jnp
 
 from star_keras.models.forward import build_cache, extend_cache, head
 from star_keras.sampling.layout import MeshLayout
+from star_keras.sampling.log_probs import (
+    TOP_LOG_PROBS,
+    token_log_probs,
+    top_log_probs,
+)
 from star_keras.sampling.model_sampler import DECODE_CHUNK, with_variables
 from star_keras.sampling.ring_cache import (
     RingCache,
@@ -15,7 +21,6 @@ from star_keras.sampling.ring_cache import (
     prompt_size,
     token_positions,
 )
-from star_keras.sampling.sampling_methods import token_log_probs
 
 
 class ContinuousSteps:
@@ -27,9 +32,8 @@ class ContinuousSteps:
 
     Args:
         model: A `keras_hub.models.CausalLM` of a known family, with a preprocessor.
-        next_token: Callable `(logits, key_data, token_number) -> tokens`, see
-            `ModelSampler.next_token`.
-        max_new_tokens: int. Longest completion in tokens.
+        next_token: Callable `(logits, key_data, token_number, *choices) -> tokens`,
+            see `ModelSampler.next_token`.
         end_token_ids: tuple of ints. Each of them ends a completion.
         layout: `MeshLayout`. Slots are split over its batch axis, and heads
             like the weights of the model.
@@ -39,17 +43,15 @@ class ContinuousSteps:
         prefill: See `_prefill`.
         decode: See `_decode`. Donates the cache.
         decode_with_log_probs: `decode`, with the log-probabilities of the tokens.
+        decode_with_top_log_probs: `decode`, with those of the likeliest tokens too.
         ring: `RingCache`, the cache that `decode` extends.
 
-    The first four are functions of `jax.jit` with the arguments of the method.
+    The first five are functions of `jax.jit` with the arguments of the method.
     """
 
-    def __init__(
-        self, model, *, next_token, max_new_tokens, end_token_ids, layout: MeshLayout
-    ):
+    def __init__(self, model, *, next_token, end_token_ids, layout: MeshLayout):
         self.model = model
         self.next_token = next_token
-        self.max_new_tokens = max_new_tokens
         self.layout = layout
         self._end_token_ids = end_token_ids
         self.ring = RingCache(model, layout)
@@ -59,6 +61,18 @@ class ContinuousSteps:
         self.decode_with_log_probs = jax.jit(
             functools.partial(self._decode, log_probs=True), donate_argnums=1
         )
+        self.decode_with_top_log_probs = jax.jit(
+            functools.partial(self._decode, log_probs=True, top=True), donate_argnums=1
+        )
+
+    def shared_prefix(self, variables, prefix_ids) -> tuple:
+        """The shared prefix of token ids, `()` for none."""
+        if not prefix_ids:
+            return ()
+        length = len(prefix_ids)
+        token_ids = np.zeros((1, prefix_size(length)), "int32")
+        token_ids[0, :length] = prefix_ids
+        return self.prefill(variables, token_ids, ()), np.int32(length)
 
     def lower(
         self,
@@ -107,9 +121,10 @@ class ContinuousSteps:
                 cache(slots, cache_size(cache_length), batch_axis, heads_axis),
                 array("int32"),
                 prefix,
-                *(array("int32", slots) for _ in range(3)),
+                *(array("int32", slots) for _ in range(4)),
                 array("bool", slots),
                 array("uint32", slots, 2),
+                (),
                 array("int32"),
             ),
         }
@@ -142,14 +157,17 @@ class ContinuousSteps:
         token,
         position,
         count,
+        limit,
         active,
         key_data,
+        choices,
         enough,
         log_probs=False,
+        top=False,
     ):
         """Decode a chunk: at most `DECODE_CHUNK` tokens a slot.
 
-        A slot becomes inactive at its end token or its `max_new_tokens`. The
+        A slot becomes inactive at its end token or its `limit`. The
         chunk ends early when `enough` slots have become inactive.
 
         Args:
@@ -162,15 +180,20 @@ class ContinuousSteps:
             position: int32 array `(slots,)`. Position of that token behind the
                 prefix.
             count: int32 array `(slots,)`. Number of tokens sampled so far.
+            limit: int32 array `(slots,)`. Longest completion of each slot.
             active: bool array `(slots,)`. Whether a slot has a sample.
             key_data: uint32 array `(slots, 2)`. Random keys of the samples.
+            choices: Further arguments of `next_token`; `()` for none.
             enough: int scalar.
             log_probs: Whether to return the log-probabilities of the new tokens.
+            top: Whether to return the likeliest tokens at each place too.
 
         Returns:
             The cache, the next write index, and an int32 array `(slots,
             DECODE_CHUNK)` of new tokens, -1 where there is none. With `log_probs` a
-            float32 array of the same shape, see `token_log_probs`.
+            float32 array of the same shape, see `token_log_probs`. With `top` what
+            `top_log_probs` returns, with the second axis of these arrays before its
+            last one.
         """
         before = jnp.sum(active)
         length = cache[0][0].shape[2]
@@ -197,10 +220,12 @@ class ContinuousSteps:
             )
             write_index = jnp.mod(write_index + 1, length)
             logits = head(self.model).logits(hidden_states[:, 0])
-            new = self.next_token(logits, key_data, count)
+            new = self.next_token(logits, key_data, count, *choices)
             written = [jnp.where(active, new, -1)]
             if log_probs:
                 written.append(token_log_probs(logits, new))
+            if top:
+                written += top_log_probs(logits)
             outputs = [
                 x.at[:, step].set(column)
                 for x, column in zip(outputs, written, strict=True)
@@ -208,13 +233,17 @@ class ContinuousSteps:
             token = jnp.where(active, new, token)
             position, count = position + active, count + active
             ended = jnp.isin(new, jnp.array(self._end_token_ids))
-            active = active & ~ended & (count < self.max_new_tokens)
+            active = active & ~ended & (count < limit)
             state = step + 1, cache, write_index, token, position, count, active
             return *state, outputs
 
-        outputs = [jnp.full((len(token), DECODE_CHUNK), -1, "int32")]
+        shape = len(token), DECODE_CHUNK
+        outputs = [jnp.full(shape, -1, "int32")]
         if log_probs:
-            outputs.append(jnp.zeros((len(token), DECODE_CHUNK), "float32"))
+            outputs.append(jnp.zeros(shape, "float32"))
+        if top:
+            shape = *shape, min(TOP_LOG_PROBS, self.model.backbone.vocabulary_size)
+            outputs += [jnp.zeros(shape, "float32"), jnp.zeros(shape, "int32")]
         state = (0, cache, write_index, token, position, count, active, outputs)
         with with_variables(self.model, variables):
             _, cache, write_index, *_, outputs = jax.lax.while_loop(

@@ -4,7 +4,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from star_keras.sampling.log_probs import token_pairs
 from star_keras.sampling.model_sampler import DECODE_CHUNK
+from star_keras.sampling.request_settings import row_choices
 from star_keras.sampling.ring_cache import cache_size, prompt_size
 from star_keras.sampling.sampler import Completion
 from star_keras.sampling.scheduler import PartialSample, Scheduler
@@ -20,15 +22,23 @@ class ContinuousWorker:
         sampler: The `ContinuousSampler`, which says how many slots there are.
         variables: List of arrays. Values of the variables of the model.
         prefix: The shared prefix, see `ContinuousSteps`.
+        settings_by_request: See `ContinuousSampler.engine`.
 
     Attributes:
         scheduler: The `Scheduler` of these slots, which takes samples.
     """
 
-    def __init__(self, sampler: "ContinuousSampler", variables, prefix: tuple):
+    def __init__(
+        self,
+        sampler: "ContinuousSampler",
+        variables,
+        prefix: tuple,
+        settings_by_request: bool = False,
+    ):
         self.sampler = sampler
         self.variables = variables
         self.prefix = prefix
+        self.settings_by_request = settings_by_request
         self.scheduler = Scheduler(
             num_slots=sampler.slots,
             few_slots=sampler.few_slots,
@@ -55,32 +65,57 @@ class ContinuousWorker:
         Returns:
             Pairs `(request_id, completion)` of the samples that have ended.
         """
-        ended = self._collect()
+        ended, going_on = self._collect()
         if (schedule := self.scheduler.schedule()) is not None:
             self._decode(schedule)
         # The device works while the host reads the text.
-        read = self.sampler.reader.read
-        return [(x.request_id, read(x.new_ids, x.stop, x.log_probs)) for x in ended]
+        for sample, *new in going_on:
+            sample.settings.on_tokens(sample.request_id, *new)
+        return [(x.request_id, self._read(x)) for x in ended]
 
-    def _collect(self) -> list[PartialSample]:
-        """Add new tokens to the samples; the samples that end leave their slots."""
+    def _read(self, sample):
+        return self.sampler.reader.read(
+            sample.new_ids,
+            sample.stop,
+            sample.log_probs,
+            sample.settings.max_new_tokens,
+            sample.top_log_probs,
+        )
+
+    def _collect(self) -> tuple[list[PartialSample], list[tuple]]:
+        """Add new tokens to the samples; the samples that end leave their slots.
+
+        Returns:
+            The samples that have ended; and for those that go on and report, the
+            arguments of `RequestSettings.on_tokens` behind the sample.
+        """
         if self._decoded is None:
-            return []
-        self._write_index, written, *log_probs = map(np.asarray, self._decoded)
+            return [], []
+        self._write_index, written, *details = map(np.asarray, self._decoded)
         self._decoded = None
         has_ended = self.sampler.reader.has_ended
-        ended = []
+        ended, going_on = [], []
         for slot, new_ids in enumerate(written):
             if (sample := self.scheduler.slots[slot]) is None:
                 continue
-            sample.new_ids += new_ids[new_ids >= 0].tolist()
+            kept = new_ids >= 0
+            new, log_probs, top = new_ids[kept].tolist(), None, None
+            sample.new_ids += new
             if sample.log_probs is not None:
-                sample.log_probs += log_probs[0][slot][new_ids >= 0].tolist()
-            if not has_ended(sample.new_ids, DECODE_CHUNK, sample.stop):
-                continue
-            if self.scheduler.finish(slot) is sample:
+                log_probs = details[0][slot][kept].tolist()
+                sample.log_probs += log_probs
+            if sample.top_log_probs is not None:
+                top = token_pairs(*(x[slot][kept] for x in details[1:]))
+                sample.top_log_probs += top
+            settings = sample.settings
+            if not has_ended(
+                sample.new_ids, DECODE_CHUNK, sample.stop, settings.max_new_tokens
+            ):
+                if settings.on_tokens is not None and not sample.aborted:
+                    going_on.append((sample, new, log_probs, top))
+            elif self.scheduler.finish(slot) is sample:
                 ended.append(sample)
-        return ended
+        return ended, going_on
 
     def _decode(self, schedule):
         """Start a decode chunk of the slots that a `Schedule` fills."""
@@ -97,14 +132,18 @@ class ContinuousWorker:
             self._cache = steps.ring.insert(
                 self._cache, self._write_index, self._new, lengths, source
             )
-        wanted = any(x is not None and x.log_probs is not None for x in slots)
-        decode = steps.decode_with_log_probs if wanted else steps.decode
+        decode = steps.decode
+        if any(x is not None and x.top_log_probs is not None for x in slots):
+            decode = steps.decode_with_top_log_probs
+        elif any(x is not None and x.log_probs is not None for x in slots):
+            decode = steps.decode_with_log_probs
         self._cache, *self._decoded = decode(
             self.variables,
             self._cache,
             self._write_index,
             self.prefix,
             *self._slot_arrays(),
+            row_choices(slots) if self.settings_by_request else (),
             np.int32(schedule.enough),
         )
 
@@ -138,15 +177,16 @@ class ContinuousWorker:
         return token_ids, lengths, source
 
     def _slot_arrays(self):
-        """`(token, position, count, active, key_data)` of `decode`."""
+        """`(token, position, count, limit, active, key_data)` of `decode`."""
         slots = self.scheduler.slots
-        token, position, count = np.zeros((3, len(slots)), "int32")
+        token, position, count, limit = np.zeros((4, len(slots)), "int32")
         key_data = np.zeros((len(slots), 2), "uint32")
         active = np.array([sample is not None for sample in slots])
         for i, sample in enumerate(slots):
             if sample is not None:
                 token[i] = (sample.new_ids or sample.prompt_ids)[-1]
                 count[i] = len(sample.new_ids)
+                limit[i] = sample.settings.max_new_tokens or self.sampler.max_new_tokens
                 position[i] = len(sample) - 1
                 key_data[i] = sample.key_data
-        return token, position, count, active, key_data
+        return token, position, count, limit, active, key_data

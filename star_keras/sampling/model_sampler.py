@@ -12,6 +12,7 @@ from star_keras.config import RunConfig, SamplingConfig
 from star_keras.distribution import CausalLMParallel
 from star_keras.sampling.layout import MeshLayout
 from star_keras.sampling.merged_lora import merged_values
+from star_keras.sampling.request_settings import next_token_by_row
 from star_keras.sampling.sampler import Sampler, SampleRequest
 from star_keras.sampling.sampling_methods import Greedy, sampling_method
 from star_keras.sampling.stopping import CompletionReader
@@ -104,8 +105,8 @@ class ModelSampler(Sampler):
             "seed": self.seed,
         }
 
-    def next_token(self, logits, key_data, token_number):
-        """Choose the next token of each row by the sampler's settings.
+    def next_token(self, logits, key_data, token_number, *choices):
+        """Choose the next token of each row by the sampler's settings, or its own.
 
         Ids beyond the tokenizer, in vocabularies that are padded, are never chosen.
 
@@ -113,6 +114,7 @@ class ModelSampler(Sampler):
             logits: float array `(batch, vocabulary_size)`.
             key_data: uint32 array `(batch, 2)`.
             token_number: int array `(batch,)`.
+            *choices: See `next_token_by_row`. Defaults to the sampler's settings.
 
         Returns:
             int32 array `(batch,)`.
@@ -122,10 +124,12 @@ class ModelSampler(Sampler):
         if size < logits.shape[-1]:
             known = jnp.arange(logits.shape[-1]) < size
             logits = jnp.where(known, logits, -jnp.inf)
-        if self.method != Greedy():
+        if choices or self.method != Greedy():
             # The whole vocabulary on each device: else every sum over it would
             # be an exchange.
             logits = self.layout.constrain(logits, self.layout.batch_axis)
+        if choices:
+            return next_token_by_row(logits, key_data, token_number, *choices)
         return self.method.next_token(logits, key_data, token_number)
 
     # === Weights ===
@@ -158,19 +162,22 @@ class ModelSampler(Sampler):
             (prefix_ids,) = self._tokenize(first, [first.prefix])
         return TokenizedRequests(self._with_ids(requests), prefix_ids, self.seed)
 
-    def tokenize_prompts(self, requests: Sequence[SampleRequest]) -> list[list[int]]:
+    def tokenize_prompts(
+        self, requests: Sequence[SampleRequest], max_new_tokens: int | None = None
+    ) -> list[list[int]]:
         """Token ids of whole prompts.
 
         Args:
             requests: At least one request. Their prompts are all texts or all ids.
+            max_new_tokens: Longest completion. Defaults to the sampler's.
 
         Raises:
             ValueError: if a prompt is neither a text nor token ids, some are texts and
                 others are not, or one is empty or leaves no room for the completion.
         """
-        return [ids for _, ids in self._with_ids(requests)]
+        return [ids for _, ids in self._with_ids(requests, max_new_tokens)]
 
-    def _with_ids(self, requests):
+    def _with_ids(self, requests, max_new_tokens=None):
         """Pairs of a request and its token ids, tokenized a few at a time."""
         first, rest = requests[0], iter(requests)
         while several := list(itertools.islice(rest, _TOKENIZED_AT_ONCE)):
@@ -189,7 +196,7 @@ class ModelSampler(Sampler):
                     )
                     for request in (first, *several)
                 )
-            self._check_lengths(several, ids)
+            self._check_lengths(several, ids, max_new_tokens or self.max_new_tokens)
             yield from zip(several, ids, strict=True)
 
     def checked_ids(self, name: str, ids: Sequence[int], remedy: str = "") -> list[int]:
@@ -224,10 +231,10 @@ class ModelSampler(Sampler):
         preprocessor, start = self.model.preprocessor, first.add_start_token
         return tokenize_prompts(preprocessor, texts, add_start_token=start)
 
-    def _check_lengths(self, requests, prompts):
+    def _check_lengths(self, requests, prompts, max_new_tokens):
         limit = max_sequence_length(self.model)
         for request, prompt in zip(requests, prompts, strict=True):
-            length, total = len(prompt), len(prompt) + self.max_new_tokens
+            length, total = len(prompt), len(prompt) + max_new_tokens
             if not length:
                 raise ValueError(
                     f"The prompt of {request.name!r} is empty. Expected at least one "
@@ -236,7 +243,7 @@ class ModelSampler(Sampler):
             if limit is not None and total > limit:
                 raise ValueError(
                     f"The prompt of {request.name!r} has {length} tokens; "
-                    f"with max_new_tokens={self.max_new_tokens} that makes "
+                    f"with max_new_tokens={max_new_tokens} that makes "
                     f"{total}, more than the {limit} of the model "
                     "(`max_sequence_length`). Shorten the few-shot prompt or "
                     "`max_new_tokens`, or leave the problem out."

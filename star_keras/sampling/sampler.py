@@ -49,12 +49,18 @@ class Completion:
             The probability is that of the model: before temperature, top-k, top-p
             and min-p. The end token has one; of a token that a stop string cuts, it
             is that of the whole token.
+        token_ids: The ids of these tokens, if the request asks for log-probabilities.
+            Samplers of other packages may leave them out.
+        top_log_probs: For each of these tokens the likeliest tokens at its place, pairs
+            of a token id and its log-probability, see `RequestSettings`.
     """
 
     text: str
     num_tokens: int
     finish_reason: Literal["stop", "length"]
     log_probs: tuple[float, ...] | None = None
+    token_ids: tuple[int, ...] | None = None
+    top_log_probs: tuple[tuple[tuple[int, float], ...], ...] | None = None
 
 
 class Sampler(abc.ABC):

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 
+from star_keras.sampling.draws import draw, first_true, keep_likeliest
 from star_keras.utils.errors import invalid
 
 
@@ -82,12 +83,7 @@ class TopP:
             raise invalid("top_p", "`None` or a share above 0, at most 1", self.p)
 
     def truncate(self, weights):
-        """Set the weights outside of the likeliest `p` to zero.
-
-        A weight stays if the weights above it sum to less than `p` of the total. Equal
-        weights stay or go together. Bisection over the bit patterns of the weights
-        finds the lowest weight that stays, since floats from 0 to 1 have the order of
-        their bits. For 50,400 tokens this is ten times faster on CPU than a sort.
+        """Set the weights outside of the likeliest `p` to zero, see `keep_likeliest`.
 
         Args:
             weights: float32 array `(batch, size)`; the highest of each row is 1.
@@ -95,22 +91,7 @@ class TopP:
         Returns:
             float32 array `(batch, size)`.
         """
-        if self.p == 1:
-            return weights
-        bits = jax.lax.bitcast_convert_type(weights, "int32")
-        enough = self.p * jnp.sum(weights, axis=-1, keepdims=True)
-
-        def halve(_, bounds):
-            low, high = bounds
-            middle = (low + high) // 2
-            above = jnp.where(bits > middle, weights, 0.0)
-            fits = jnp.sum(above, axis=-1, keepdims=True) < enough
-            return jnp.where(fits, low, middle), jnp.where(fits, middle, high)
-
-        one = int(np.float32(1).view("int32"))
-        bounds = jnp.full_like(enough, -1, "int32"), jnp.full_like(enough, one, "int32")
-        _, lowest = jax.lax.fori_loop(0, one.bit_length(), halve, bounds)
-        return jnp.where(bits < lowest, 0.0, weights)
+        return weights if self.p == 1 else keep_likeliest(weights, self.p)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,13 +170,7 @@ class Temperature:
         weights = jnp.exp((logits - top) / self.temperature)
         for truncation in self.truncations:
             weights = truncation.truncate(weights)
-        # One random number a row, not one a token of the vocabulary.
-        keys = jax.random.wrap_key_data(key_data, impl="threefry2x32")
-        keys = jax.vmap(jax.random.fold_in)(keys, token_number)
-        uniform = jax.vmap(jax.random.uniform)(keys)[:, None]
-        # Rounding changes the sums even where weights are zero.
-        sums = jnp.where(weights > 0, jnp.cumsum(weights, axis=-1), 0.0)
-        choice = _first(sums >= (1 - uniform) * jnp.max(sums, axis=-1, keepdims=True))
+        choice = draw(weights, key_data, token_number)
         if token_ids is not None:
             choice = jnp.take_along_axis(token_ids, choice[:, None], axis=-1)[:, 0]
         return choice
@@ -245,21 +220,6 @@ def sampling_method(
     return Greedy()
 
 
-def token_log_probs(logits, tokens):
-    """Log-probabilities of tokens under the distribution of the model.
-
-    Args:
-        logits: float array `(batch, vocabulary_size)`.
-        tokens: int array `(batch,)`.
-
-    Returns:
-        float32 array `(batch,)`.
-    """
-    logits = logits.astype("float32")
-    chosen = jnp.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0]
-    return chosen - jax.nn.logsumexp(logits, axis=-1)
-
-
 def request_key(seed: int, request_seed: Sequence[int]) -> np.ndarray:
     """The random key of a request.
 
@@ -280,14 +240,4 @@ def _argmax(logits):
 
 def _argmax_on_cpu(logits):
     """`_argmax`, four times faster on CPU."""
-    return _first(logits == jnp.max(logits, axis=-1, keepdims=True))
-
-
-def _first(mask):
-    """Index `(batch,)` of the first true of each row of `(batch, size)`.
-
-    0 for a row without a true, such as a row of NaN logits.
-    """
-    size = mask.shape[-1]
-    indices = jnp.arange(size, dtype="int32")
-    return jnp.min(jnp.where(mask, indices, size), axis=-1) % size
+    return first_true(logits == jnp.max(logits, axis=-1, keepdims=True))

@@ -8,6 +8,8 @@ from collections.abc import Hashable, Iterator, Sequence
 
 import numpy as np
 
+from star_keras.sampling.request_settings import RequestSettings
+
 
 @dataclasses.dataclass(kw_only=True, eq=False)
 class PartialSample:
@@ -20,6 +22,8 @@ class PartialSample:
         stop: Strings that end the completion.
         new_ids: Token ids sampled so far.
         log_probs: Their log-probabilities; `None` if the request asks for none.
+        top_log_probs: The likeliest tokens at their places; `None` if not asked for.
+        settings: Settings of its own.
         aborted: Whether the request was cancelled while in a slot.
     """
 
@@ -29,6 +33,8 @@ class PartialSample:
     stop: Sequence[str] = ()
     new_ids: list[int] = dataclasses.field(default_factory=list)
     log_probs: list[float] | None = None
+    top_log_probs: list[tuple] | None = None
+    settings: RequestSettings = RequestSettings()
     aborted: bool = False
 
     def __len__(self):

@@ -28,7 +28,13 @@ class CompletionReader:
         self.max_new_tokens = max_new_tokens
         self.end_token_ids = end_token_ids(tokenizer)
 
-    def has_ended(self, ids: Sequence[int], new: int, stop: Sequence[str] = ()) -> bool:
+    def has_ended(
+        self,
+        ids: Sequence[int],
+        new: int,
+        stop: Sequence[str] = (),
+        max_new_tokens: int | None = None,
+    ) -> bool:
         """Whether the newest tokens end a completion.
 
         Args:
@@ -36,8 +42,12 @@ class CompletionReader:
                 token.
             new: Number of the newest ids.
             stop: Strings that end a completion.
+            max_new_tokens: Longest completion. Defaults to the reader's.
         """
-        if len(ids) == self.max_new_tokens or ids[-1] in self.end_token_ids:
+        if (
+            len(ids) == (max_new_tokens or self.max_new_tokens)
+            or ids[-1] in self.end_token_ids
+        ):
             return True
         # A stop string of `n` bytes has `n` tokens at most.
         longest = max((len(s.encode()) for s in stop), default=0)
@@ -51,6 +61,8 @@ class CompletionReader:
         ids: Sequence[int],
         stop: Sequence[str] = (),
         log_probs: Sequence[float] | None = None,
+        max_new_tokens: int | None = None,
+        top_log_probs: Sequence[tuple] | None = None,
     ) -> Completion | None:
         """The completion in sampled tokens.
 
@@ -59,11 +71,14 @@ class CompletionReader:
                 end of the completion.
             stop: Strings that end a completion.
             log_probs: The log-probability of each of `ids`, or none.
+            max_new_tokens: Longest completion. Defaults to the reader's.
+            top_log_probs: The likeliest tokens at the place of each of `ids`, or none.
 
         Returns:
             `None` if the completion goes on after `ids`.
         """
-        kept = list(ids[: self.max_new_tokens])
+        longest = max_new_tokens or self.max_new_tokens
+        kept = list(ids[:longest])
         ends = [i for i, token in enumerate(kept) if token in self.end_token_ids]
         ended = bool(ends)
         if ended:
@@ -80,17 +95,23 @@ class CompletionReader:
             )
             text = self._text(kept[:num_tokens])
             text = text[: min(text.index(s) for s in stop if s in text)]
-        if not stopped and not ended and num_tokens < self.max_new_tokens:
+        if not stopped and not ended and num_tokens < longest:
             return None
         return Completion(
             text=text,
             num_tokens=num_tokens,
             finish_reason="stop" if stopped or ended else "length",
-            log_probs=None if log_probs is None else tuple(log_probs[:num_tokens]),
+            token_ids=tuple(ids[:num_tokens]) if log_probs is not None else None,
+            log_probs=_first(log_probs, num_tokens),
+            top_log_probs=_first(top_log_probs, num_tokens),
         )
 
     def _text(self, ids):
         return self.tokenizer.detokenize(list(ids)) if len(ids) else ""
+
+
+def _first(values, count):
+    return None if values is None else tuple(values[:count])
 
 
 def end_token_ids(tokenizer) -> tuple[int, ...]:

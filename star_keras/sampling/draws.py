@@ -1,0 +1,66 @@
+"""Drawing a token of each row by weights, and the truncation of weights."""
+
+import jax
+import numpy as np
+from jax import numpy as jnp
+
+
+def keep_likeliest(weights, p):
+    """Set the weights outside of the likeliest `p` of each row to zero.
+
+    A weight stays if the weights above it sum to less than `p` of the total. Equal
+    weights stay or go together. Bisection over the bit patterns of the weights
+    finds the lowest weight that stays, since floats from 0 to 1 have the order of
+    their bits. For 50,400 tokens this is ten times faster on CPU than a sort.
+
+    Args:
+        weights: float32 array `(batch, size)`; the highest of each row is 1.
+        p: float, or float32 array `(batch, 1)`. Above 0, below 1.
+
+    Returns:
+        float32 array `(batch, size)`.
+    """
+    bits = jax.lax.bitcast_convert_type(weights, "int32")
+    enough = p * jnp.sum(weights, axis=-1, keepdims=True)
+
+    def halve(_, bounds):
+        low, high = bounds
+        middle = (low + high) // 2
+        above = jnp.where(bits > middle, weights, 0.0)
+        fits = jnp.sum(above, axis=-1, keepdims=True) < enough
+        return jnp.where(fits, low, middle), jnp.where(fits, middle, high)
+
+    one = int(np.float32(1).view("int32"))
+    bounds = jnp.full_like(enough, -1, "int32"), jnp.full_like(enough, one, "int32")
+    _, lowest = jax.lax.fori_loop(0, one.bit_length(), halve, bounds)
+    return jnp.where(bits < lowest, 0.0, weights)
+
+
+def draw(weights, key_data, token_number):
+    """Draw an index of each row with probabilities in proportion to the weights.
+
+    Args:
+        weights: float32 array `(batch, size)`, at least one of each row above 0.
+        key_data: See `Temperature.next_token`.
+        token_number: See `Temperature.next_token`.
+
+    Returns:
+        int32 array `(batch,)`.
+    """
+    # One random number a row, not one a token of the vocabulary.
+    keys = jax.random.wrap_key_data(key_data, impl="threefry2x32")
+    keys = jax.vmap(jax.random.fold_in)(keys, token_number)
+    uniform = jax.vmap(jax.random.uniform)(keys)[:, None]
+    # Rounding changes the sums even where weights are zero.
+    sums = jnp.where(weights > 0, jnp.cumsum(weights, axis=-1), 0.0)
+    return first_true(sums >= (1 - uniform) * jnp.max(sums, axis=-1, keepdims=True))
+
+
+def first_true(mask):
+    """Index `(batch,)` of the first true of each row of `(batch, size)`.
+
+    0 for a row without a true, such as a row of NaN logits.
+    """
+    size = mask.shape[-1]
+    indices = jnp.arange(size, dtype="int32")
+    return jnp.min(jnp.where(mask, indices, size), axis=-1) % size
