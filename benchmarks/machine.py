@@ -25,13 +25,14 @@ def matmul_peak(size: int = 2048, seconds: float = 2.0) -> float:
     return 2 * size**3 / best
 
 
-def memory_mib(field: str) -> float:
-    """Memory of this process in MiB. Linux only.
+def memory_mib(field: str, process: int | str = "self") -> float:
+    """Memory of a process in MiB. Linux only.
 
     Args:
         field: `"VmRSS"`, the resident set, or `"VmHWM"`, its peak.
+        process: Its number. Defaults to this process.
     """
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return int(next(x for x in lines if x.startswith(field)).split()[1]) / 1024
 
 

@@ -17,6 +17,7 @@ ROOMS = [
     "sampling",
     "planning",
     "outer_loop",
+    "serving",
     "callbacks",
     "integrations",
     "testing",

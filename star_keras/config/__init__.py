@@ -7,6 +7,7 @@ from star_keras.config.reference import reference
 from star_keras.config.run import RunConfig
 from star_keras.config.sampling import SAMPLER_SETTINGS, SamplingConfig
 from star_keras.config.selection import SelectionConfig
+from star_keras.config.serving import ServingConfig
 from star_keras.config.star import StarConfig
 from star_keras.config.training import LR_SCHEDULES, OptimizerConfig, TrainingConfig
 
@@ -17,6 +18,7 @@ __all__ = [
     "SAMPLER_SETTINGS",
     "SamplingConfig",
     "SelectionConfig",
+    "ServingConfig",
     "StarConfig",
     "TrainingConfig",
     "reference",

@@ -1,0 +1,227 @@
+"""Ask a model by hand, and see the answer token by token.
+
+    python -m experiments.generate --preset=hf://HuggingFaceTB/SmolLM2-135M-Instruct
+    python -m experiments.generate --preset=runs/cpu/preset --task=arithmetic \\
+        --nofew_shot
+    echo "3 5 + 9 1" | python -m experiments.generate --task=arithmetic --nofew_shot
+
+Each line is a prompt; of an instruct model, what the user says. With `--task` it is a
+question in the task's prompt, and an empty line takes the next held-out problem, whose
+answer is graded. A line of JSON, `{"question": "3 + 4", "answer": "7"}`, is a problem
+that is graded too. Ctrl-C ends an answer, Ctrl-D ends the program.
+"""
+
+import dataclasses
+import itertools
+import json
+import sys
+
+from absl import app, flags
+
+from experiments.command_line import define_flags, from_flags, say_hello
+from experiments.common import (
+    ModelSettings,
+    TaskSettings,
+    load_libraries,
+    message_alone,
+)
+from star_keras.config import RunConfig, SamplingConfig
+
+SETTINGS = (ModelSettings, TaskSettings, SamplingConfig, RunConfig)
+define_flags(ModelSettings, TaskSettings)
+define_flags(
+    SamplingConfig,
+    only=("max_new_tokens", "temperature", "top_p", "few_shot", "direct", "chat"),
+)
+define_flags(RunConfig, only=("seed",))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Question:
+    """What the model is asked.
+
+    Attributes:
+        prompt: The whole prompt.
+        problem: The `Problem` behind it, if its answer is known.
+    """
+
+    prompt: str
+    problem: object = None
+
+
+class TaskQuestions:
+    """Questions in the prompt of a task.
+
+    Args:
+        prompts: A `PromptBuilder`.
+    """
+
+    def __init__(self, prompts):
+        self.prompts, self.task = prompts, prompts.task
+        self.stop = prompts.stop
+        self._held_out = None
+
+    def make(self, line: str) -> Question:
+        """The question of a line.
+
+        Raises:
+            ValueError: if the line is JSON, but no problem of the task.
+        """
+        from star_keras.tasks.task import Problem
+
+        if not line:
+            if self._held_out is None:
+                self._held_out = itertools.cycle(self.task.problems("eval"))
+            problem = next(self._held_out)
+            print(problem.question)
+        elif line.startswith("{"):
+            problem = self.task.problem_of(json.loads(line), "asked")
+        else:
+            asked = Problem(id="asked", question=line, answer="unknown")
+            return Question(prompt=self.prompts.build(asked))
+        return Question(prompt=self.prompts.build(problem), problem=problem)
+
+    def verdict(self, question: Question, completion: str) -> str:
+        """The verdict on an answer; empty if the right one is not known."""
+        from star_keras.tasks.grading import grade
+
+        if question.problem is None:
+            return ""
+        opened = self.prompts.opens_thoughts
+        found = grade(self.task, question.problem, completion, opened=opened)
+        if found.verdict == "correct":
+            return "[correct]"
+        return f"[{found.verdict}: expected {question.problem.answer}]"
+
+
+class PlainQuestions:
+    """Lines as prompts, or as what the user says.
+
+    Args:
+        chat: A `ChatTemplate`, or `None`.
+    """
+
+    def __init__(self, chat):
+        self._chat = chat
+        self.stop = () if chat is None else (chat.end_of_turn,)
+
+    def make(self, line: str) -> Question:
+        """The question of a line.
+
+        Raises:
+            ValueError: if the line is empty, or the template fails.
+        """
+        if not line:
+            raise ValueError("The line is empty. Expected a prompt.")
+        if self._chat is None:
+            return Question(prompt=line)
+        return Question(prompt=self._chat.prompt([("user", line)]))
+
+    def verdict(self, question: Question, completion: str) -> str:
+        """Empty: nothing is graded."""
+        return ""
+
+
+def answer(engine, request, *, stop, settings, tokenizer) -> str:
+    """Print a completion as it comes, and return it.
+
+    Args:
+        engine: A `ContinuousEngine` with settings by request.
+        request: The `SampleRequest`.
+        stop: Strings that end the completion.
+        settings: Its `RequestSettings`.
+        tokenizer: The tokenizer of the model.
+    """
+    from star_keras.sampling.text_stream import TextStream
+
+    stream = TextStream(tokenizer, stop)
+
+    def show(_, token_ids, *__):
+        print(stream.add(token_ids), end="", flush=True)
+
+    settings = dataclasses.replace(settings, on_tokens=show)
+    engine.add_request("asked", request, stop=stop, settings=settings)
+    try:
+        while engine.has_unfinished_requests():
+            for _, completion in engine.step():
+                print(stream.finish(completion.text), flush=True)
+                return completion.text
+    finally:
+        engine.abort_request("asked")
+
+
+def lines(is_terminal: bool):
+    """Lines of standard input, stripped; asked for in a terminal."""
+    while True:
+        try:
+            line = input("\n> ") if is_terminal else input()
+        except EOFError:
+            return
+        except KeyboardInterrupt:
+            print()
+            return
+        yield line.strip()
+
+
+def main(argv):
+    model, task, sampling, run = from_flags(argv, *SETTINGS)
+    with_task = flags.FLAGS["task"].present
+    task = task.make() if with_task else None
+    is_terminal = sys.stdin.isatty()
+    if is_terminal:
+        say_hello(f"answers of {model.preset}; Ctrl-D ends")
+    load_libraries()
+    from star_keras.outer_loop.prompts import PromptBuilder, find_chat_template
+    from star_keras.sampling import ContinuousSampler, RequestSettings, SampleRequest
+
+    causal_lm = model.load()
+    with message_alone():
+        chat = find_chat_template(causal_lm.preprocessor, sampling.chat)
+        questions = PlainQuestions(chat)
+        if with_task:
+            few_shot, direct = sampling.few_shot, sampling.direct
+            questions = TaskQuestions(
+                PromptBuilder(task, few_shot=few_shot, direct=direct, chat=chat)
+            )
+        sampler = ContinuousSampler(
+            causal_lm,
+            max_new_tokens=sampling.max_new_tokens,
+            batch_size=1,
+            seed=run.seed,
+        )
+        settings = RequestSettings(
+            temperature=sampling.temperature, top_p=sampling.top_p or 1.0
+        )
+    wrong = False
+    with sampler.engine(settings_by_request=True) as engine:
+        for number, line in enumerate(lines(is_terminal)):
+            try:
+                question = questions.make(line)
+                request = SampleRequest(
+                    prompt=question.prompt,
+                    name=f"line {number + 1}",
+                    seed=(number,),
+                    add_start_token=chat is None,
+                )
+                text = answer(
+                    engine,
+                    request,
+                    stop=questions.stop,
+                    settings=settings,
+                    tokenizer=sampler.tokenizer,
+                )
+            except ValueError as error:
+                wrong = True
+                print(error, file=sys.stderr)
+                continue
+            except KeyboardInterrupt:
+                print()
+                continue
+            if verdict := questions.verdict(question, text):
+                print(verdict, flush=True)
+    if wrong and not is_terminal:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    app.run(main)

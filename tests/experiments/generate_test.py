@@ -1,0 +1,37 @@
+"""Answers to lines of standard input."""
+
+import json
+
+from tests import forks
+
+FLAGS = ("--max_new_tokens=80", "--digits=1", "--eval_problems=3", "--nofew_shot")
+
+
+def answers(text, *flags):
+    return forks.run("generate_from_text", text, *flags)
+
+
+def test_questions_of_a_task_are_answered_and_graded():
+    lines = ["3 + 4", json.dumps({"question": "3 + 4", "answer": "7"}), ""]
+    lines.append(json.dumps({"question": "3 + 4", "answer": "8"}))
+    done = answers("\n".join(lines), "--task=arithmetic", *FLAGS)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("3 + 4 , C: 0") >= 3
+    assert done.stdout.count("[correct]") == 2
+    assert done.stdout.count("[incorrect: expected 8]") == 1
+
+
+def test_lines_without_a_task_are_prompts():
+    done = answers("Input:\n\n3 + 4", "--max_new_tokens=5")
+    # The empty line.
+    assert done.returncode == 1
+    assert done.stderr.count("The line is empty") == 1
+    assert len(done.stdout.splitlines()) >= 2
+
+
+def test_wrong_json_is_named_and_other_lines_are_answered():
+    text = '{"question": "3 + 4"\n{"question": "3 + 4"}\n3 + 4'
+    done = answers(text, "--task=arithmetic", *FLAGS)
+    assert done.returncode == 1
+    assert "Expecting" in done.stderr and "answer" in done.stderr
+    assert "3 + 4 , C: 0" in done.stdout
