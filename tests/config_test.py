@@ -79,6 +79,8 @@ def test_a_resumed_run_refuses_other_values_of_fixed_settings_alone(
     settings = {}
     if item.name in ("top_k", "top_p", "min_p"):
         settings["temperature"] = 1.0
+    if item.name in ("quota", "max_samples_per_problem"):
+        settings["kept_per_problem"] = 1
     open_run(**settings)
     used = {"start_steps": 2, "add_steps": 1, "batch_size": 2, "sequence_length": 128}
     used["schedule"] = "steady"
@@ -126,6 +128,25 @@ def test_bad_values_are_named(part, arguments):
         (SamplingConfig, {"top_k": 3}, "top_k"),
         (SamplingConfig, {"top_p": 0.9, "temperature": 0}, "top_p"),
         (SamplingConfig, {"min_p": 0.1}, "min_p"),
+        (SamplingConfig, {"quota": "difficulty"}, "quota"),
+        (SamplingConfig, {"max_samples_per_problem": 8}, "max_samples_per_problem"),
+        (
+            SamplingConfig,
+            {"kept_per_problem": 9, "max_samples_per_problem": 8},
+            "max_samples_per_problem",
+        ),
+        (SamplingConfig, {"kept_per_problem": 1, "direct": True}, "kept_per_problem"),
+        (SamplingConfig, {"order": "adaptive", "mastered_after": 1}, "mastered_after"),
+        (
+            SamplingConfig,
+            {"sample_until_trained": True, "mastered_after": 1},
+            "sample_until_trained",
+        ),
+        (
+            SamplingConfig,
+            {"sample_until_trained": True, "direct": True},
+            "sample_until_trained",
+        ),
         (OptimizerConfig, {"lr_schedule": "cosine"}, "decay_steps"),
         (OptimizerConfig, {"decay_steps": 3}, "decay_steps"),
         (OptimizerConfig, {"hold_steps": 3}, "hold_steps"),

@@ -39,6 +39,41 @@ class SamplingConfig(Settings):
         at_least=1,
         on_resume="fixed",
     )
+    kept_per_problem: int | None = setting(
+        None,
+        "Quota: sample a problem again until so many distinct rationales of it can be "
+        "kept. Default: no quota.",
+        at_least=1,
+        on_resume="fixed",
+    )
+    max_samples_per_problem: int = setting(
+        64,
+        "Most completions of a problem with a quota, without a hint; and as many again "
+        "with one.",
+        at_least=1,
+        on_resume="fixed",
+    )
+    quota: str = setting(
+        "uniform",
+        "uniform: `kept_per_problem` for each problem; difficulty: that number times "
+        "the share of failures among its first `samples_per_problem`, at least 1.",
+        choices=("uniform", "difficulty"),
+        on_resume="fixed",
+    )
+    order: str = setting(
+        "given",
+        "Order of the problems in an iteration: given, evenly drawn and as the task "
+        "has them; shuffled, anew in each iteration; adaptive, those first that were "
+        "sampled longest ago, then those solved least.",
+        choices=("given", "shuffled", "adaptive"),
+        on_resume="fixed",
+    )
+    sample_until_trained: bool = setting(
+        False,
+        "Take problems in their order until the kept rationales fill the rows of the "
+        "iteration's training steps, and no more.",
+        on_resume="fixed",
+    )
     rationalize: bool = setting(
         True, "Sample failed problems again with a hint.", on_resume="fixed"
     )
@@ -115,6 +150,8 @@ class SamplingConfig(Settings):
                 '"auto", "continuous", "batch", or "package.module:name"',
                 self.sampler,
             )
+        self._check_quota()
+        self._check_order()
         if self.temperature == 0:
             for name in ("top_k", "top_p", "min_p"):
                 if getattr(self, name) is not None:
@@ -124,6 +161,36 @@ class SamplingConfig(Settings):
                         getattr(self, name),
                         "Set a temperature above 0.",
                     )
+
+    def _check_quota(self):
+        kept, most = self.kept_per_problem, self.max_samples_per_problem
+        if kept is None:
+            for name in ("max_samples_per_problem", "quota"):
+                value, default = getattr(self, name), getattr(type(self), name)
+                if value != default:
+                    rule = f"{default!r} without a quota"
+                    raise invalid(name, rule, value, "Set kept_per_problem.")
+            return
+        if self.direct:
+            rule = "`None` with direct=True, which samples nothing"
+            raise invalid("kept_per_problem", rule, kept, "Leave it out.")
+        least = max(kept, self.samples_per_problem)
+        if most < least:
+            rule = f"at least {least}, with kept_per_problem={kept} and "
+            rule += f"samples_per_problem={self.samples_per_problem}"
+            raise invalid("max_samples_per_problem", rule, most)
+
+    def _check_order(self):
+        if self.order == "adaptive" and self.mastered_after:
+            rule = "0 with order='adaptive', which samples solved problems less itself"
+            raise invalid(
+                "mastered_after", rule, self.mastered_after, "Leave one of them out."
+            )
+        for name, value in (("direct", True), ("mastered_after", 0)):
+            other = getattr(self, name)
+            if self.sample_until_trained and (other if value is True else other > 0):
+                rule = f"`False` with {name}={other!r}"
+                raise invalid("sample_until_trained", rule, True, "Leave one out.")
 
 
 # What describes the sampler itself: not used when one is passed to the callback.

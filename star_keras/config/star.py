@@ -6,6 +6,7 @@ from star_keras.config.run import RunConfig
 from star_keras.config.sampling import SamplingConfig
 from star_keras.config.selection import SelectionConfig
 from star_keras.config.training import TrainingConfig
+from star_keras.utils.errors import invalid
 from star_keras.utils.settings import Settings, group
 
 
@@ -26,3 +27,11 @@ class StarConfig(Settings):
     selection: SelectionConfig = group(SelectionConfig)
     training: TrainingConfig = group(TrainingConfig)
     run: RunConfig = group(RunConfig)
+
+    def check(self):
+        if self.sampling.sample_until_trained and self.training.schedule == "epochs":
+            rule = (
+                "exponential or steady with sample_until_trained=True: the number of "
+            )
+            rule += "steps decides what is sampled"
+            raise invalid("schedule", rule, "epochs")

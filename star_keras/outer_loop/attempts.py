@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from star_keras.distribution import processes
+from star_keras.outer_loop.graded_completions import check_completion, grade_completion
 from star_keras.outer_loop.prompts import PromptBuilder
 from star_keras.outer_loop.records import GradedSample, SampleKind
 from star_keras.outer_loop.requests import PhaseRequests, SampleOrder
 from star_keras.outer_loop.sample_store import SampleStore
-from star_keras.sampling.sampler import Completion, Sampler
-from star_keras.tasks.grading import grade
+from star_keras.sampling.sampler import Sampler
 from star_keras.tasks.task import Problem
-from star_keras.utils.records import is_count, is_text
+from star_keras.utils.records import is_count
 from star_keras.utils.settings import checked
 
 
@@ -111,23 +111,6 @@ def attempt(
     return store.load(iteration, kind)
 
 
-def _check_completion(sampler, completion):
-    """Check what a sampler of the user's own returns."""
-    if not isinstance(completion, Completion):
-        rule = "a `star_keras.sampling.Completion`"
-    elif not is_text(completion.text):
-        rule = "a `text` that UTF-8 can encode, without lone surrogates"
-    elif not is_count(completion.num_tokens):
-        rule = "a `num_tokens` that is an integer of at least 0"
-    elif completion.finish_reason not in ("stop", "length"):
-        rule = "a `finish_reason` of 'stop' or 'length'"
-    else:
-        return
-    raise ValueError(
-        f"The sampler {sampler!r} returned {completion!r}. Expected {rule}."
-    )
-
-
 def _strange(order, places, samples, path):
     """The error of stored samples that are not those of the problems."""
     strange = np.flatnonzero(places < 0)
@@ -154,26 +137,16 @@ def _sample_and_grade(
                     f"each index from 0 to {len(requests) - 1} once."
                 )
             is_missing[i] = False
-            _check_completion(sampler, completion)
+            check_completion(sampler, completion)
             problem, number = requests.pair(i)
-            judged = grade(
-                prompts.task,
+            sample = grade_completion(
+                prompts,
                 problem,
-                completion.text,
+                completion,
+                kind=kind,
+                iteration=requests.iteration,
+                number=number,
                 check_working=check_working,
-                opened=prompts.opens_thoughts,
             )
-            graded.append(
-                GradedSample(
-                    iteration=requests.iteration,
-                    problem=problem.id,
-                    problem_class=problem.problem_class,
-                    sample=number,
-                    kind=kind,
-                    completion=completion.text,
-                    num_tokens=completion.num_tokens,
-                    finish_reason=completion.finish_reason,
-                    **judged._asdict(),
-                )
-            )
+            graded.append(sample)
         yield graded

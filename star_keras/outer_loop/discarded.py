@@ -13,6 +13,7 @@ _BEFORE = {
     "rationalization": "sample",
     "selection": "sample",
     "mastery": "sample",
+    "order": "sample",
     "evaluation": "train",
 }
 
@@ -75,6 +76,8 @@ def beyond_manifest(phases: Phases, samples, checkpoints: RunCheckpoints) -> lis
             continue
         for path in sorted(directory.iterdir()) if iteration else ():
             before = _BEFORE.get(path.name.split(".")[0])
+            if path.name == "rationalization.journal.jsonl":
+                before = "begin"  # both phases sample in turn until there is enough
             is_recorded = (iteration, path.name) in recorded
             if before and not is_recorded and (iteration, before) not in phases:
                 found.append(path)

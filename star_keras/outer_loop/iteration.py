@@ -11,22 +11,22 @@ import time
 from star_keras.config import StarConfig
 from star_keras.distribution import processes
 from star_keras.outer_loop import plots
-from star_keras.outer_loop.attempts import attempt
 from star_keras.outer_loop.collapse import collapse_metrics
-from star_keras.outer_loop.evaluation import accuracy_metrics, evaluate, unread_shares
+from star_keras.outer_loop.evaluation import evaluate, unread_shares
+from star_keras.outer_loop.filled_rows import FilledRows
 from star_keras.outer_loop.html_report.write_report import update_report
 from star_keras.outer_loop.mastery import draw_mastered, load_mastered, update_mastery
+from star_keras.outer_loop.problem_order import ordered_problems, updated_keys
 from star_keras.outer_loop.problems import (
     describe_callable,
     describe_problems,
-    draw_failed,
-    draw_problems,
     draw_stream,
     problems_of_run,
 )
 from star_keras.outer_loop.progress import Progress
 from star_keras.outer_loop.prompts import PromptBuilder, find_chat_template
 from star_keras.outer_loop.run_directory import RunDirectory
+from star_keras.outer_loop.sampling_phases import SamplingPhases
 from star_keras.outer_loop.selection import load_copies, select, selection_metrics
 from star_keras.outer_loop.sources import rationale_source
 from star_keras.outer_loop.stored_samples import KeptSamples
@@ -60,7 +60,8 @@ class OuterLoop:
 
     Raises:
         ValueError: if `steps` is not callable, a split has no problems, a problem
-            has no answer, or an id is not unique.
+            has no answer, an id is not unique, or `sample_until_trained` is set
+            together with `steps`.
     """
 
     def __init__(
@@ -84,6 +85,9 @@ class OuterLoop:
         self._progress, self._interrupt = progress, interrupt
         if steps is not None and not callable(steps):
             raise invalid("steps", "`None` or a callable", steps)
+        if steps is not None and config.sampling.sample_until_trained:
+            rule = "`None` with sample_until_trained=True, which asks the schedule"
+            raise invalid("steps", rule, steps)
         self.problems = problems_of_run(task, config)
         self._by_id = {problem.id: problem for problem in self.problems["train"]}
         sampling, selection = config.sampling, config.selection
@@ -95,7 +99,16 @@ class OuterLoop:
         self.source = rationale_source(
             self.prompts, self.problems["train"], sampler, config
         )
-        self._hints = sampling.rationalize and self.source.kind != "direct"
+        rows = FilledRows(self.training_prompts, preprocessor, config, packed=packed)
+        self._phases = SamplingPhases(
+            self.prompts,
+            self.source,
+            self.problems["train"],
+            run,
+            config,
+            rows,
+            self._bar,
+        )
 
     def describe(self) -> dict:
         """Groups of named values that decide the samples and the training sets."""
@@ -125,10 +138,11 @@ class OuterLoop:
             OSError: if a file cannot be written.
         """
         start = time.monotonic()
-        problems = draw_problems(
-            self.problems["train"],
-            self.config.sampling.n_train_samples,
-            self._draw(iteration, "draw"),
+        keys = {}
+        if self.config.sampling.order == "adaptive":
+            keys = self._samples.load_order(iteration - 1)
+        problems = ordered_problems(
+            self.problems["train"], iteration, self.config, keys
         )
         mastered = draw_mastered(
             self._samples,
@@ -137,41 +151,17 @@ class OuterLoop:
             self.config.sampling,
             self._draw(iteration, "mastered"),
         )
-        sampled = [p for p in problems if p.id not in mastered]
-        samples = self._sample(iteration, sampled)
-        hinted = self._rationalize(iteration, sampled, samples)
-        kept = self._select(iteration, problems, samples, hinted, mastered)
+        not_mastered = [p for p in problems if p.id not in mastered]
+        sampled = self._phases.sample(iteration, not_mastered)
+        kept = self._select(iteration, sampled, mastered, keys)
         return self._pack(iteration, kept, start)
 
-    def _sample(self, iteration, problems):
-        """Sample rationales without a hint, or take the known answers."""
-        samples = self._attempt(iteration, "sample", self.source.kind, problems)
-        is_direct = self.source.kind == "direct"
-        if not self._run.is_done(iteration, "sample"):
-            metrics = {} if is_direct else self._accuracy(samples, "train_")
-            self._run.finish(iteration, "sample", metrics)
-        return samples
-
-    def _rationalize(self, iteration, problems, samples):
-        """Sample rationales of failed problems again, with the answer as a hint."""
-        if not self._hints:
-            return []
-        failed = draw_failed(
-            problems,
-            samples,
-            self.config.sampling.p_rationalization,
-            self._draw(iteration, "failed"),
-        )
-        hinted = self._attempt(iteration, "rationalize", "rationalization", failed)
-        if not self._run.is_done(iteration, "rationalize"):
-            metrics = self._accuracy(hinted, "rationalization_")
-            self._run.finish(iteration, "rationalize", metrics)
-        return hinted
-
-    def _select(self, iteration, problems, samples, hinted, mastered):
+    def _select(self, iteration, sampled, mastered, keys):
         """The samples that are trained on, `KeptSamples`."""
-        config, phases = self.config.selection, (samples, hinted)
-        selections = select(self.task, phases, config, self.config.run.seed)
+        config, phases = self.config.selection, (sampled.samples, sampled.hinted)
+        num_problems = len(sampled.problems) + len(mastered)
+        seed, quota = self.config.run.seed, self._phases.quota
+        selections = select(self.task, phases, config, seed, quota)
         own = KeptSamples.of(phases, selections)
         old = load_mastered(self._samples, mastered)
         known = {selection.key for selection in old.selections}
@@ -181,17 +171,20 @@ class OuterLoop:
         self._samples.finish_selection(iteration, itertools.chain(selections, again))
         if self.config.sampling.mastered_after:
             mastery = self._samples.load_mastery(iteration - 1)
-            mastery = update_mastery(mastery, iteration, samples)
+            mastery = update_mastery(mastery, iteration, sampled.samples)
             self._samples.finish_mastery(iteration, mastery)
+        if self.config.sampling.order == "adaptive":
+            keys = updated_keys(keys, iteration, sampled.problems, *phases)
+            self._samples.finish_order(iteration, keys)
         if not self._run.is_done(iteration, "select"):
             metrics = unread_shares(itertools.chain(*phases)) | selection_metrics(
-                list((own + old).selections), selections, len(problems)
+                list((own + old).selections), selections, num_problems
             )
             metrics |= collapse_metrics(
-                self._samples, self.task, self._by_id, own, hinted, iteration
+                self._samples, self.task, self._by_id, own, sampled.hinted, iteration
             )
             if self.config.sampling.mastered_after:
-                metrics["share_mastered"] = len(mastered) / len(problems)
+                metrics["share_mastered"] = len(mastered) / num_problems
             self._run.finish(iteration, "select", metrics)
         return own + old + copied
 
@@ -256,7 +249,9 @@ class OuterLoop:
         self._run.finish(iteration, "evaluate", metrics)
         if processes.is_writer():
             plots.save_plots(self._run.history, self._run.path)
-            update_report(self._run.path, self.problems, self.prompts, self._hints)
+            update_report(
+                self._run.path, self.problems, self.prompts, self._phases.hints
+            )
         # No process reads files of this iteration before they are complete.
         processes.sync(f"iteration {iteration} is written")
 
@@ -267,25 +262,8 @@ class OuterLoop:
 
     # === Parts of the phases ===
 
-    def _accuracy(self, samples, prefix):
-        return accuracy_metrics(self.prompts, self.problems["train"], samples, prefix)
-
     def _draw(self, iteration, purpose):
         return draw_stream(self.config.run.seed, iteration, purpose)
-
-    def _attempt(self, iteration, phase, kind, problems):
-        with self._bar(iteration, phase) as on_batch:
-            return attempt(
-                self.prompts,
-                problems,
-                self.source.sampler,
-                kind=kind,
-                iteration=iteration,
-                num_samples=self.source.num_samples,
-                check_working=self.source.check_working,
-                store=self._samples,
-                on_batch=on_batch,
-            )
 
     @contextlib.contextmanager
     def _bar(self, iteration, phase):

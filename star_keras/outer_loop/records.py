@@ -14,6 +14,7 @@ FINISHED_NAMES = (
     *(f"{kind}.jsonl" for kind in get_args(SampleKind)),
     "selection.jsonl",
     "mastery.json",
+    "order.json",
 )
 
 

@@ -44,6 +44,20 @@ class SampleOrder:
         )
 
 
+def sample_seed(
+    problem: Problem, *, hint: bool, iteration: int, number: int
+) -> tuple[int, ...]:
+    """The numbers that identify a sample in a run, see `SampleRequest.seed`.
+
+    Args:
+        problem: The problem.
+        hint: See `make_request`.
+        iteration: See `make_request`.
+        number: See `make_request`.
+    """
+    return iteration, zlib.crc32(problem.id.encode()), number, int(hint)
+
+
 def make_request(
     prompts: PromptBuilder,
     problem: Problem,
@@ -66,7 +80,7 @@ def make_request(
     return SampleRequest(
         prompt=prompts.build(problem, hint) if prompt is None else prompt,
         name=problem.id,
-        seed=(iteration, zlib.crc32(problem.id.encode()), number, int(hint)),
+        seed=sample_seed(problem, hint=hint, iteration=iteration, number=number),
         prefix=prompts.prefix(hint),
         add_start_token=prompts.chat is None,
     )

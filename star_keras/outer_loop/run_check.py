@@ -180,6 +180,8 @@ def _entries(store, iteration, name):
         return store.load_selection(iteration)
     if name == "mastery.json":
         return store.load_mastery(iteration)
+    if name == "order.json":
+        return store.load_order(iteration)
     return store.load(iteration, name.removesuffix(".jsonl"))
 
 

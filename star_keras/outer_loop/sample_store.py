@@ -16,7 +16,7 @@ from star_keras.utils.json_lines import (
     json_lines,
     parse_json_object,
 )
-from star_keras.utils.records import is_count, make_record
+from star_keras.utils.records import is_count, is_share, make_record
 
 
 class SampleStore:
@@ -29,6 +29,7 @@ class SampleStore:
     - `iteration_0001/selection.jsonl`: a `Selection` for each sample of the
       iteration, then for earlier samples that are trained on again.
     - `iteration_0001/mastery.json`: see `star_keras.outer_loop.mastery`.
+    - `iteration_0001/order.json`: see `star_keras.outer_loop.problem_order`.
 
     Args:
         directory: Where the files go, local or `gs://`.
@@ -192,7 +193,7 @@ class SampleStore:
             parts.append((samples, indices, selections))
         return KeptSamples(parts)
 
-    # === Mastery ===
+    # === Mastery and order ===
 
     def finish_mastery(self, iteration: int, mastery: dict):
         """Write the mastery of the problems after an iteration, JSON.
@@ -200,10 +201,7 @@ class SampleStore:
         Raises:
             ValueError: if the file exists and holds something else.
         """
-        if self.writes:
-            self._check()
-            content = (json.dumps(mastery) + "\n").encode()
-            self.finished.write(iteration, "mastery.json", [content])
+        self._finish_pairs(iteration, "mastery.json", mastery)
 
     def load_mastery(self, iteration: int) -> dict:
         """What `finish_mastery` has written; empty before the first iteration.
@@ -211,19 +209,45 @@ class SampleStore:
         Raises:
             ValueError: if the file is missing, damaged or was changed.
         """
+        return self._load_pairs(iteration, "mastery.json", "two counts", is_count)
+
+    def finish_order(self, iteration: int, keys: dict):
+        """Write the keys of the adaptive order after an iteration, JSON.
+
+        Raises:
+            ValueError: if the file exists and holds something else.
+        """
+        self._finish_pairs(iteration, "order.json", keys)
+
+    def load_order(self, iteration: int) -> dict:
+        """What `finish_order` has written; empty before the first iteration.
+
+        Raises:
+            ValueError: if the file is missing, damaged or was changed.
+        """
+        rule = "a count and a share from 0 to 1"
+        return self._load_pairs(iteration, "order.json", rule, is_share)
+
+    def _finish_pairs(self, iteration, name, pairs):
+        if self.writes:
+            self._check()
+            content = (json.dumps(pairs) + "\n").encode()
+            self.finished.write(iteration, name, [content])
+
+    def _load_pairs(self, iteration, name, rule, fits_second):
         if iteration < 1:
             return {}
-        path = self.finished.checked_path(iteration, "mastery.json")
+        path = self.finished.checked_path(iteration, name)
         try:
-            mastery = parse_json_object(path.read_bytes(), str(path))
-            for problem, pair in mastery.items():
+            pairs = parse_json_object(path.read_bytes(), str(path))
+            for problem, pair in pairs.items():
                 is_pair = isinstance(pair, list) and len(pair) == 2
-                if not is_pair or not all(map(is_count, pair)):
-                    raise ValueError(f"{problem!r} has {pair!r}, expected two counts")
+                if not (is_pair and is_count(pair[0]) and fits_second(pair[1])):
+                    raise ValueError(f"{problem!r} has {pair!r}, expected {rule}")
         except ValueError as error:
             fault = f"is damaged ({error})"
             raise self.finished.damaged(iteration, path.name, fault) from None
-        return mastery
+        return pairs
 
 
 def _lines(records):

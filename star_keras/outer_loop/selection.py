@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 
 from star_keras.config import SelectionConfig
 from star_keras.outer_loop.problems import draw_stream
+from star_keras.outer_loop.quotas import Quota, sample_fault
 from star_keras.outer_loop.records import GradedSample, Selection
 from star_keras.outer_loop.sample_store import SampleStore
 from star_keras.outer_loop.stored_samples import KeptSamples
-from star_keras.tasks.equations import equation_fault
 from star_keras.tasks.task import Task
 
 
@@ -18,32 +18,35 @@ def select(
     phases: Sequence[Iterable[GradedSample]],
     config: SelectionConfig,
     seed: int,
+    quota: Quota | None = None,
 ) -> list[Selection]:
     """Decide whether each sample of an iteration is trained on.
 
     Args:
         task: Tells equal rationales apart (`Task.rationale_key`).
         phases: The samples of each phase; those of earlier phases are preferred.
-            Iterated over twice.
+            Iterated over twice, with a quota the first one three times.
         config: The settings of the selection.
         seed: Decides which rationalizations show their hint.
+        quota: Of a problem with a quota, no more distinct rationales are kept.
 
     Returns:
         A `Selection` for each sample, in the order of the phases.
     """
     seen: set[tuple[str, str]] = set()
     kept: collections.Counter[str] = collections.Counter()
+    quotas = {} if quota is None else quota.targets(phases[0])
     reasons = []
     for sample in itertools.chain(*phases):
-        reason = "" if sample.verdict == "correct" else sample.verdict
-        if not reason and config.check_equations and sample.kind != "direct":
-            reason = equation_fault(sample.completion, sample.answer)
-        if not reason and config.drop_duplicates:
+        reason = sample_fault(sample, config)
+        if not reason and (config.drop_duplicates or quotas):
             key = sample.problem, task.rationale_key(sample.completion)
             reason = "duplicate" if key in seen else ""
             seen.add(key)
-        most = config.max_rationales_per_problem
-        if not reason and most is not None and kept[sample.problem] >= most:
+        limits = config.max_rationales_per_problem, quotas.get(sample.problem)
+        if not reason and any(
+            x is not None and kept[sample.problem] >= x for x in limits
+        ):
             reason = "cap"
         kept[sample.problem] += not reason
         reasons.append(reason)

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 class ContinuousEngine:
     """Samples requests that arrive while others are in flight.
 
-    Any thread may call `add_request`, `add_requests`, `abort_request` and `close` at
-    any time. One thread iterates, or calls `step`; under a `keras.distribution` the
-    thread that set it. A completion depends on its request and the sampler's seed
-    alone, not on its arrival, other requests or cancellations.
+    Any thread may call `add_request`, `add_requests`, `add_samples`, `abort_request`
+    and `close` at any time. One thread iterates, or calls `step`; under a
+    `keras.distribution` the thread that set it. A completion depends on its request and
+    the sampler's seed alone, not on its arrival, other requests or cancellations.
 
     A worker starts its requests in the order of their arrival, the longest first of
     those that arrive together. Of two workers, a request goes at its arrival to the
@@ -150,16 +150,29 @@ class ContinuousEngine:
                 settings=settings,
             )
             samples.append(sample)
-        samples.sort(key=lambda x: (-len(x.prompt_ids), x.prompt_ids))
+        self.add_samples(samples)
+
+    def add_samples(self, samples: Sequence[PartialSample]):
+        """Let samples wait for slots, see `add_requests`; nothing is tokenized.
+
+        Args:
+            samples: New samples. Their prompts are the token ids behind `prefix_ids`
+                and leave room for the completion.
+
+        Raises:
+            ValueError: if an id is in use. No sample is added then.
+            RuntimeError: after `close`.
+        """
+        samples = sorted(samples, key=lambda x: (-len(x.prompt_ids), x.prompt_ids))
         with self._changed:
             if self._closed:
                 raise RuntimeError("The engine is closed. Expected no more requests.")
-            if used := requests.keys() & self._unfinished.keys():
+            if used := {x.request_id for x in samples} & self._unfinished.keys():
                 raise invalid(
                     "requests", "ids that are not in use", sorted(used, key=repr)
                 )
             for _, equal in itertools.groupby(samples, key=lambda x: x.prompt_ids):
-                while several := list(itertools.islice(equal, sampler.slots)):
+                while several := list(itertools.islice(equal, self._sampler.slots)):
                     worker = min(self._threads.workers, key=len)
                     worker.scheduler.add(several)
                     self._unfinished |= {x.request_id: (worker, x) for x in several}
@@ -219,7 +232,12 @@ class ContinuousEngine:
 
     def has_unfinished_requests(self) -> bool:
         """Whether completions are still to come."""
-        return bool(self._unfinished or self._num_fed)
+        return self.num_unfinished > 0
+
+    @property
+    def num_unfinished(self) -> int:
+        """Number of requests whose completions are still to come."""
+        return len(self._unfinished) + self._num_fed
 
     def step(self) -> list[tuple[Hashable, Completion]]:
         """Decode a chunk of up to 16 tokens for all slots of a worker.

@@ -12,7 +12,8 @@ from star_keras.sampling.continuous_steps import ContinuousSteps
 from star_keras.sampling.merged_lora import merged_shapes
 from star_keras.sampling.model_sampler import ModelSampler
 from star_keras.sampling.sampler import Completion, SampleRequest
-from star_keras.sampling.sampling_methods import Greedy
+from star_keras.sampling.sampling_methods import Greedy, request_key
+from star_keras.sampling.scheduler import PartialSample
 from star_keras.utils.errors import invalid
 from star_keras.utils.texts import check_stop
 
@@ -20,6 +21,8 @@ from star_keras.utils.texts import check_stop
 _GROUPS = 8
 # Few samples are decoded in this share of the slots.
 _FEW = 4
+# Samples of a stream, as a multiple of the slots, that are in slots or wait for one.
+_AHEAD = 2
 # Fewest slots of two workers on CPU; with 32 slots a second worker gains nothing.
 _TWO_WORKERS = 64
 
@@ -108,6 +111,32 @@ class ContinuousSampler(ModelSampler):
         with self.engine(tokenized.prefix_ids) as engine:
             engine.feed(tokenized, stop=stop)
             yield from engine
+
+    def sample_stream(self, prompts, wanted, *, stop=()):
+        check_stop(stop)
+        if not prompts:
+            return
+        tokenized = self.tokenize(prompts)
+        count = 0
+        with self.engine(tokenized.prefix_ids) as engine:
+            while True:
+                room = _AHEAD * self.batch_size - engine.num_unfinished
+                samples = [
+                    PartialSample(
+                        request_id=number,
+                        prompt_ids=tokenized[index],
+                        key_data=request_key(self.seed, seed),
+                        stop=tuple(stop),
+                        log_probs=[] if tokenized.log_probs[index] else None,
+                    )
+                    for number, (index, seed) in enumerate(wanted(room), count)
+                ]
+                count += len(samples)
+                engine.add_samples(samples)
+                if not engine.has_unfinished_requests():
+                    return
+                if completions := engine.step():
+                    yield completions
 
     def engine(
         self, prefix_ids: Sequence[int] = (), *, settings_by_request: bool = False

@@ -144,12 +144,15 @@ def training_and_eval_sampler(
                 eval_sampler = configured_sampler(
                     model, sampling, seed=seed, greedy=True
                 )
-    count = config.sampling.samples_per_problem
-    if count > 1 and sampler.get_config().get("temperature") == 0:
-        raise invalid(
-            "samples_per_problem",
-            "1 with a greedy sampler, whose samples of a problem are all the same",
-            count,
-            "Set a temperature above 0.",
-        )
+    is_greedy = sampler.get_config().get("temperature") == 0
+    for name, one in (("samples_per_problem", 1), ("kept_per_problem", None)):
+        count = getattr(config.sampling, name)
+        if is_greedy and count != one:
+            raise invalid(
+                name,
+                f"`{one}` with a greedy sampler, whose samples of a problem are all "
+                "the same",
+                count,
+                "Set a temperature above 0.",
+            )
     return sampler, eval_sampler

@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 
@@ -109,3 +109,43 @@ class Sampler(abc.ABC):
                 shared prefix; or `stop` is no sequence of texts that are not
                 empty. Nothing is sampled then.
         """
+
+    def sample_stream(
+        self,
+        prompts: Sequence[SampleRequest],
+        wanted: Callable[[int | None], Sequence[tuple[int, tuple[int, ...]]]],
+        *,
+        stop: Sequence[str] = (),
+    ) -> Iterator[list[tuple[int, Completion]]]:
+        """Sample while completions decide what else is wanted.
+
+        By default all samples wanted so far are one call of `sample`, and their
+        completions decide what the next call samples. Samplers that take requests at
+        any time let none of them wait for others.
+
+        Args:
+            prompts: One request for each prompt. Its seed is not used.
+            wanted: Callable `count -> [(index in prompts, seed), ...]`: at most
+                `count` further samples, or all that are wanted now for `None`. Called
+                again when completions were yielded. Sampling ends when it returns none
+                and no sample is in flight.
+            stop: See `sample`.
+
+        Yields:
+            Lists of `(number, completion)` in any order. Samples are numbered from 0
+            in the order in which `wanted` returned them.
+
+        Raises:
+            ValueError: see `sample`.
+        """
+        first = 0
+        while pairs := wanted(None):
+            requests = [
+                dataclasses.replace(prompts[index], seed=seed) for index, seed in pairs
+            ]
+            for batch in self.sample(requests, stop=stop):
+                yield [
+                    (first + i if type(i) is int else i, completion)
+                    for i, completion in batch
+                ]
+            first += len(requests)

@@ -58,6 +58,11 @@ def is_count(value) -> bool:
     return type(value) is int and value >= 0
 
 
+def is_share(value) -> bool:
+    """Whether a value is a number from 0 to 1, and no `bool`."""
+    return type(value) in (int, float) and 0 <= value <= 1
+
+
 @functools.cache
 def _checks(cls) -> dict[str, tuple[str, Callable]]:
     """Rule and test of each field."""
