@@ -115,6 +115,7 @@ class StarIterationCallback(keras.callbacks.Callback):
             sampler=samplers[0],
             eval_sampler=samplers[1],
             packed=packed,
+            paired=getattr(model, "objective", None) == "rpo",
             steps=steps,
             progress=progress,
             interrupt=lambda: self._session.end_if_preempted(),

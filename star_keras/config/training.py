@@ -5,6 +5,8 @@ import dataclasses
 from star_keras.utils.errors import invalid
 from star_keras.utils.settings import Settings, setting
 
+# What training minimizes.
+OBJECTIVES = ("likelihood", "rpo")
 # Courses of the learning rate after the warm-up.
 LR_SCHEDULES = ("constant", "linear", "cosine")
 
@@ -113,6 +115,25 @@ class OptimizerConfig(Settings):
     z_loss: float = setting(
         0.0, "Weight of PaLM's z-loss.", at_least=0, on_resume="fixed"
     )
+    objective: str = setting(
+        "likelihood",
+        "likelihood: cross-entropy of the kept rationales; rpo: also DPO on pairs of a "
+        "right and a wrong completion of a problem.",
+        choices=OBJECTIVES,
+        on_resume="fixed",
+    )
+    dpo_beta: float = setting(
+        0.1,
+        "rpo: factor of the log-probabilities in DPO.",
+        above=0,
+        on_resume="fixed",
+    )
+    nll_weight: float = setting(
+        1.0,
+        "rpo: weight of the right completion's mean cross-entropy, beside DPO.",
+        at_least=0,
+        on_resume="fixed",
+    )
     gradient_checkpointing: bool = setting(
         False,
         "Compute activations again in the backward pass to save memory.",
@@ -138,3 +159,24 @@ class OptimizerConfig(Settings):
                 raise invalid(
                     name, "0 with lr_schedule='constant'", getattr(self, name)
                 )
+        check_objective(self.objective, self.dpo_beta, self.nll_weight, self.z_loss)
+
+
+def check_objective(objective: str, dpo_beta: float, nll_weight: float, z_loss: float):
+    """Check that the settings of an objective go together.
+
+    Args:
+        objective: One of `OBJECTIVES`.
+        dpo_beta, nll_weight, z_loss: See `OptimizerConfig`.
+
+    Raises:
+        ValueError: if one is set that the objective does not use.
+    """
+    unused = {"z_loss": z_loss}
+    if objective != "rpo":
+        unused = {"dpo_beta": dpo_beta, "nll_weight": nll_weight}
+    for name, value in unused.items():
+        default = getattr(OptimizerConfig, name)
+        if value != default:
+            rule = f"{default!r} with objective={objective!r}, which does not use it"
+            raise invalid(name, rule, value)

@@ -38,7 +38,7 @@ class PackedCausalLM(TrainingStep):
         return super().call(inputs, training=training, mask=mask, **kwargs)
 
     def hidden_states(self, inputs, training=True):
-        """The last hidden states, see `forward.hidden_states`.
+        """The last hidden states, by default in training, see `forward.hidden_states`.
 
         Warns of a dropout within attention, which training leaves out.
         """

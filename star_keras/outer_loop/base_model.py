@@ -115,6 +115,9 @@ def description(model, checksum: int, optimizer_config: dict) -> dict:
         "dtype": model.dtype_policy.name,
         "optimizer": optimizer_config,
         "z_loss": getattr(model, "z_loss", 0.0),
+        "objective": getattr(model, "objective", "likelihood"),
+        "dpo_beta": getattr(model, "dpo_beta", None),
+        "nll_weight": getattr(model, "nll_weight", None),
     }
 
 

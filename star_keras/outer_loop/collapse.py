@@ -53,7 +53,8 @@ def collapse_metrics(
     lengths = np.fromiter((sample.num_tokens for sample, _ in own), "int64", len(own))
     repeated = np.zeros(0, bool)
     if iteration > 1:
-        before = _digests(task, store.load_kept(iteration - 1))
+        before = store.load_kept(iteration - 1).where(lambda s: not s.is_wrong)
+        before = _digests(task, before)
         repeated = np.isin(_digests(task, own), before)
     copied = right = 0
     for sample in hinted:

@@ -16,6 +16,7 @@ from star_keras.outer_loop.evaluation import evaluate, unread_shares
 from star_keras.outer_loop.filled_rows import FilledRows
 from star_keras.outer_loop.html_report.write_report import update_report
 from star_keras.outer_loop.mastery import draw_mastered, load_mastered, update_mastery
+from star_keras.outer_loop.pairs import check_pairs
 from star_keras.outer_loop.problem_order import ordered_problems, updated_keys
 from star_keras.outer_loop.problems import (
     describe_callable,
@@ -47,6 +48,7 @@ class OuterLoop:
         sampler: Samples rationales.
         eval_sampler: Samples completions of held-out problems.
         packed: Whether a row holds several examples.
+        paired: Whether to train on pairs, see `star_keras.outer_loop.pairs`.
         steps: Callable `(iteration, steps_per_pass) -> steps` in place of the
             configured schedule, or `None`.
         progress: Shows the phases.
@@ -74,6 +76,7 @@ class OuterLoop:
         sampler,
         eval_sampler,
         packed: bool,
+        paired: bool = False,
         steps=None,
         progress: Progress,
         interrupt=lambda: None,
@@ -81,10 +84,12 @@ class OuterLoop:
         self.task, self.config, self._preprocessor = task, config, preprocessor
         self._run, self._samples = run, run.samples
         self.sampler, self.eval_sampler = sampler, eval_sampler
-        self._packed, self._steps = packed, steps
+        self._packed, self._paired, self._steps = packed, paired, steps
         self._progress, self._interrupt = progress, interrupt
         if steps is not None and not callable(steps):
             raise invalid("steps", "`None` or a callable", steps)
+        if paired:
+            check_pairs(config)
         if steps is not None and config.sampling.sample_until_trained:
             rule = "`None` with sample_until_trained=True, which asks the schedule"
             raise invalid("steps", rule, steps)
@@ -161,7 +166,7 @@ class OuterLoop:
         config, phases = self.config.selection, (sampled.samples, sampled.hinted)
         num_problems = len(sampled.problems) + len(mastered)
         seed, quota = self.config.run.seed, self._phases.quota
-        selections = select(self.task, phases, config, seed, quota)
+        selections = select(self.task, phases, config, seed, quota, paired=self._paired)
         own = KeptSamples.of(phases, selections)
         old = load_mastered(self._samples, mastered)
         known = {selection.key for selection in old.selections}
@@ -177,11 +182,13 @@ class OuterLoop:
             keys = updated_keys(keys, iteration, sampled.problems, *phases)
             self._samples.finish_order(iteration, keys)
         if not self._run.is_done(iteration, "select"):
+            right = own.where(lambda selection: not selection.is_wrong)
             metrics = unread_shares(itertools.chain(*phases)) | selection_metrics(
-                list((own + old).selections), selections, num_problems
+                list((right + old).selections), selections, num_problems
             )
             metrics |= collapse_metrics(
-                self._samples, self.task, self._by_id, own, sampled.hinted, iteration
+                *(self._samples, self.task, self._by_id, right, sampled.hinted),
+                iteration,
             )
             if self.config.sampling.mastered_after:
                 metrics["share_mastered"] = len(mastered) / num_problems
@@ -198,6 +205,7 @@ class OuterLoop:
             self._preprocessor,
             self.config.training,
             packed=self._packed,
+            paired=self._paired,
             steps=self._steps,
         )
         metrics = {

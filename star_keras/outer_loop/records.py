@@ -73,8 +73,10 @@ class Selection:
         show_hint: Whether its training prompt shows the hint.
         reason: Why it is not trained on: its verdict, `"false_equation"`,
             `"no_equation"` with the answer as its result, `"duplicate"` of another
-            rationale of its problem, or `"cap"` if the problem has enough. Empty
-            for a sample that is trained on.
+            rationale of its problem, `"cap"` if the problem has enough, or
+            `"unpaired"`. Empty for a sample that is trained on.
+        is_wrong: Whether it is the wrong completion of a pair. Of an iteration, the
+            first wrong one of a problem and the first other one are a pair, and so on.
 
     Raises:
         ValueError: if the weight is out of its range, or a sample without weight
@@ -88,6 +90,7 @@ class Selection:
     weight: float
     show_hint: bool = False
     reason: str = ""
+    is_wrong: bool = False
 
     def __post_init__(self):
         if not 0 <= self.weight <= 1:

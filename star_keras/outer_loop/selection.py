@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 
 from star_keras.config import SelectionConfig
+from star_keras.outer_loop.pairs import Pairs
 from star_keras.outer_loop.problems import draw_stream
 from star_keras.outer_loop.quotas import Quota, sample_fault
 from star_keras.outer_loop.records import GradedSample, Selection
@@ -19,6 +20,8 @@ def select(
     config: SelectionConfig,
     seed: int,
     quota: Quota | None = None,
+    *,
+    paired: bool = False,
 ) -> list[Selection]:
     """Decide whether each sample of an iteration is trained on.
 
@@ -29,6 +32,8 @@ def select(
         config: The settings of the selection.
         seed: Decides which rationalizations show their hint.
         quota: Of a problem with a quota, no more distinct rationales are kept.
+        paired: Whether to train on pairs of a right and a wrong completion, see
+            `star_keras.outer_loop.pairs`.
 
     Returns:
         A `Selection` for each sample, in the order of the phases.
@@ -36,7 +41,7 @@ def select(
     seen: set[tuple[str, str]] = set()
     kept: collections.Counter[str] = collections.Counter()
     quotas = {} if quota is None else quota.targets(phases[0])
-    reasons = []
+    reasons, pairs = [], Pairs()
     for sample in itertools.chain(*phases):
         reason = sample_fault(sample, config)
         if not reason and (config.drop_duplicates or quotas):
@@ -49,7 +54,11 @@ def select(
         ):
             reason = "cap"
         kept[sample.problem] += not reason
+        if paired:
+            pairs.add(sample, reason, task.rationale_key(sample.completion))
         reasons.append(reason)
+    if paired:
+        reasons, kept = pairs.reasons(reasons), pairs.counts
     return [
         Selection(
             iteration=sample.iteration,
@@ -59,6 +68,7 @@ def select(
             weight=_weight(reason, kept[sample.problem], config),
             show_hint=not reason and _shows_hint(sample, config, seed),
             reason=reason,
+            is_wrong=not reason and sample.verdict != "correct",
         )
         for sample, reason in zip(itertools.chain(*phases), reasons, strict=True)
     ]

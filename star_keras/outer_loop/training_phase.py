@@ -11,6 +11,7 @@ from star_keras.outer_loop.training_set import TrainingSet
 from star_keras.sampling.model_sampler import max_sequence_length
 from star_keras.training.checks import check_batch, non_finite_weights
 from star_keras.training.dataset import training_batches, training_dataset
+from star_keras.training.reference import ReferenceScorer
 from star_keras.training.stored_examples import example_lengths
 from star_keras.utils.errors import invalid
 
@@ -52,7 +53,18 @@ class TrainingPhase:
         self._packed = packed
         self._first_step = 0
         self._bar = None
+<<<<<<< HEAD
         check_batch(model, config.training)
+=======
+        self._check_batch()
+        # Pairs are compared with the model that the training starts from.
+        self._scorer = ReferenceScorer(
+            model,
+            batch_size=config.training.batch_size,
+            sequence_length=config.training.sequence_length,
+            pad_id=model.preprocessor.tokenizer.pad_token_id,
+        )
+>>>>>>> 0efa625 (RPO: training on packed pairs of right and wrong completions)
 
     def check_fit(self, steps_per_epoch: int | None):
         """Check the arguments of `fit` and of the last `compile`.
@@ -70,6 +82,10 @@ class TrainingPhase:
         check_batch(self._model, self._config.training)
 
     @property
+    def _paired(self):
+        return getattr(self._model, "objective", None) == "rpo"
+
+    @property
     def dataset(self):
         """An endless `tf.data.Dataset` of the training set.
 
@@ -81,6 +97,7 @@ class TrainingPhase:
             "batch_size": config.batch_size,
             "sequence_length": config.sequence_length,
             "packed": self._packed,
+            "paired": self._paired,
         }
 
         def batches():
@@ -102,6 +119,8 @@ class TrainingPhase:
     def begin(self, iteration: int, training_set: TrainingSet, show_bar: bool):
         """Restore the base model, or the last state of an interrupted training.
 
+        With the objective `"rpo"` the base model is the reference of the pairs.
+
         Args:
             iteration: The iteration, from 1.
             training_set: Its training set.
@@ -114,6 +133,8 @@ class TrainingPhase:
         self._check_lengths(training_set)
         self.iteration, self.training_set = iteration, training_set
         self._session.base.restart()
+        if self._paired and len(training_set.examples):
+            training_set.examples.references = self._scorer.score(training_set.examples)
         self._session.set_learning_rate(iteration)
         self._first_step = self._saved_step = self._run.checkpoints.restore_training(
             iteration, self._session.base.training_state()

@@ -4,10 +4,13 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
+
 from star_keras.config import TrainingConfig
+from star_keras.outer_loop.pairs import pair_order
 from star_keras.outer_loop.prompts import PromptBuilder
-from star_keras.outer_loop.records import GradedSample, Selection
 from star_keras.outer_loop.step_schedules import checked_steps, scheduled_steps
+from star_keras.outer_loop.stored_samples import KeptSamples
 from star_keras.tasks.task import Problem
 from star_keras.training.examples import TrainingExample
 from star_keras.training.packing import pack
@@ -35,13 +38,14 @@ class TrainingSet:
 
 def make_training_set(
     iteration: int,
-    kept: Sequence[tuple[GradedSample, Selection]],
+    kept: KeptSamples,
     problems: Mapping[str, Problem],
     prompts: PromptBuilder,
     preprocessor,
     config: TrainingConfig,
     *,
     packed: bool,
+    paired: bool = False,
     steps: Callable[[int, int], int] | None = None,
 ) -> TrainingSet:
     """Tokenize the kept samples, and count rows and training steps.
@@ -54,10 +58,12 @@ def make_training_set(
         preprocessor: A `keras_hub.models.CausalLMPreprocessor`.
         config: Sizes and schedule.
         packed: Whether a row holds several examples.
+        paired: Whether they are pairs, see `star_keras.outer_loop.pairs`.
         steps: See `checked_steps`. Defaults to the schedule of `config`.
 
     Raises:
-        ValueError: if an example is longer than a row; names its problem.
+        ValueError: if an example, or a pair of them, is longer than a row; names its
+            problem.
     """
     texts = (
         (
@@ -77,12 +83,16 @@ def make_training_set(
     )
     if not len(examples):
         return TrainingSet()
-    lengths = example_lengths(examples)
+    size, name, order = 1, "training example", range(len(examples))
+    if paired:
+        size, name, order = 2, "pair of completions", pair_order(kept.selections)
+        examples.reorder(order)
+    lengths = np.reshape(example_lengths(examples), (-1, size)).sum(axis=1).tolist()
     for index, length in enumerate(lengths):
         if length > config.sequence_length:
-            sample, _ = kept[index]
+            sample, _ = kept[order[size * index]]
             raise ValueError(
-                f"The training example of problem {sample.problem!r} has {length} "
+                f"The {name} of problem {sample.problem!r} has {length} "
                 f"tokens, more than sequence_length={config.sequence_length}. Use "
                 "longer rows, in a new run_dir."
             )

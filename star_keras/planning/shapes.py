@@ -69,7 +69,10 @@ def lower_train_step(model, batch_size, length):
     names = [tensor.name for tensor in model.inputs]
     if isinstance(model, PackedCausalLM):
         names += ["segment_ids", "positions"]
-    data = ({name: array("int32") for name in names}, array("int32"), array("float32"))
+    inputs = {name: array("int32") for name in names}
+    if getattr(model, "objective", None) == "rpo":
+        inputs["reference"] = array("float32")
+    data = inputs, array("int32"), array("float32")
     # As Keras compiles it, see `JAXTrainer.make_train_function`.
     step = jax.jit(
         model.train_step,

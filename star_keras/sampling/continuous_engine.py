@@ -211,7 +211,7 @@ class ContinuousEngine:
         with self._changed:
             self._num_fed = len(requests)
             for worker, indices in zip(workers, queues, strict=True):
-                worker.scheduler.feed(_samples(requests, indices, tuple(stop)))
+                worker.scheduler.feed(requests.samples(indices, tuple(stop)))
             self._closed = True
             self._changed.notify_all()
 
@@ -294,19 +294,3 @@ class ContinuousEngine:
         self.close()
         self._ended = True
         self._threads.shutdown()
-
-
-def _samples(requests, indices, stop):
-    """The samples of some requests, made one by one on demand."""
-    prompt_ids = None
-    for index in indices:
-        # Equal prompts are one list.
-        if (ids := requests[index]) != prompt_ids:
-            prompt_ids = ids
-        yield PartialSample(
-            request_id=index,
-            prompt_ids=prompt_ids,
-            key_data=requests.key_data[index],
-            stop=stop,
-            log_probs=[] if requests.log_probs[index] else None,
-        )

@@ -7,6 +7,7 @@ import numpy as np
 
 from star_keras.sampling.sampler import SampleRequest
 from star_keras.sampling.sampling_methods import request_key
+from star_keras.sampling.scheduler import PartialSample
 
 
 class TokenizedRequests(Sequence[list[int]]):
@@ -96,6 +97,30 @@ class TokenizedRequests(Sequence[list[int]]):
     def lengths(self) -> np.ndarray:
         """int64 array `(len,)`: the length of each list."""
         return np.repeat(self._lengths, np.diff(self._firsts))
+
+    def samples(
+        self, indices: Iterable[int], stop: tuple[str, ...]
+    ) -> Iterator[PartialSample]:
+        """The samples of some requests, made one by one on demand.
+
+        Args:
+            indices: The requests. Those with equal prompts stand together.
+            stop: Strings that end these completions.
+
+        Yields:
+            `PartialSample`s, whose ids are the indices. Equal prompts are one list.
+        """
+        prompt_ids = None
+        for index in indices:
+            if (ids := self[index]) != prompt_ids:
+                prompt_ids = ids
+            yield PartialSample(
+                request_id=index,
+                prompt_ids=prompt_ids,
+                key_data=self.key_data[index],
+                stop=stop,
+                log_probs=[] if self.log_probs[index] else None,
+            )
 
     def groups(self) -> Iterator[list[int]]:
         """Indices of requests with equal prompts, the longest prompts first.

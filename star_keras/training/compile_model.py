@@ -8,7 +8,10 @@ from star_keras.training.training_step import TrainingStep
 from star_keras.utils.errors import invalid
 
 # Settings of models with the training step of this package.
-_OWN_STEP = ("gradient_accumulation_steps", "z_loss", "gradient_checkpointing")
+_OWN_STEP = (
+    *("gradient_accumulation_steps", "z_loss", "gradient_checkpointing"),
+    *("objective", "dpo_beta", "nll_weight"),
+)
 
 
 # Projections to queries and values in families where they are named otherwise.
@@ -26,9 +29,9 @@ def compile_model(model, config: OptimizerConfig | None = None):
             `OptimizerConfig()`.
 
     Raises:
-        ValueError: if `gradient_accumulation_steps`, `z_loss` or
-            `gradient_checkpointing` is set for a model without `TrainingStep`, or
-            `lora_rank` for one whose attention takes no adapters.
+        ValueError: if `gradient_accumulation_steps`, `z_loss`,
+            `gradient_checkpointing` or `objective` is set for a model without
+            `TrainingStep`, or `lora_rank` for one whose attention takes no adapters.
 
     Example:
     ```python
@@ -52,11 +55,7 @@ def compile_model(model, config: OptimizerConfig | None = None):
             if layer is not model.backbone:  # such as an untied head
                 layer.trainable = False
     if own_step:
-        arguments = {
-            "gradient_accumulation_steps": config.gradient_accumulation_steps,
-            "z_loss": config.z_loss,
-            "gradient_checkpointing": config.gradient_checkpointing,
-        }
+        arguments = {name: getattr(config, name) for name in _OWN_STEP}
     else:
         arguments = {
             "loss": keras.losses.SparseCategoricalCrossentropy(

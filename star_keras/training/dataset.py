@@ -21,7 +21,11 @@ def training_batches(
     pad_id: int,
     seed: Iterable[int],
     packed: bool = True,
+<<<<<<< HEAD
     start: int = 0,
+=======
+    paired: bool = False,
+>>>>>>> 0efa625 (RPO: training on packed pairs of right and wrong completions)
 ) -> Iterator[tuple]:
     """An endless stream of training batches.
 
@@ -37,7 +41,12 @@ def training_batches(
         seed: Ints that determine the order.
         packed: Whether to pack several examples into a row. Without packing, batches
             have no `segment_ids` and `positions`.
+<<<<<<< HEAD
         start: Batches to leave out at the beginning of the stream.
+=======
+        paired: Whether examples 0 and 1, 2 and 3 and so on are pairs, which stay
+            together in a row, see `make_row`. Needs `packed`.
+>>>>>>> 0efa625 (RPO: training on packed pairs of right and wrong completions)
 
     Yields:
         `(x, y, sample_weight)` as in `make_row`, each array of shape
@@ -52,23 +61,38 @@ def training_batches(
         TrainingConfig, "sequence_length", sequence_length
     )
     generator = np.random.default_rng(list(seed))
+<<<<<<< HEAD
     lengths = example_lengths(examples)
     waiting, left_out = [], start * batch_size
+=======
+    size = 2 if paired else 1
+    lengths = np.reshape(example_lengths(examples), (-1, size)).sum(axis=1).tolist()
+    waiting = []
+>>>>>>> 0efa625 (RPO: training on packed pairs of right and wrong completions)
     while True:
         # Each pass packs other examples together.
-        order = generator.permutation(len(examples))
+        order = generator.permutation(len(lengths))
         if packed:
             groups = pack([lengths[i] for i in order], sequence_length)
         else:
             groups = [[i] for i in range(len(order))]
         groups = groups or [[]]
         for g in generator.permutation(len(groups)):
+<<<<<<< HEAD
             if left_out:
                 left_out -= 1
                 continue
             row = make_row(
                 [examples[order[i]] for i in groups[g]], sequence_length, pad_id
             )
+=======
+            chosen = [
+                examples[size * order[i] + part]
+                for i in groups[g]
+                for part in range(size)
+            ]
+            row = make_row(chosen, sequence_length, pad_id, paired=paired)
+>>>>>>> 0efa625 (RPO: training on packed pairs of right and wrong completions)
             if not packed:
                 del row[0]["segment_ids"], row[0]["positions"]
             waiting.append(row)
@@ -105,7 +129,12 @@ def evaluation_batches(
 
 
 def training_dataset(
-    make_batches, *, batch_size: int, sequence_length: int, packed=True
+    make_batches,
+    *,
+    batch_size: int,
+    sequence_length: int,
+    packed: bool = True,
+    paired: bool = False,
 ):
     """A `tf.data.Dataset` of training batches, for `fit`.
 
@@ -115,6 +144,7 @@ def training_dataset(
         batch_size: Rows a batch.
         sequence_length: Tokens a row.
         packed: Whether batches have `segment_ids` and `positions`.
+        paired: Whether batches have `reference`.
 
     Returns:
         A `tf.data.Dataset` of `(x, y, sample_weight)`, see `make_row`. Each array
@@ -124,9 +154,11 @@ def training_dataset(
     def spec(dtype):
         return tf.TensorSpec((batch_size, sequence_length), dtype)
 
-    names = ["token_ids", "padding_mask"]
+    dtypes = {"token_ids": "int32", "padding_mask": "int32"}
     if packed:
-        names += ["segment_ids", "positions"]
+        dtypes |= {"segment_ids": "int32", "positions": "int32"}
+    if paired:
+        dtypes["reference"] = "float32"
     options = tf.data.Options()
     # A closed iterator waits for the autotuning thread, which may sleep for as long
     # as the training took. There is nothing to tune here.
@@ -135,7 +167,7 @@ def training_dataset(
         tf.data.Dataset.from_generator(
             make_batches,
             output_signature=(
-                {name: spec("int32") for name in names},
+                {name: spec(dtype) for name, dtype in dtypes.items()},
                 spec("int32"),
                 spec("float32"),
             ),

@@ -14,11 +14,14 @@ class TrainingExample:
         prompt_ids: int32 array `(P,)`, `P >= 1`.
         response_ids: int32 array `(R,)`, `R >= 1`, end token included.
         weight: Weight of each response token in the loss.
+        reference: Log-probability of the response under the reference model of a
+            pair, see `star_keras.training.preferences`.
     """
 
     prompt_ids: np.ndarray
     response_ids: np.ndarray
     weight: float = 1.0
+    reference: float = 0.0
 
     def __len__(self):
         # The last token is only a target, never an input.

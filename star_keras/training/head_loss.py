@@ -45,18 +45,99 @@ def head_cross_entropy(
     Reference:
         [PaLM](https://arxiv.org/abs/2204.02311), section 5, for the z-loss.
     """
-    batch, length = targets.shape
-    distribution = keras.distribution.distribution()
-    devices = distribution.device_mesh.devices.size if distribution else 1
-    columns = max(1, devices * max_logits // (batch * kernel.shape[-1]))
+    num_chunks = _num_chunks(targets.shape, kernel, max_logits)
     arguments = hidden_states, kernel, bias, targets, weights
-    if columns >= length:
+    if num_chunks == 1:
         return _cross_entropy(*arguments, soft_cap, z_loss)
-    num_chunks = -(-length // columns)
     return _chunked_cross_entropy(soft_cap, z_loss, num_chunks, *arguments)
 
 
+def head_log_probs(
+    hidden_states,
+    kernel,
+    bias,
+    targets,
+    weights,
+    *,
+    soft_cap=None,
+    max_logits=2**25,
+):
+    """Log-probabilities of the next tokens, for use without gradients.
+
+    Computed in chunks like `head_cross_entropy`.
+
+    Args:
+        hidden_states, kernel, bias, targets, soft_cap, max_logits: See
+            `head_cross_entropy`.
+        weights: array `(batch, length)`. Not zero for the tokens that are wanted.
+
+    Returns:
+        float32 array `(batch, length)`, 0 for tokens of weight zero.
+    """
+    chunks = _Chunks(weights, _num_chunks(targets.shape, kernel, max_logits))
+
+    def compute(chunk):
+        return -_token_losses(chunk[0], kernel, bias, chunk[1], soft_cap, 0.0)
+
+    def skip(chunk):
+        return jnp.zeros(chunk[1].shape, "float32")
+
+    log_probs = lax.map(
+        lambda chunk: lax.cond(jnp.any(chunk[2] != 0), compute, skip, chunk),
+        tuple(map(chunks.split, (hidden_states, targets, weights))),
+    )
+    return jnp.where(weights == 0, 0.0, chunks.join(log_probs))
+
+
+def _num_chunks(shape, kernel, max_logits):
+    """Number of chunks with at most `max_logits` logits on a device."""
+    batch, length = shape
+    distribution = keras.distribution.distribution()
+    devices = distribution.device_mesh.devices.size if distribution else 1
+    columns = max(1, devices * max_logits // (batch * kernel.shape[-1]))
+    return 1 if columns >= length else -(-length // columns)
+
+
+class _Chunks:
+    """Tokens in chunks, those of weight zero last within their row.
+
+    Args:
+        weights: array `(batch, length)`.
+        num_chunks: int. Number of chunks.
+    """
+
+    def __init__(self, weights, num_chunks):
+        self.length, self.num_chunks = weights.shape[1], num_chunks
+        # Sorted within rows, so that every row stays on its device.
+        self.order = jnp.argsort(weights == 0, axis=1, stable=True)
+
+    def split(self, x):
+        """`(batch, length, ...)` to `(chunks, batch, length of one, ...)`."""
+        x = self._take(x, self.order)
+        padding = -self.length % self.num_chunks
+        x = jnp.pad(x, ((0, 0), (0, padding), *((0, 0) for _ in x.shape[2:])))
+        x = x.reshape(x.shape[0], self.num_chunks, -1, *x.shape[2:])
+        return jnp.moveaxis(x, 1, 0)
+
+    def join(self, x):
+        """The inverse of `split`."""
+        x = jnp.moveaxis(x, 0, 1)
+        x = x.reshape(x.shape[0], -1, *x.shape[3:])
+        return self._take(x, jnp.argsort(self.order, axis=1))
+
+    @staticmethod
+    def _take(x, order):
+        return jnp.take_along_axis(
+            x, order.reshape(*order.shape, *(1,) * (x.ndim - 2)), 1
+        )
+
+
 def _cross_entropy(hidden_states, kernel, bias, targets, weights, soft_cap, z_loss):
+    losses = _token_losses(hidden_states, kernel, bias, targets, soft_cap, z_loss)
+    return jnp.sum(losses * weights)
+
+
+def _token_losses(hidden_states, kernel, bias, targets, soft_cap, z_loss):
     logits = hidden_states.astype(kernel.dtype) @ kernel
     if bias is not None:
         logits = logits + bias
@@ -69,7 +150,7 @@ def _cross_entropy(hidden_states, kernel, bias, targets, weights, soft_cap, z_lo
     losses = log_total - jnp.sum(jnp.where(chosen, logits, 0.0), axis=-1)
     if z_loss:
         losses = losses + z_loss * log_total**2
-    return jnp.sum(losses * weights)
+    return losses
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
@@ -80,16 +161,7 @@ def _chunked_cross_entropy(soft_cap, z_loss, num_chunks, *arguments):
 def _forward(
     soft_cap, z_loss, num_chunks, hidden_states, kernel, bias, targets, weights
 ):
-    batch, length = targets.shape
-    # Sorted within rows, so that every row stays on its device.
-    order = jnp.argsort(weights == 0, axis=1, stable=True)
-    padding = -length % num_chunks
-
-    def split(x):  # (batch, length, ...) -> (chunks, batch, length of one, ...)
-        extra = (1,) * (x.ndim - 2)
-        x = jnp.take_along_axis(x, order.reshape(batch, length, *extra), axis=1)
-        x = jnp.pad(x, ((0, 0), (0, padding), *((0, 0) for _ in extra)))
-        return jnp.moveaxis(x.reshape(batch, num_chunks, -1, *x.shape[2:]), 1, 0)
+    chunks = _Chunks(weights, num_chunks)
 
     def add(sums, chunk):
         hidden_states, targets, weights = chunk
@@ -110,12 +182,9 @@ def _forward(
     (loss, kernel_gradient, bias_gradient), gradient = lax.scan(
         lambda sums, chunk: lax.cond(jnp.any(chunk[2] != 0), add, skip, sums, chunk),
         sums,
-        (split(hidden_states), split(targets), split(weights)),
+        tuple(map(chunks.split, (hidden_states, targets, weights))),
     )
-    gradient = jnp.moveaxis(gradient, 0, 1).reshape(batch, length + padding, -1)
-    back = jnp.argsort(order, axis=1)
-    gradient = jnp.take_along_axis(gradient, back[..., None], axis=1)
-    gradients = gradient, kernel_gradient, bias_gradient
+    gradients = chunks.join(gradient), kernel_gradient, bias_gradient
     # Sums over all tokens may overflow float16 before they are scaled.
     dtypes = jax.tree.map(
         lambda x: jnp.zeros((), x.dtype), (hidden_states, kernel, bias)

@@ -51,7 +51,13 @@ def pack(lengths: Sequence[int], sequence_length: int) -> list[list[int]]:
     return rows
 
 
-def make_row(examples: Sequence[TrainingExample], sequence_length: int, pad_id: int):
+def make_row(
+    examples: Sequence[TrainingExample],
+    sequence_length: int,
+    pad_id: int,
+    *,
+    paired: bool = False,
+):
     """One row of training data.
 
     Args:
@@ -59,13 +65,16 @@ def make_row(examples: Sequence[TrainingExample], sequence_length: int, pad_id: 
             `sequence_length` tokens.
         sequence_length: Tokens of the row.
         pad_id: Token id of the padding.
+        paired: Whether examples 0 and 1, 2 and 3 and so on are pairs of a right and a
+            wrong completion.
 
     Returns:
         `(x, y, sample_weight)`, arrays of shape `(sequence_length,)`:
 
         - `x`, a dict of int32 arrays: `token_ids`; `padding_mask`, 1 for real
           tokens; `segment_ids`, 1, 2, ... for the examples and 0 for padding;
-          `positions` within the example;
+          `positions` within the example; and of pairs the float32 array `reference`,
+          the example's reference at its first token and 0 at others;
         - `y`, int32: the next tokens;
         - `sample_weight`, float32: the example's weight where `y` is a response
           token, else 0.
@@ -86,6 +95,8 @@ def make_row(examples: Sequence[TrainingExample], sequence_length: int, pad_id: 
         "segment_ids": np.zeros(sequence_length, "int32"),
         "positions": np.zeros(sequence_length, "int32"),
     }
+    if paired:
+        x["reference"] = np.zeros(sequence_length, "float32")
     y = np.full(sequence_length, pad_id, "int32")
     sample_weight = np.zeros(sequence_length, "float32")
     start = 0
@@ -96,6 +107,8 @@ def make_row(examples: Sequence[TrainingExample], sequence_length: int, pad_id: 
         x["padding_mask"][start:end] = 1
         x["segment_ids"][start:end] = segment
         x["positions"][start:end] = np.arange(len(example))
+        if paired:
+            x["reference"][start] = example.reference
         y[start:end] = ids[1:]
         response_start = start + len(example.prompt_ids) - 1
         sample_weight[response_start:end] = example.weight

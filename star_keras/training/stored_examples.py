@@ -40,7 +40,12 @@ class StoredExamples(Sequence[TrainingExample]):
 
     Attributes:
         lengths: int64 array `(len,)`, the length of each example.
+<<<<<<< HEAD
         checksum: CRC-32 of all token ids.
+=======
+        references: float64 array `(len,)`, see `TrainingExample.reference`; zeros at
+            first.
+>>>>>>> 0efa625 (RPO: training on packed pairs of right and wrong completions)
 
     Raises:
         OSError: if the temporary file cannot be written.
@@ -69,11 +74,26 @@ class StoredExamples(Sequence[TrainingExample]):
             file.flush()
             self._places = np.asarray(places).reshape(-1, 4)
             self._weights = np.asarray(weights)
+            self.references = np.zeros(len(weights))
             self._ids = np.zeros(0, "int32")
             if end:
                 self._ids = np.asarray(np.memmap(file, "int32", mode="r"))
+        self._measure()
+
+    def _measure(self):
         sizes = self._places[:, 1::2] - self._places[:, ::2]
         self.lengths = sizes.sum(axis=1) - 1
+
+    def reorder(self, order: Sequence[int]):
+        """Put the examples into another order, or leave some out.
+
+        Args:
+            order: Their indices now.
+        """
+        order = np.asarray(order, "int64")
+        self._places, self._weights = self._places[order], self._weights[order]
+        self.references = self.references[order]
+        self._measure()
 
     def __len__(self):
         return len(self._weights)
@@ -86,6 +106,7 @@ class StoredExamples(Sequence[TrainingExample]):
             prompt_ids=self._ids[prompt:prompt_end],
             response_ids=self._ids[response:response_end],
             weight=float(self._weights[index]),
+            reference=float(self.references[index]),
         )
 
 

@@ -5,9 +5,15 @@ import jax.numpy as jnp
 import keras
 
 from star_keras.config import OptimizerConfig
+from star_keras.config.training import check_objective
 from star_keras.training import gradient_noise
+<<<<<<< HEAD
 from star_keras.training.evaluation_step import EvaluationStep
 from star_keras.training.head_loss import head_cross_entropy
+=======
+from star_keras.training.accumulation import accumulated_gradients, squared_norm
+from star_keras.training.objectives import RPO, Likelihood
+>>>>>>> 0efa625 (RPO: training on packed pairs of right and wrong completions)
 from star_keras.utils.errors import invalid
 from star_keras.utils.settings import checked_setting
 
@@ -16,23 +22,36 @@ _STEP_METRICS = (
     "token_utilization",
     "gradient_signal",
     "gradient_noise",
+    "pair_accuracy",
+    "pair_margin",
 )
 
 
 class TrainingStep(EvaluationStep):
     """Mixin of a KerasHub causal LM with a `compile` and a `train_step` of its own.
 
+<<<<<<< HEAD
     A class with this mixin calls `make_step_metrics()` when it is made. It has
     `hidden_states(inputs, training)`, a float array `(batch, length, hidden_dim)`, and
     `head()`, with the `kernel`, `bias` and `soft_cap` of `head_cross_entropy`.
+=======
+    A class with this mixin calls `make_step_metrics()` when it is made. It has the
+    methods `hidden_states(inputs, training=True)`, a float array `(batch, length,
+    hidden_dim)`, and `head()`, with the `kernel`, `bias` and `soft_cap` of
+    `head_cross_entropy`.
+>>>>>>> 0efa625 (RPO: training on packed pairs of right and wrong completions)
 
     Attributes:
         z_loss: float. Weight of the z-loss, see `compile`.
         gradient_accumulation_steps: int. See `compile`.
         gradient_checkpointing: bool. See `compile`.
+        objective: str. See `compile`.
+        dpo_beta: float. See `compile`.
+        nll_weight: float. See `compile`.
     """
 
     z_loss = 0.0
+    objective, dpo_beta, nll_weight = "likelihood", 0.1, 1.0
     gradient_checkpointing = False
     gradient_accumulation_steps = 1
 
@@ -49,6 +68,9 @@ class TrainingStep(EvaluationStep):
         gradient_accumulation_steps=1,
         z_loss=0.0,
         gradient_checkpointing=False,
+        objective="likelihood",
+        dpo_beta=0.1,
+        nll_weight=1.0,
         **kwargs,
     ):
         """Configure training; `CausalLM.compile` with a true weighted mean as loss.
@@ -81,16 +103,31 @@ class TrainingStep(EvaluationStep):
                 `head_cross_entropy`. PaLM uses `1e-4`. Defaults to `0.0`.
             gradient_checkpointing: bool. Whether to compute each block's activations
                 again in the backward pass, to save memory. Defaults to `False`.
+            objective: str. `"rpo"` trains on rows of pairs, see
+                `star_keras.training.objectives.RPO`, and `fit` logs `pair_accuracy`,
+                the share of pairs with a positive margin, and `pair_margin`. The
+                gradient statistics count pairs as tokens. Defaults to `"likelihood"`.
+            dpo_beta: float. See `RPO`. Defaults to `0.1`.
+            nll_weight: float. See `RPO`. Defaults to `1.0`.
             **kwargs: see `CausalLM.compile`.
 
         Raises:
-            ValueError: if a number is out of bounds, one of the three is set together
+            ValueError: if a number is out of bounds, one of these is set together
                 with a loss or metrics of the user, or the optimizer accumulates.
         """
         gradient_accumulation_steps = checked_setting(
             OptimizerConfig, "gradient_accumulation_steps", gradient_accumulation_steps
         )
-        z_loss = checked_setting(OptimizerConfig, "z_loss", z_loss)
+        z_loss, objective, dpo_beta, nll_weight = (
+            checked_setting(OptimizerConfig, name, value)
+            for name, value in (
+                ("z_loss", z_loss),
+                ("objective", objective),
+                ("dpo_beta", dpo_beta),
+                ("nll_weight", nll_weight),
+            )
+        )
+        check_objective(objective, dpo_beta, nll_weight, z_loss)
         if getattr(optimizer, "gradient_accumulation_steps", None):
             raise ValueError(
                 "Invalid value for argument `optimizer`. Expected an optimizer without "
@@ -112,6 +149,7 @@ class TrainingStep(EvaluationStep):
             ("gradient_accumulation_steps", gradient_accumulation_steps, 1),
             ("z_loss", z_loss, 0.0),
             ("gradient_checkpointing", gradient_checkpointing, False),
+            ("objective", objective, "likelihood"),
         ):
             if value != default and not self._head_in_loss:
                 raise invalid(
@@ -123,6 +161,8 @@ class TrainingStep(EvaluationStep):
         self.gradient_accumulation_steps = gradient_accumulation_steps
         self.z_loss = z_loss
         self.gradient_checkpointing = gradient_checkpointing
+        self.objective, self.dpo_beta = objective, dpo_beta
+        self.nll_weight = nll_weight
         super().compile(
             optimizer=optimizer, loss=loss, weighted_metrics=weighted_metrics, **kwargs
         )
@@ -137,8 +177,8 @@ class TrainingStep(EvaluationStep):
                 non-trainable variables, the optimizer's variables and the
                 metrics' variables. Each is a list of arrays.
             data: tuple `(x, y)` or `(x, y, sample_weight)`: `x` a dict of int
-                arrays `(batch, length)`, `y` an int array `(batch, length)` of next
-                tokens, `sample_weight` a float array `(batch, length)`.
+                arrays `(batch, length)`, see `make_row`, `y` an int array of this shape
+                of next tokens, `sample_weight` a float array of this shape.
 
         Returns:
             `(logs, state)`: a dict of float32 scalars, and the updated state.
@@ -156,7 +196,7 @@ class TrainingStep(EvaluationStep):
         loss, gradients, non_trainable, logs = self._gradients(
             trainable, non_trainable, optimizer_variables, (x, y, weights)
         )
-        logs["gradient_norm"] = jnp.sqrt(_squared_norm(gradients))
+        logs["gradient_norm"] = jnp.sqrt(squared_norm(gradients))
         # For float16 the optimizer scales the loss. Its update divides again.
         mapping = zip(self.optimizer.variables, optimizer_variables, strict=True)
         with keras.StatelessScope(list(mapping)):
@@ -181,63 +221,59 @@ class TrainingStep(EvaluationStep):
         results = super().get_metrics_result()
         return {k: v for k, v in results.items() if k not in _STEP_METRICS}
 
+    def _objective(self):
+        """See `star_keras.training.objectives`."""
+        if self.objective == "rpo":
+            return RPO(self.dpo_beta, self.nll_weight)
+        return Likelihood(self.z_loss)
+
     def _gradients(self, trainable, non_trainable, optimizer_variables, batch):
         """Loss and gradients of a batch, in parts if the model accumulates.
 
         Returns:
-            `(loss, gradients, non_trainable, statistics)`.
+            `(loss, gradients, non_trainable, logs)`.
         """
-        total_weight = jnp.sum(batch[2])
+        objective = self._objective()
+
+        def weight_of(part):
+            x, _, weights = part
+            return objective.weight(x, weights)
+
+        total_weight = weight_of(batch)
         # A batch of weight zero has the loss zero.
         divisor = jnp.where(total_weight == 0, 1.0, total_weight)
 
-        def part_of_gradients(non_trainable, part):
+        def gradients_of(non_trainable, part):
             return jax.value_and_grad(self._part_of_loss, has_aux=True)(
-                trainable, non_trainable, optimizer_variables, *part, divisor
+                trainable, non_trainable, optimizer_variables, part, divisor
             )
 
         num_parts = self.gradient_accumulation_steps
         if num_parts == 1:
-            (_, (loss, non_trainable)), gradients = part_of_gradients(
+            (_, (loss, sums, non_trainable)), gradients = gradients_of(
                 non_trainable, batch
             )
-            return loss, gradients, non_trainable, {}
-
-        def accumulate(sums, part):
-            gradients, loss, square, non_trainable = sums
-            (_, (part_loss, non_trainable)), part_gradients = part_of_gradients(
-                non_trainable, part
-            )
-            # |the part's own mean gradient|^2, weighted by its share of the batch.
-            part_weight = jnp.sum(part[2])
-            part_square = _squared_norm(part_gradients) * jnp.where(
-                part_weight == 0, 0.0, divisor / part_weight
-            )
-            gradients = jax.tree.map(jnp.add, gradients, part_gradients)
-            sums = (gradients, loss + part_loss, square + part_square, non_trainable)
-            return sums, None
-
-        zeros = [jnp.zeros(v.shape, "float32") for v in trainable]
-        (gradients, loss, square, non_trainable), _ = jax.lax.scan(
-            accumulate, (zeros, 0.0, 0.0, non_trainable), _split(batch, num_parts)
+            return loss, gradients, non_trainable, sums
+        loss, sums, gradients, non_trainable, statistics = accumulated_gradients(
+            gradients_of,
+            weight_of,
+            trainable,
+            non_trainable,
+            batch,
+            num_parts,
+            objective.logged,
         )
-        gradients = [
-            g.astype(v.dtype) for g, v in zip(gradients, trainable, strict=True)
-        ]
-        signal, noise = gradient_noise.gradient_statistics(
-            square, _squared_norm(gradients), num_parts, total_weight
-        )
-        statistics = {"gradient_signal": signal, "gradient_noise": noise}
-        return loss, gradients, non_trainable, statistics
+        return loss, gradients, non_trainable, sums | statistics
 
     def _part_of_loss(
-        self, trainable, non_trainable, optimizer_variables, x, y, weights, divisor
+        self, trainable, non_trainable, optimizer_variables, part, divisor
     ):
         """The loss of some rows, as a part of the mean over the whole batch.
 
         Returns:
-            `(scaled_loss, (loss, non_trainable))`.
+            `(scaled_loss, (loss, sums, non_trainable))`; `sums` are further means.
         """
+        x, y, weights = part
         optimizer = self.optimizer
         mapping = [
             *zip(self.trainable_variables, trainable, strict=True),
@@ -245,6 +281,7 @@ class TrainingStep(EvaluationStep):
             *zip(optimizer.variables, optimizer_variables, strict=True),
         ]
         with keras.StatelessScope(mapping, collect_losses=True) as scope:
+<<<<<<< HEAD
             hidden_states, head = self.hidden_states(x, training=True), self.head()
             loss = head_cross_entropy(
                 hidden_states,
@@ -254,14 +291,28 @@ class TrainingStep(EvaluationStep):
                 weights,
                 soft_cap=head.soft_cap,
                 z_loss=self.z_loss,
+=======
+            loss, sums = self._objective().loss(
+                self.hidden_states(x), self.head(), x, y, weights
+>>>>>>> 0efa625 (RPO: training on packed pairs of right and wrong completions)
             )
-            loss = loss / divisor
+            loss, sums = jax.tree.map(lambda total: total / divisor, (loss, sums))
             # Regularization losses count once a batch, not once a part.
             loss = loss + sum(self.losses) / self.gradient_accumulation_steps
             self._clear_losses()
             scaled_loss = optimizer.scale_loss(loss)
+<<<<<<< HEAD
         updated = [scope.get_current_value(v) for v in self.non_trainable_variables]
         return scaled_loss, (loss, updated)
+=======
+        updated = []
+        for variable, value in zip(
+            self.non_trainable_variables, non_trainable, strict=True
+        ):
+            new_value = scope.get_current_value(variable)
+            updated.append(value if new_value is None else new_value)
+        return scaled_loss, (loss, sums, updated)
+>>>>>>> 0efa625 (RPO: training on packed pairs of right and wrong completions)
 
     def _average(self, logs, metrics_variables):
         """Averages over this step and the earlier steps of the epoch."""
@@ -275,23 +326,3 @@ class TrainingStep(EvaluationStep):
                 averages["gradient_signal"], averages["gradient_noise"]
             )
         return averages, [scope.get_current_value(v) for v in self.metrics_variables]
-
-
-def _squared_norm(gradients):
-    return sum(jnp.sum(g.astype("float32") ** 2) for g in gradients)
-
-
-def _split(batch, num_parts):
-    """Split rows: `(batch, ...)` to `(parts, batch // parts, ...)`."""
-
-    def split(x):
-        if x.shape[0] % num_parts:
-            raise ValueError(
-                f"A batch of {x.shape[0]} rows cannot be split into "
-                f"gradient_accumulation_steps={num_parts} parts. Use a batch size "
-                f"that {num_parts} divides."
-            )
-        # Every part has rows of every device.
-        return jnp.moveaxis(x.reshape(-1, num_parts, *x.shape[1:]), 1, 0)
-
-    return jax.tree.map(split, batch)

@@ -20,8 +20,8 @@ from tests.callbacks.conftest import (
 )
 
 
-class Vowels(Doubling):
-    """Takes a completion for right that has more of one vowel than of another."""
+class Odd(Doubling):
+    """Takes the worked example for right, and what has characters of an odd sum."""
 
     few_shot_examples = (
         FewShotExample(
@@ -31,7 +31,7 @@ class Vowels(Doubling):
     )
 
     def extract_answer(self, completion):
-        return str(completion.count("a") > completion.count("e"))
+        return str("answer" in completion or sum(map(ord, completion)) % 2 == 1)
 
     def problems(self, split):
         problems = super().problems(split)
@@ -40,7 +40,7 @@ class Vowels(Doubling):
 
 @pytest.mark.parametrize("name", ["continuous", "batch"])
 def test_real_samplers_give_the_beginning_of_many_samples(name):
-    task = Vowels(train=6)
+    task = Odd(train=6)
     prompts, problems = PromptBuilder(task), task.problems("train")
     model = tiny_gpt_j(num_layers=1, hidden_dim=16)
     sampler = get_sampler(

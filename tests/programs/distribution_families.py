@@ -26,11 +26,11 @@ from star_keras.config import SamplingConfig, StarConfig, TrainingConfig
 from star_keras.distribution import model_parallel
 from star_keras.planning import lower_train_step
 from star_keras.sampling import SampleRequest, get_sampler
-from star_keras.training import training_step
+from star_keras.training import objectives
 from star_keras.training.dataset import feed_token_ids
 
 # Chunks of 3 of the 16 tokens of half of the 8 rows.
-in_chunks = functools.partial(training_step.head_cross_entropy, max_logits=4 * 3 * 264)
+in_chunks = functools.partial(objectives.head_cross_entropy, max_logits=4 * 3 * 264)
 SIZES = {
     "vocabulary_size": 264,
     "num_layers": 1,
@@ -119,7 +119,7 @@ def rows(batch):
 def train(model):
     feed_token_ids(model)
     x, labels, weights = rows(24)
-    with mock.patch.object(training_step, "head_cross_entropy", in_chunks):
+    with mock.patch.object(objectives, "head_cross_entropy", in_chunks):
         history = model.fit(
             x,
             labels,
@@ -149,7 +149,7 @@ def gradients(family):
             mapping = list(zip(model.trainable_variables, values, strict=True))
             with keras.StatelessScope(mapping):
                 head = model.head()
-                return training_step.head_cross_entropy(
+                return objectives.head_cross_entropy(
                     model.hidden_states(x),
                     head.kernel,
                     head.bias,

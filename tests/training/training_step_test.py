@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from star_keras import testing
-from star_keras.training import training_step
+from star_keras.training import objectives
 from star_keras.training.gradient_noise import gradient_noise_scale
 
 PLAIN = {
@@ -101,14 +101,14 @@ def assert_same_weights(found, expected, atol=1e-5):
 @pytest.fixture
 def chunked(monkeypatch):
     """Makes the head run on few columns of the rows at a time; counts its traces."""
-    whole = training_step.head_cross_entropy
+    whole = objectives.head_cross_entropy
     traces = []
 
     def in_chunks(*arguments, **kwargs):
         traces.append(1)
         return whole(*arguments, **kwargs, max_logits=8 * 3 * 258)
 
-    monkeypatch.setattr(training_step, "head_cross_entropy", in_chunks)
+    monkeypatch.setattr(objectives, "head_cross_entropy", in_chunks)
     return traces
 
 

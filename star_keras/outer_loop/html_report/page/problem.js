@@ -72,7 +72,8 @@ function attemptView(data, problem, run, attempt, before, prompts) {
     element("span", { class: `badge ${verdictClass(verdict)}` }, readable(verdict))));
   const facts = [];
   const weight = samples.weight[row];
-  if (weight > 0) facts.push(`Trained on with weight ${Number(weight.toFixed(4))}${samples.show_hint[row] ? ", hint shown" : ""}.`);
+  const wrong = verdict !== "correct" ? ", as the wrong one of a pair" : "";
+  if (weight > 0) facts.push(`Trained on with weight ${Number(weight.toFixed(4))}${samples.show_hint[row] ? ", hint shown" : ""}${wrong}.`);
   else if (weight === 0) facts.push(`Not trained on: ${readable(data.name("samples", "reason", row))}.`);
   for (const again of data.again.of(problem)) {
     const table = data.again;
