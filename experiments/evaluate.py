@@ -4,7 +4,8 @@
         --nofew_shot --max_new_tokens=112
 
 Greedy exact match with its 95% interval, by problem class too. With
-`--num_samples=8 --temperature=0.7` also pass@1 to pass@8 and maj@8.
+`--num_samples=8 --temperature=0.7` also pass@1 to pass@8 and maj@8, and with
+`--verifier=runs/verifier` best@1 to best@8.
 """
 
 import dataclasses
@@ -38,10 +39,17 @@ class EvaluateSettings(Settings):
     num_samples: int = setting(
         1, "Completions a problem. More than one needs a --temperature.", at_least=1
     )
+    verifier: str | None = setting(
+        None,
+        "Preset of experiments.verifier, which ranks the completions of a problem.",
+    )
 
     def check(self):
         if not self.output:
             raise ValueError("--output is needed: a directory for the results.")
+        if self.verifier is not None and self.num_samples == 1:
+            rule = "`None` with num_samples=1, where there is nothing to rank"
+            raise invalid("verifier", rule, self.verifier)
 
 
 SETTINGS = (
@@ -95,7 +103,19 @@ def load_sampler(model, process, sampling, seed):
     return configured_sampler(model, sampling, seed=seed), chat
 
 
-def write_evaluation(script, prompts, sampler, output):
+def load_verifier(script, model):
+    """The verifier of the flags, or `None`.
+
+    Args:
+        script: The `EvaluateSettings`.
+        model: The `ModelSettings` of the evaluated model.
+    """
+    if script.verifier is None:
+        return None
+    return dataclasses.replace(model, preset=script.verifier).load()
+
+
+def write_evaluation(script, prompts, sampler, output, verifier=None):
     """Evaluate, write `metrics.json` and `completions.jsonl`, and print.
 
     Args:
@@ -103,16 +123,24 @@ def write_evaluation(script, prompts, sampler, output):
         prompts: A `PromptBuilder`.
         sampler: Samples the completions.
         output: Directory, made if needed.
+        verifier: A causal LM that ranks the completions. Defaults to none.
     """
     from star_keras.distribution import processes
     from star_keras.outer_loop.evaluation import evaluate, save_evaluation
     from star_keras.outer_loop.problems import checked_problems
+    from star_keras.outer_loop.prompts import PromptBuilder
+    from star_keras.outer_loop.verification import verified_metrics, verifier_scores
 
     with message_alone():
         problems = checked_problems(prompts.task, script.split)[: script.num_problems]
     metrics, samples = evaluate(
         prompts, problems, sampler, num_samples=script.num_samples
     )
+    if verifier is not None:
+        # A verifier is trained without worked examples.
+        plain = PromptBuilder(prompts.task, few_shot=False, chat=prompts.chat)
+        scores = verifier_scores(verifier, plain, problems, samples)
+        metrics |= verified_metrics(samples, scores)
     save_evaluation(output, metrics, samples)
     if processes.is_writer():
         if prompts.chat is not None:
@@ -133,7 +161,8 @@ def main(argv):
     prompts = PromptBuilder(
         task, few_shot=sampling.few_shot, direct=sampling.direct, chat=chat
     )
-    write_evaluation(script, prompts, sampler, script.output)
+    verifier = load_verifier(script, model)
+    write_evaluation(script, prompts, sampler, script.output, verifier)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,11 @@ def main(argv):
             "--nofew_shot and --direct are for experiments.evaluate: this script "
             "shows worked examples without rationales and with them."
         )
+    if script.verifier is not None:
+        raise app.UsageError(
+            "--verifier is for experiments.evaluate: a verifier knows prompts without "
+            "worked examples."
+        )
     say_hello(f"few-shot baselines of {model.preset} on {task.name}")
     load_libraries()
     from star_keras.distribution import processes
