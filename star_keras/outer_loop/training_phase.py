@@ -53,10 +53,7 @@ class TrainingPhase:
         self._packed = packed
         self._first_step = 0
         self._bar = None
-<<<<<<< HEAD
         check_batch(model, config.training)
-=======
-        self._check_batch()
         # Pairs are compared with the model that the training starts from.
         self._scorer = ReferenceScorer(
             model,
@@ -64,7 +61,6 @@ class TrainingPhase:
             sequence_length=config.training.sequence_length,
             pad_id=model.preprocessor.tokenizer.pad_token_id,
         )
->>>>>>> 0efa625 (RPO: training on packed pairs of right and wrong completions)
 
     def check_fit(self, steps_per_epoch: int | None):
         """Check the arguments of `fit` and of the last `compile`.

@@ -1,11 +1,13 @@
-"""Checks of a training: that its batch fits, and that its weights are numbers."""
+"""Checks of a training: its options, its batch, and that its weights are numbers."""
 
 import jax
 import jax.numpy as jnp
 
-from star_keras.config import TrainingConfig
+from star_keras.config import OptimizerConfig, TrainingConfig
+from star_keras.config.training import check_objective
 from star_keras.utils import memory
 from star_keras.utils.errors import invalid
+from star_keras.utils.settings import checked_setting
 
 
 def check_batch(model, config: TrainingConfig):
@@ -40,3 +42,49 @@ def non_finite_weights(model) -> list[str]:
 @jax.jit
 def _all_finite(values):
     return jnp.all(jnp.array([jnp.isfinite(value).all() for value in values]))
+
+
+def checked_options(optimizer, *, head_in_loss: bool, **options) -> dict:
+    """The options of `TrainingStep.compile`, checked.
+
+    Args:
+        optimizer: The optimizer.
+        head_in_loss: Whether the training step computes the loss itself.
+        **options: Its attributes of the same names.
+
+    Returns:
+        dict of the options, as Python values.
+
+    Raises:
+        ValueError: see `TrainingStep.compile`.
+    """
+    options = {
+        name: checked_setting(OptimizerConfig, name, value)
+        for name, value in options.items()
+    }
+    check_objective(
+        *map(options.get, ("objective", "dpo_beta", "nll_weight", "z_loss"))
+    )
+    if getattr(optimizer, "gradient_accumulation_steps", None):
+        raise ValueError(
+            "Invalid value for argument `optimizer`. Expected an optimizer without "
+            "gradient accumulation. Its own averages the means of the parts, and "
+            "counts each part as a step. Received: "
+            "optimizer.gradient_accumulation_steps="
+            f"{optimizer.gradient_accumulation_steps}. Pass "
+            "`gradient_accumulation_steps` to `compile` instead."
+        )
+    for name, default in (
+        ("gradient_accumulation_steps", 1),
+        ("z_loss", 0.0),
+        ("gradient_checkpointing", False),
+        ("objective", "likelihood"),
+    ):
+        if options[name] != default and not head_in_loss:
+            raise invalid(
+                name,
+                f"{default} with a loss or metrics of your own",
+                options[name],
+                'Leave out `metrics` and `weighted_metrics`, and pass loss="auto".',
+            )
+    return options

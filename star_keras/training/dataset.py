@@ -21,11 +21,8 @@ def training_batches(
     pad_id: int,
     seed: Iterable[int],
     packed: bool = True,
-<<<<<<< HEAD
     start: int = 0,
-=======
     paired: bool = False,
->>>>>>> 0efa625 (RPO: training on packed pairs of right and wrong completions)
 ) -> Iterator[tuple]:
     """An endless stream of training batches.
 
@@ -41,12 +38,9 @@ def training_batches(
         seed: Ints that determine the order.
         packed: Whether to pack several examples into a row. Without packing, batches
             have no `segment_ids` and `positions`.
-<<<<<<< HEAD
         start: Batches to leave out at the beginning of the stream.
-=======
         paired: Whether examples 0 and 1, 2 and 3 and so on are pairs, which stay
             together in a row, see `make_row`. Needs `packed`.
->>>>>>> 0efa625 (RPO: training on packed pairs of right and wrong completions)
 
     Yields:
         `(x, y, sample_weight)` as in `make_row`, each array of shape
@@ -61,14 +55,9 @@ def training_batches(
         TrainingConfig, "sequence_length", sequence_length
     )
     generator = np.random.default_rng(list(seed))
-<<<<<<< HEAD
-    lengths = example_lengths(examples)
-    waiting, left_out = [], start * batch_size
-=======
     size = 2 if paired else 1
     lengths = np.reshape(example_lengths(examples), (-1, size)).sum(axis=1).tolist()
-    waiting = []
->>>>>>> 0efa625 (RPO: training on packed pairs of right and wrong completions)
+    waiting, left_out = [], start * batch_size
     while True:
         # Each pass packs other examples together.
         order = generator.permutation(len(lengths))
@@ -78,21 +67,15 @@ def training_batches(
             groups = [[i] for i in range(len(order))]
         groups = groups or [[]]
         for g in generator.permutation(len(groups)):
-<<<<<<< HEAD
             if left_out:
                 left_out -= 1
                 continue
-            row = make_row(
-                [examples[order[i]] for i in groups[g]], sequence_length, pad_id
-            )
-=======
             chosen = [
                 examples[size * order[i] + part]
                 for i in groups[g]
                 for part in range(size)
             ]
             row = make_row(chosen, sequence_length, pad_id, paired=paired)
->>>>>>> 0efa625 (RPO: training on packed pairs of right and wrong completions)
             if not packed:
                 del row[0]["segment_ids"], row[0]["positions"]
             waiting.append(row)

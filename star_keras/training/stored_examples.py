@@ -40,12 +40,9 @@ class StoredExamples(Sequence[TrainingExample]):
 
     Attributes:
         lengths: int64 array `(len,)`, the length of each example.
-<<<<<<< HEAD
         checksum: CRC-32 of all token ids.
-=======
         references: float64 array `(len,)`, see `TrainingExample.reference`; zeros at
             first.
->>>>>>> 0efa625 (RPO: training on packed pairs of right and wrong completions)
 
     Raises:
         OSError: if the temporary file cannot be written.

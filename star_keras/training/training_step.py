@@ -4,18 +4,11 @@ import jax
 import jax.numpy as jnp
 import keras
 
-from star_keras.config import OptimizerConfig
-from star_keras.config.training import check_objective
 from star_keras.training import gradient_noise
-<<<<<<< HEAD
-from star_keras.training.evaluation_step import EvaluationStep
-from star_keras.training.head_loss import head_cross_entropy
-=======
 from star_keras.training.accumulation import accumulated_gradients, squared_norm
+from star_keras.training.checks import checked_options
+from star_keras.training.evaluation_step import EvaluationStep
 from star_keras.training.objectives import RPO, Likelihood
->>>>>>> 0efa625 (RPO: training on packed pairs of right and wrong completions)
-from star_keras.utils.errors import invalid
-from star_keras.utils.settings import checked_setting
 
 _STEP_METRICS = (
     "gradient_norm",
@@ -30,16 +23,9 @@ _STEP_METRICS = (
 class TrainingStep(EvaluationStep):
     """Mixin of a KerasHub causal LM with a `compile` and a `train_step` of its own.
 
-<<<<<<< HEAD
     A class with this mixin calls `make_step_metrics()` when it is made. It has
     `hidden_states(inputs, training)`, a float array `(batch, length, hidden_dim)`, and
     `head()`, with the `kernel`, `bias` and `soft_cap` of `head_cross_entropy`.
-=======
-    A class with this mixin calls `make_step_metrics()` when it is made. It has the
-    methods `hidden_states(inputs, training=True)`, a float array `(batch, length,
-    hidden_dim)`, and `head()`, with the `kernel`, `bias` and `soft_cap` of
-    `head_cross_entropy`.
->>>>>>> 0efa625 (RPO: training on packed pairs of right and wrong completions)
 
     Attributes:
         z_loss: float. Weight of the z-loss, see `compile`.
@@ -115,28 +101,6 @@ class TrainingStep(EvaluationStep):
             ValueError: if a number is out of bounds, one of these is set together
                 with a loss or metrics of the user, or the optimizer accumulates.
         """
-        gradient_accumulation_steps = checked_setting(
-            OptimizerConfig, "gradient_accumulation_steps", gradient_accumulation_steps
-        )
-        z_loss, objective, dpo_beta, nll_weight = (
-            checked_setting(OptimizerConfig, name, value)
-            for name, value in (
-                ("z_loss", z_loss),
-                ("objective", objective),
-                ("dpo_beta", dpo_beta),
-                ("nll_weight", nll_weight),
-            )
-        )
-        check_objective(objective, dpo_beta, nll_weight, z_loss)
-        if getattr(optimizer, "gradient_accumulation_steps", None):
-            raise ValueError(
-                "Invalid value for argument `optimizer`. Expected an optimizer without "
-                "gradient accumulation. Its own averages the means of the parts, and "
-                "counts each part as a step. Received: "
-                "optimizer.gradient_accumulation_steps="
-                f"{optimizer.gradient_accumulation_steps}. Pass "
-                "`gradient_accumulation_steps` to `compile` instead."
-            )
         self._head_in_loss = loss == "auto" and not kwargs.get("metrics")
         if loss == "auto":
             if weighted_metrics == "auto":
@@ -145,24 +109,18 @@ class TrainingStep(EvaluationStep):
             loss = keras.losses.SparseCategoricalCrossentropy(
                 from_logits=True, reduction="mean_with_sample_weight"
             )
-        for name, value, default in (
-            ("gradient_accumulation_steps", gradient_accumulation_steps, 1),
-            ("z_loss", z_loss, 0.0),
-            ("gradient_checkpointing", gradient_checkpointing, False),
-            ("objective", objective, "likelihood"),
-        ):
-            if value != default and not self._head_in_loss:
-                raise invalid(
-                    name,
-                    f"{default} with a loss or metrics of your own",
-                    value,
-                    'Leave out `metrics` and `weighted_metrics`, and pass loss="auto".',
-                )
-        self.gradient_accumulation_steps = gradient_accumulation_steps
-        self.z_loss = z_loss
-        self.gradient_checkpointing = gradient_checkpointing
-        self.objective, self.dpo_beta = objective, dpo_beta
-        self.nll_weight = nll_weight
+        options = checked_options(
+            optimizer,
+            head_in_loss=self._head_in_loss,
+            gradient_accumulation_steps=gradient_accumulation_steps,
+            z_loss=z_loss,
+            gradient_checkpointing=gradient_checkpointing,
+            objective=objective,
+            dpo_beta=dpo_beta,
+            nll_weight=nll_weight,
+        )
+        for name, value in options.items():
+            setattr(self, name, value)
         super().compile(
             optimizer=optimizer, loss=loss, weighted_metrics=weighted_metrics, **kwargs
         )
@@ -281,38 +239,16 @@ class TrainingStep(EvaluationStep):
             *zip(optimizer.variables, optimizer_variables, strict=True),
         ]
         with keras.StatelessScope(mapping, collect_losses=True) as scope:
-<<<<<<< HEAD
-            hidden_states, head = self.hidden_states(x, training=True), self.head()
-            loss = head_cross_entropy(
-                hidden_states,
-                head.kernel,
-                head.bias,
-                y,
-                weights,
-                soft_cap=head.soft_cap,
-                z_loss=self.z_loss,
-=======
             loss, sums = self._objective().loss(
-                self.hidden_states(x), self.head(), x, y, weights
->>>>>>> 0efa625 (RPO: training on packed pairs of right and wrong completions)
+                self.hidden_states(x, training=True), self.head(), x, y, weights
             )
             loss, sums = jax.tree.map(lambda total: total / divisor, (loss, sums))
             # Regularization losses count once a batch, not once a part.
             loss = loss + sum(self.losses) / self.gradient_accumulation_steps
             self._clear_losses()
             scaled_loss = optimizer.scale_loss(loss)
-<<<<<<< HEAD
         updated = [scope.get_current_value(v) for v in self.non_trainable_variables]
-        return scaled_loss, (loss, updated)
-=======
-        updated = []
-        for variable, value in zip(
-            self.non_trainable_variables, non_trainable, strict=True
-        ):
-            new_value = scope.get_current_value(variable)
-            updated.append(value if new_value is None else new_value)
         return scaled_loss, (loss, sums, updated)
->>>>>>> 0efa625 (RPO: training on packed pairs of right and wrong completions)
 
     def _average(self, logs, metrics_variables):
         """Averages over this step and the earlier steps of the epoch."""
