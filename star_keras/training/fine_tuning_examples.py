@@ -107,16 +107,18 @@ def _items(source, template) -> Iterator[tuple[str, tuple]]:
 
 
 def _parts(record, template):
-    if ("text" in record) + ("prompt" in record) + ("messages" in record) != 1:
+    names = "text", "prompt", "messages"
+    found = [name for name in names if record.get(name) not in (None, "")]
+    if len(found) != 1:
         raise ValueError(
             f"Expected the fields {_FORMS}. Received: {sorted(record)}. Rename or "
             "remove fields."
         )
-    if "text" in record:
+    if found == ["text"]:
         yield "text", required_text(record, "text")
-    elif "prompt" in record:
-        names = "prompt", "response"
-        yield "pair", *(required_text(record, name) for name in names)
+    elif found == ["prompt"]:
+        pair = (required_text(record, name) for name in ("prompt", "response"))
+        yield "pair", *pair
     elif template is None:
         raise invalid(
             "messages",

@@ -118,7 +118,7 @@ def test_each_turn_of_the_assistant_is_an_example(chat, tmp_path):
 
 
 def test_kinds_may_alternate_within_a_file(plain, tmp_path):
-    pair = {"prompt": "p", "response": "r"}
+    pair = {"text": None, "prompt": "p", "response": "r"}  # as in a table
     path = write_lines(tmp_path / "a.jsonl", {"text": "ab"}, pair, {"text": "cd"})
     found = [prompt for prompt, _ in texts(plain, read(path, plain))]
     assert found == ["a", "p", "c"]
