@@ -8,7 +8,7 @@
 Each line is a prompt; of an instruct model, what the user says. With `--task` it is a
 question in the task's prompt, and an empty line takes the next held-out problem, whose
 answer is graded. A line of JSON, `{"question": "3 + 4", "answer": "7"}`, is a problem
-that is graded too. Ctrl-C ends an answer, Ctrl-D ends the program.
+that is graded too. In a terminal Ctrl-C ends an answer, and Ctrl-D the program.
 """
 
 import dataclasses
@@ -141,26 +141,21 @@ def answer(engine, request, *, stop, settings, tokenizer) -> str:
 
     settings = dataclasses.replace(settings, on_tokens=show)
     engine.add_request("asked", request, stop=stop, settings=settings)
-    try:
-        while engine.has_unfinished_requests():
-            for _, completion in engine.step():
-                print(stream.finish(completion.text), flush=True)
-                return completion.text
-    finally:
-        engine.abort_request("asked")
+    while not (done := engine.step()):
+        pass
+    ((_, completion),) = done
+    print(stream.finish(completion.text), flush=True)
+    return completion.text
 
 
 def lines(is_terminal: bool):
-    """Lines of standard input, stripped; asked for in a terminal."""
-    while True:
+    """Numbered lines of standard input, stripped; asked for in a terminal."""
+    for number in itertools.count():
         try:
             line = input("\n> ") if is_terminal else input()
         except EOFError:
             return
-        except KeyboardInterrupt:
-            print()
-            return
-        yield line.strip()
+        yield number, line.strip()
 
 
 def main(argv):
@@ -192,35 +187,46 @@ def main(argv):
         settings = RequestSettings(
             temperature=sampling.temperature, top_p=sampling.top_p or 1.0
         )
-    wrong = False
-    with sampler.engine(settings_by_request=True) as engine:
-        for number, line in enumerate(lines(is_terminal)):
-            try:
-                question = questions.make(line)
-                request = SampleRequest(
-                    prompt=question.prompt,
-                    name=f"line {number + 1}",
-                    seed=(number,),
-                    add_start_token=chat is None,
-                )
-                text = answer(
-                    engine,
-                    request,
-                    stop=questions.stop,
-                    settings=settings,
-                    tokenizer=sampler.tokenizer,
-                )
-            except ValueError as error:
-                wrong = True
-                print(error, file=sys.stderr)
-                continue
-            except KeyboardInterrupt:
-                print()
-                continue
-            if verdict := questions.verdict(question, text):
-                print(verdict, flush=True)
-    if wrong and not is_terminal:
-        sys.exit(1)
+
+    def ask(engine, number, line):
+        question = questions.make(line)
+        request = SampleRequest(
+            prompt=question.prompt,
+            name=f"line {number + 1}",
+            seed=(number,),
+            add_start_token=chat is None,
+        )
+        text = answer(
+            engine,
+            request,
+            stop=questions.stop,
+            settings=settings,
+            tokenizer=sampler.tokenizer,
+        )
+        if verdict := questions.verdict(question, text):
+            print(verdict, flush=True)
+
+    def ask_all(numbered) -> bool:
+        """Whether all lines are answered."""
+        right = True
+        with sampler.engine(settings_by_request=True) as engine:
+            for number, line in numbered:
+                try:
+                    ask(engine, number, line)
+                except ValueError as error:
+                    right = False
+                    print(error, file=sys.stderr)
+        return right
+
+    numbered = lines(is_terminal)
+    while True:
+        try:
+            sys.exit(0 if ask_all(numbered) or is_terminal else 1)
+        except KeyboardInterrupt:
+            print()
+            if not is_terminal:
+                sys.exit(130)
+            # The engine has ended within a step; the next question gets another.
 
 
 if __name__ == "__main__":

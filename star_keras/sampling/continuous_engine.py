@@ -39,6 +39,7 @@ class ContinuousEngine:
         variables: List of arrays. Values of the variables of the model.
         prefix_ids: Token ids that all prompts begin with, computed once.
         settings_by_request: See `ContinuousSampler.engine`.
+        find_prefixes: See `ContinuousSampler.engine`.
 
     Raises:
         ValueError: see `ContinuousSampler.engine`.
@@ -64,6 +65,7 @@ class ContinuousEngine:
         prefix_ids: Sequence[int] = (),
         *,
         settings_by_request: bool = False,
+        find_prefixes: bool = False,
     ):
         self._sampler = sampler
         self._settings_by_request = settings_by_request
@@ -71,7 +73,9 @@ class ContinuousEngine:
         prefix = sampler.steps.shared_prefix(variables, self._prefix_ids)
         self._threads = WorkerThreads(
             [
-                ContinuousWorker(sampler, variables, prefix, settings_by_request)
+                ContinuousWorker(
+                    sampler, variables, prefix, settings_by_request, find_prefixes
+                )
                 for _ in range(sampler.num_workers)
             ]
         )

@@ -139,7 +139,11 @@ class ContinuousSampler(ModelSampler):
                     yield completions
 
     def engine(
-        self, prefix_ids: Sequence[int] = (), *, settings_by_request: bool = False
+        self,
+        prefix_ids: Sequence[int] = (),
+        *,
+        settings_by_request: bool = False,
+        find_prefixes: bool = False,
     ) -> ContinuousEngine:
         """An engine that takes requests while it samples.
 
@@ -148,23 +152,30 @@ class ContinuousSampler(ModelSampler):
                 Defaults to none.
             settings_by_request: Whether requests may have a `RequestSettings`. All
                 requests are then decoded by one compiled function, which reads them.
+            find_prefixes: Whether to find beginnings that prompts share, see
+                `FoundPrefixes`, and to compute them once. Each worker keeps the last
+                four. Not with `prefix_ids`.
 
         Returns:
             A `ContinuousEngine`, with the weights that the model has now.
 
         Raises:
-            ValueError: if `prefix_ids` are no token ids; with `settings_by_request`,
-                if the sampler has a temperature, `top_k`, `top_p` or `min_p` itself.
+            ValueError: if `prefix_ids` are no token ids, or given with `find_prefixes`;
+                with `settings_by_request`, if the sampler has a temperature, `top_k`,
+                `top_p` or `min_p` itself.
         """
         if settings_by_request and self.method != Greedy():
             rule = "`False` unless the sampler itself is greedy"
             remedy = "Give the temperature and the rest with each request."
             raise invalid("settings_by_request", rule, True, remedy)
+        if find_prefixes and len(prefix_ids):
+            raise invalid("find_prefixes", "`False` with `prefix_ids`", True)
         return ContinuousEngine(
             self,
             self._variables(),
             prefix_ids,
             settings_by_request=settings_by_request,
+            find_prefixes=find_prefixes,
         )
 
     def tokenize_requests(

@@ -1,9 +1,11 @@
 """One worker of `ContinuousSampler`: its slots, and what goes in and out."""
 
+import functools
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from star_keras.sampling.found_prefixes import FoundPrefixes
 from star_keras.sampling.log_probs import token_pairs
 from star_keras.sampling.model_sampler import DECODE_CHUNK
 from star_keras.sampling.request_settings import row_choices
@@ -14,6 +16,9 @@ from star_keras.sampling.scheduler import PartialSample, Scheduler
 if TYPE_CHECKING:
     from star_keras.sampling.continuous_sampler import ContinuousSampler
 
+# Shared prefixes that are kept.
+_PREFIXES = 4
+
 
 class ContinuousWorker:
     """Completes samples in slots of its own.
@@ -23,6 +28,7 @@ class ContinuousWorker:
         variables: List of arrays. Values of the variables of the model.
         prefix: The shared prefix, see `ContinuousSteps`.
         settings_by_request: See `ContinuousSampler.engine`.
+        find_prefixes: See `ContinuousSampler.engine`.
 
     Attributes:
         scheduler: The `Scheduler` of these slots, which takes samples.
@@ -34,6 +40,7 @@ class ContinuousWorker:
         variables,
         prefix: tuple,
         settings_by_request: bool = False,
+        find_prefixes: bool = False,
     ):
         self.sampler = sampler
         self.variables = variables
@@ -44,6 +51,10 @@ class ContinuousWorker:
             few_slots=sampler.few_slots,
             group_size=sampler.group_size,
         )
+        self._found = None
+        if find_prefixes:
+            compute = functools.partial(sampler.steps.shared_prefix, variables)
+            self._found = FoundPrefixes(compute, most=_PREFIXES)
         self._cache = None
         self._write_index = np.int32(0)
         self._decoded = None
@@ -126,9 +137,9 @@ class ContinuousWorker:
             self._cache = steps.ring.compact(self._cache, np.array(filled, "int32"))
         self._resize()
         for group in schedule.groups:
-            token_ids, lengths, source = self._group_arrays(group)
             if not group.prefilled:
-                self._new = steps.prefill(self.variables, token_ids, self.prefix)
+                self._new = self._prefill(group.prompts)
+            lengths, source = self._group_arrays(group)
             self._cache = steps.ring.insert(
                 self._cache, self._write_index, self._new, lengths, source
             )
@@ -159,22 +170,29 @@ class ContinuousWorker:
             )
             self._write_index = np.int32(0)
 
-    def _group_arrays(self, group):
-        """`(token_ids, lengths, source)`, see `RingCache`.
+    def _prefill(self, prompts):
+        """A cache of prompts. A prompt's last token is left to `decode`."""
+        steps, prefix, start = self.sampler.steps, self.prefix, 0
+        if self._found is not None and (found := self._found.find(prompts)):
+            prefix, start = found
+        rests = [prompt_ids[start:] for prompt_ids in prompts]
+        shape = self.sampler.group_size, prompt_size(max(map(len, rests)))
+        token_ids = np.zeros(shape, "int32")
+        for row, ids in zip(token_ids, rests, strict=False):
+            row[: len(ids) - 1] = ids[:-1]
+        new = steps.prefill(self.variables, token_ids, prefix)
+        if not start:
+            return new
+        return steps.ring.join(*prefix, new, prompt_size(max(map(len, prompts))))
 
-        A prompt's last token is left to `decode`.
-        """
-        group_size = self.sampler.group_size
-        longest = max(map(len, group.prompts))
-        token_ids = np.zeros((group_size, prompt_size(longest)), "int32")
-        lengths = np.zeros(group_size, "int32")
-        for row, prompt_ids in enumerate(group.prompts):
-            lengths[row] = len(prompt_ids) - 1
-            token_ids[row, : lengths[row]] = prompt_ids[:-1]
+    def _group_arrays(self, group):
+        """`(lengths, source)`, see `RingCache`."""
+        lengths = np.zeros(self.sampler.group_size, "int32")
+        lengths[: len(group.prompts)] = [len(ids) - 1 for ids in group.prompts]
         source = np.full(len(self.scheduler.slots), -1, "int32")
         for slot, row in group.rows.items():
             source[slot] = row
-        return token_ids, lengths, source
+        return lengths, source
 
     def _slot_arrays(self):
         """`(token, position, count, limit, active, key_data)` of `decode`."""

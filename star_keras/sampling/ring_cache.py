@@ -26,6 +26,7 @@ class RingCache:
     Attributes:
         resize: See `_resize`.
         insert: See `_insert`. Donates the cache.
+        join: See `_join`.
         compact: See `_compact`.
 
     Each attribute is a function of `jax.jit` with the arguments of the method.
@@ -37,6 +38,7 @@ class RingCache:
         self.heads_axis = layout.heads_axis(model)
         self.resize = jax.jit(self._resize, static_argnums=(2, 3))
         self.insert = jax.jit(self._insert, donate_argnums=0)
+        self.join = jax.jit(self._join, static_argnums=3)
         self.compact = jax.jit(self._compact)
 
     def split(self, cache):
@@ -98,6 +100,30 @@ class RingCache:
             return jnp.where(is_new, new[source], x)
 
         return self.split(jax.tree.map(insert, cache, new))
+
+    def _join(self, prefix_cache, prefix_length, new, length):
+        """Whole prompts from their common beginning and the rest of each.
+
+        Args:
+            prefix_cache: A cache of one row.
+            prefix_length: int scalar. Its number of tokens.
+            new: What `prefill` returned for the tokens behind them.
+            length: int. Length of the result, which has room for all prompts.
+
+        Returns:
+            A cache with the rows of `new`, the first token at index 0.
+        """
+
+        def join(prefix, new):
+            more = max(new.shape[2], length - prefix.shape[2])
+            prefix = jnp.pad(prefix, ((0, 0), (0, 0), (0, more), (0, 0)))
+            prefix = jnp.repeat(prefix, new.shape[0], axis=0)
+            whole = jax.lax.dynamic_update_slice_in_dim(prefix, new, prefix_length, 2)
+            # As long as without a prefix, so that `insert` has no more shapes.
+            return whole[:, :, :length]
+
+        joined = jax.tree.map(join, prefix_cache, new)
+        return self.layout.constrain(joined, None, self.heads_axis)
 
     def _compact(self, cache, kept):
         """The cache of some of the slots.

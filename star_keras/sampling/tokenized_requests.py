@@ -65,7 +65,7 @@ class TokenizedRequests(Sequence[list[int]]):
             if ids == last:
                 continue
             last = ids
-            shared = _common_length(known[:shared], ids)
+            shared = common_length(known[:shared], ids)
             token_ids.extend(ids[shared:])
             ends.append(len(token_ids))
             firsts.append(index)
@@ -146,7 +146,7 @@ class TokenizedRequests(Sequence[list[int]]):
                 ]
 
 
-def _common_length(left, right):
+def common_length(left, right):
     """Number of equal items at the beginning of two lists."""
     if right[: len(left)] == left:
         return len(left)

@@ -151,7 +151,9 @@ class EngineThread:
         try:
             if self._distribution is not None:
                 keras.distribution.set_distribution(self._distribution)
-            with self._sampler.engine(settings_by_request=True) as engine:
+            with self._sampler.engine(
+                settings_by_request=True, find_prefixes=True
+            ) as engine:
                 self._engine = engine
                 self._call(self._ready.set_result, None)
                 for batch in engine:

@@ -8,6 +8,9 @@ from star_keras.serving.api_error import ApiError, bad_field
 from star_keras.serving.protocol import ApiRequest
 from star_keras.training.examples import tokenize_prompts
 
+# Characters; tokens of many blanks are the longest.
+_LONGEST_TOKEN = 256
+
 
 @dataclasses.dataclass
 class Prompt:
@@ -40,8 +43,7 @@ class PromptReader:
         self._sampler, self._chat = sampler, chat
         self._name, self._max_length = name, max_length
         # To tokenize more would take time, and be refused.
-        longest = max(map(len, sampler.tokenizer.get_vocabulary()))
-        self._max_characters = max_length * longest
+        self._max_characters = max_length * _LONGEST_TOKEN
 
     def read(self, request: ApiRequest) -> list[Prompt]:
         """The prompts of a request, without log-probabilities.
@@ -79,7 +81,7 @@ class PromptReader:
         """Token ids of texts, see `tokenize_prompts`.
 
         Raises:
-            ApiError: if a text has more characters than `max_length` tokens can have.
+            ApiError: if a text has more characters than `max_length` long tokens.
         """
         for text in texts:
             if len(text) > self._max_characters:

@@ -175,6 +175,11 @@ def test_a_prompt_is_scored_without_a_completion(client):
     assert found == {0: (PROMPT, "length")}
 
 
+def test_a_text_that_is_far_too_long_is_not_even_tokenized(client):
+    with pytest.raises(openai.BadRequestError, match="200000 characters.* 512 tokens"):
+        complete(client, "x" * 200_000)
+
+
 def test_many_clients_at_once_get_their_own_answers(client, expected):
     def ask(i):
         return i, complete(client, PROMPTS[i % 3]).choices[0].text

@@ -1,8 +1,8 @@
 """What is refused, and what a client that leaves gives back."""
 
 import concurrent.futures
+import contextlib
 import json
-import threading
 import time
 
 import openai
@@ -11,9 +11,11 @@ import requests
 
 from star_keras.config import ServingConfig
 from star_keras.serving import Service
+from star_keras.serving import server as server_module
 from tests.serving.conftest import PROMPT, running_server, wait_for
 
 LONG = {"model": "tiny", "prompt": PROMPT, "max_tokens": 200, "temperature": 2}
+MANY = LONG | {"n": 40}
 
 
 @pytest.fixture(scope="module")
@@ -145,49 +147,49 @@ def test_a_request_too_many_waits_no_more(small, connect):
     assert post(small, LONG).status_code == 200
 
 
+@pytest.fixture
+def slow(model):
+    """Makes a server of one slot that takes at least 4 seconds for `MANY`."""
+
+    @contextlib.contextmanager
+    def slow(**settings):
+        settings = {"slots": 1, "max_waiting": 39} | settings
+        with running_server(model, **settings) as server:
+            steps = server.service.sampler.steps
+            decode = steps.decode
+            steps.decode = lambda *x: time.sleep(0.1) or decode(*x)
+            yield server
+
+    return slow
+
+
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_client_that_leaves_frees_its_slots(small, connect, stream):
-    # Slower than the client, whatever the machine.
-    step, service = small.service.sampler.steps.decode, small.service
-    blocked = threading.Event()
-
-    def slow_decode(*arguments):
-        blocked.wait(0.2)
-        return step(*arguments)
-
-    service.sampler.steps.decode = slow_decode
-    try:
-        client = connect(small, timeout=0.5)
+def test_a_client_that_leaves_frees_its_slots(slow, connect, stream):
+    with slow() as server:
         started = time.monotonic()
-        with pytest.raises((openai.APITimeoutError, StopIteration)):
-            answer = client.completions.create(**LONG, n=3, stream=stream)
-            if stream:
-                parts = iter(answer)
-                next(parts)
-                answer.close()
-                raise StopIteration
-        wait_for(lambda: service.unfinished == 0, 10)
-        # 13 chunks of 16 tokens would follow.
-        assert time.monotonic() - started < 2.4
-        answer = post(small, LONG | {"max_tokens": 1})
-        assert answer.status_code == 200
-    finally:
-        service.sampler.steps.decode = step
+        client = connect(server, timeout=0.3)
+        if stream:
+            answer = client.completions.create(**MANY, stream=True)
+            next(iter(answer))
+            answer.close()
+        else:
+            with pytest.raises(openai.APITimeoutError):
+                client.completions.create(**MANY)
+        wait_for(lambda: server.service.unfinished == 0, 3)
+        assert post(server, LONG | {"max_tokens": 1}).status_code == 200
+        assert time.monotonic() - started < 4
 
 
-def test_a_request_ends_at_its_time(model):
-    with running_server(model, request_seconds=0.4) as server:
-        service = server.service
-        step = service.sampler.steps.decode
-        service.sampler.steps.decode = lambda *x: time.sleep(0.2) or step(*x)
-        error = refused(post(server, LONG), 504, "0.4 seconds")
+def test_a_request_ends_at_its_time(slow):
+    with slow(request_seconds=0.4) as server:
+        error = refused(post(server, MANY), 504, "0.4 seconds")
         assert error["code"] == "timeout"
-        wait_for(lambda: service.unfinished == 0)
-        lines = post(server, LONG | {"stream": True}).text.strip().split("\n\n")
+        wait_for(lambda: server.service.unfinished == 0)
+        lines = post(server, MANY | {"stream": True}).text.strip().split("\n\n")
         assert lines[-1] == "data: [DONE]"
         error = json.loads(lines[-2].removeprefix("data: "))["error"]
         assert error["code"] == "timeout"
-        wait_for(lambda: service.unfinished == 0)
+        wait_for(lambda: server.service.unfinished == 0)
 
 
 def test_the_token_opens_the_server(model, connect):
@@ -210,13 +212,11 @@ def test_other_names_of_this_machine_need_a_token(small):
     assert requests.get(f"{small.url}/v1/models", headers=headers).status_code == 200
 
 
-def test_accepted_requests_are_answered_after_a_signal(model):
-    pool = concurrent.futures.ThreadPoolExecutor(4)
-    with running_server(model) as server, pool:
-        step = server.service.sampler.steps.decode
-        server.service.sampler.steps.decode = lambda *x: time.sleep(0.1) or step(*x)
-        answers = [pool.submit(post, server, LONG) for _ in range(4)]
-        wait_for(lambda: server.service.unfinished == 4)
+def test_accepted_requests_are_answered_after_a_signal(slow):
+    body = LONG | {"n": 3}
+    with slow() as server, concurrent.futures.ThreadPoolExecutor(4) as pool:
+        answers = [pool.submit(post, server, body) for _ in range(4)]
+        wait_for(lambda: server.service.unfinished == 12)
         server.drain()
         late = post(server, LONG)
         assert refused(late, 503, "stopping")["type"] == "server_error"
@@ -224,17 +224,15 @@ def test_accepted_requests_are_answered_after_a_signal(model):
         assert all(x.result().status_code == 200 for x in answers)
 
 
-def test_the_end_comes_in_time(model):
-    with running_server(model, shutdown_seconds=0.2) as server:
-        steps = server.service.sampler.steps
-        step = steps.decode
-        steps.decode = lambda *x: time.sleep(0.5) or step(*x)
-        with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            pool.submit(post, server, LONG)
-            wait_for(lambda: server.service.unfinished == 1)
-            started = time.monotonic()
-            server.drain()
-    assert time.monotonic() - started < 7.5
+def test_the_end_comes_in_time(slow, monkeypatch):
+    monkeypatch.setattr(server_module, "_LAST_SECONDS", 0.2)
+    pool = concurrent.futures.ThreadPoolExecutor(1)
+    with slow(shutdown_seconds=0.2) as server, pool:
+        pool.submit(post, server, MANY)
+        wait_for(lambda: server.service.unfinished == 40)
+        started = time.monotonic()
+        server.drain()
+    assert time.monotonic() - started < 3
 
 
 def test_a_failed_engine_ends_the_server(model):
