@@ -1,6 +1,7 @@
 """The server: an address, signals, and the end."""
 
 import asyncio
+import contextlib
 
 import uvicorn
 
@@ -45,9 +46,9 @@ class Server(uvicorn.Server):
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     async def startup(self, sockets=None):
-        await super().startup(sockets)
         self._loop = asyncio.get_running_loop()
         self._watch = self._loop.create_task(self._end_with_engine())
+        await super().startup(sockets)
         if self.started:
             print(f"{self.service.name} is served at {self.url}/v1", flush=True)
 
@@ -60,7 +61,9 @@ class Server(uvicorn.Server):
     def drain(self):
         """End as after a signal. Any thread may call it."""
         self.service.draining = True
-        self._loop.call_soon_threadsafe(self._start_drain)
+        # The loop may have ended already.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._start_drain)
 
     def _start_drain(self):
         self._watch.cancel()
