@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import functools
 import logging
 import re
 
@@ -23,8 +24,6 @@ from star_keras.training import compile_model, make_row, tokenize_examples
 from star_keras.training.dataset import feed_token_ids
 from star_keras.training.packing import stack_rows
 
-# What GPT-J compiles to sample the prompts below behind a prefix.
-GPT_J_PROGRAMS = {"_prefill": 2, "_resize": 1, "_insert": 1, "_decode": 1}
 LENGTHS = (13, 20)
 ATOL = 1e-4  # of logits up to 30
 ROW = 40
@@ -180,8 +179,8 @@ def compilations():
         logger.removeHandler(handler)
 
 
-def check_greedy_samples(stock_logits, packed, prefix, slots):
-    """Compares samples with a greedy loop; returns the programs of the sampler."""
+def sample(packed, prefix, slots):
+    """Requests, the texts of their completions, and the programs compiled for them."""
     prompts = ["a:", "b c d e f g h i?", "Q: two?\nA:", "xyz", "1 2 3 4 5 6 7 8"]
     requests = [
         SampleRequest(prompt=prefix + p, name=p, prefix=prefix) for p in prompts
@@ -191,17 +190,27 @@ def check_greedy_samples(stock_logits, packed, prefix, slots):
     with compilations() as programs:
         for batch in sampler.sample(requests):
             found.update({i: completion.text for i, completion in batch})
+    return requests, found, programs
+
+
+@functools.cache
+def programs_of_gpt_j(prefix, slots):
+    return sample(tiny_causal_lm("gpt_j"), prefix, slots)[2]
+
+
+def check_greedy_samples(stock_logits, packed, prefix, slots):
+    requests, found, programs = sample(packed, prefix, slots)
     tokenizer = packed.preprocessor.tokenizer
     for i, request in enumerate(requests):
         assert found[i] == greedy(stock_logits, tokenizer, request.prompt, 12)
-    return programs
+    # As many programs as GPT-J, beside operations that run outside of them.
+    most = programs_of_gpt_j(prefix, slots)
+    names = "_prefill", "_resize", "_insert", "_decode"
+    assert all(1 <= programs[name] <= most[name] for name in names)
 
 
 def test_continuous_sampling_equals_a_greedy_loop(stock_logits, packed):
-    programs = check_greedy_samples(
-        stock_logits, packed, prefix="Q: one?\nA: 1.\n\n", slots=2
-    )
-    assert {name: programs[name] for name in GPT_J_PROGRAMS} == GPT_J_PROGRAMS
+    check_greedy_samples(stock_logits, packed, prefix="Q: one?\nA: 1.\n\n", slots=2)
 
 
 @pytest.mark.parametrize("family", ("gpt_j", "gemma2"), indirect=True)
