@@ -29,46 +29,65 @@ VALUES = st.recursive(
     ),
     max_leaves=6,
 )
-MESSAGES = st.lists(
-    st.fixed_dictionaries(
-        {"role": st.sampled_from(["user", "system", "assistant"]), "content": TEXTS}
-    ),
-    max_size=3,
-)
-LIKELY = {
-    "model": st.just("tiny"),
-    "prompt": st.one_of(
-        TEXTS,
-        st.lists(TEXTS, max_size=3),
-        st.lists(st.integers(0, 300), max_size=8),
-        st.lists(st.lists(st.integers(0, 288), max_size=4), max_size=3),
-    ),
-    "messages": MESSAGES,
-    "max_tokens": st.integers(0, 20),
+WHOLE_TEXTS = st.one_of(st.text(min_size=1, max_size=20), st.just(PROMPT))
+NEEDED = {"model": st.just("tiny"), "max_tokens": st.integers(1, 5)}
+COMMON = {
     "temperature": st.floats(0, 2),
-    "top_p": st.floats(0, 1),
+    "top_p": st.floats(0, 1, exclude_min=True),
     "n": st.integers(1, 4),
-    "stop": st.one_of(TEXTS, st.lists(TEXTS, max_size=4)),
+    "stop": st.one_of(WHOLE_TEXTS, st.lists(WHOLE_TEXTS, max_size=4)),
     "seed": st.integers(-(2**63), 2**63 - 1),
-    "logprobs": st.one_of(st.integers(0, 5), st.booleans()),
-    "top_logprobs": st.integers(0, 5),
-    "echo": st.booleans(),
     "stream": st.booleans(),
-    "stream_options": st.fixed_dictionaries({"include_usage": st.booleans()}),
-    "best_of": st.integers(1, 2),
 }
-NEEDED = {name: LIKELY[name] for name in ("model", "max_tokens")}
-OTHERS = {name: values for name, values in LIKELY.items() if name not in NEEDED}
-LIKELY_BODIES = st.fixed_dictionaries(NEEDED, optional=OTHERS)
-BODIES = st.one_of(
-    LIKELY_BODIES,
-    st.builds(
-        lambda body, name, value: body | {name: value},
-        LIKELY_BODIES,
-        st.one_of(st.sampled_from(list(LIKELY)), TEXTS),
-        VALUES,
+COMPLETIONS = st.fixed_dictionaries(
+    NEEDED
+    | {
+        "prompt": st.one_of(
+            WHOLE_TEXTS,
+            st.lists(WHOLE_TEXTS, min_size=1, max_size=3),
+            st.lists(st.integers(0, 288), min_size=1, max_size=8),
+            st.lists(
+                st.lists(st.integers(0, 288), min_size=1, max_size=4),
+                min_size=1,
+                max_size=3,
+            ),
+        )
+    },
+    optional=COMMON | {"logprobs": st.integers(0, 5), "echo": st.booleans()},
+)
+CHATS = st.fixed_dictionaries(
+    NEEDED
+    | {
+        "messages": st.lists(
+            st.fixed_dictionaries(
+                {
+                    "role": st.sampled_from(["user", "system", "assistant"]),
+                    "content": WHOLE_TEXTS,
+                }
+            ),
+            max_size=3,
+        )
+    },
+    optional=COMMON | {"logprobs": st.booleans(), "top_logprobs": st.integers(0, 5)},
+)
+NAMES = st.one_of(
+    st.sampled_from(
+        ["model", "prompt", "messages", "stream_options", "best_of", "logit_bias"]
+        + ["max_tokens", "logprobs", "echo", "tools", *COMMON]
     ),
-    VALUES,
+    TEXTS,
+)
+
+
+def with_wrong(bodies):
+    """As they are, with another value of a field, or something else altogether."""
+    changed = st.builds(lambda x, name, value: x | {name: value}, bodies, NAMES, VALUES)
+    return st.one_of(bodies, changed, VALUES)
+
+
+REQUESTS = st.one_of(
+    st.tuples(st.just("completions"), with_wrong(COMPLETIONS)),
+    st.tuples(st.just("chat/completions"), with_wrong(CHATS)),
 )
 PATHS = st.sampled_from(["completions", "chat/completions"])
 
@@ -95,8 +114,9 @@ def check(response, service):
 
 
 @hypothesis.settings(max_examples=300)
-@hypothesis.given(path=PATHS, body=BODIES)
-def test_any_json_gets_an_answer(server, session, path, body):
+@hypothesis.given(asked=REQUESTS)
+def test_any_json_gets_an_answer(server, session, asked):
+    path, body = asked
     response = session.post(
         f"{server.url}/v1/{path}", data=json.dumps(body).encode(), timeout=60
     )
