@@ -55,23 +55,26 @@ def with_references(examples, references):
     ]
 
 
-def full_log_prob(model, values, example):
-    """Log-probability of a response, from the logits of all tokens."""
-    ids = np.concatenate([example.prompt_ids, example.response_ids])[None]
+def full_log_probs(model, values, examples):
+    """Log-probabilities of responses, from all logits; a padded row for each."""
+    ids, counted = np.zeros((2, len(examples), 12), "int32")
+    for row, e in enumerate(examples):
+        ids[row, : len(e) + 1] = np.concatenate([e.prompt_ids, e.response_ids])
+        counted[row, len(e.prompt_ids) : len(e) + 1] = 1
     inputs = {"token_ids": ids[:, :-1], "padding_mask": np.ones_like(ids[:, :-1])}
-    logits, _ = model.stateless_call(
-        values, [v.value for v in model.non_trainable_variables], inputs
-    )
-    log_probs = jax.nn.log_softmax(logits[0])
-    chosen = log_probs[np.arange(ids.shape[1] - 1), ids[0, 1:]]
-    return jnp.sum(chosen[len(example.prompt_ids) - 1 :])
+    others = [v.value for v in model.non_trainable_variables]
+    logits, _ = model.stateless_call(values, others, inputs)
+    log_probs = jax.nn.log_softmax(logits)
+    chosen = jnp.take_along_axis(log_probs, ids[:, 1:, None], axis=2)[..., 0]
+    return jnp.sum(chosen * counted[:, 1:], axis=1)
 
 
 def plain_loss(model, values, examples, references):
     """The loss and the share of pairs with a positive margin."""
+    log_probs = full_log_probs(model, values, examples)
     total = weights = positive = 0.0
     for i in range(0, len(examples), 2):
-        right, wrong = (full_log_prob(model, values, e) for e in examples[i : i + 2])
+        right, wrong = log_probs[i], log_probs[i + 1]
         margin = (right - references[i]) - (wrong - references[i + 1])
         loss = -jnp.log(jax.nn.sigmoid(BETA * margin))
         loss -= NLL_WEIGHT * right / len(examples[i].response_ids)
@@ -90,9 +93,16 @@ def expected():
     """Examples with references, and the plain loss, its gradients, and the accuracy."""
     reference, model = tiny_gpt_j(7, **SIZES), tiny_gpt_j(8, **SIZES)
     examples = make_examples()
-    references = [full_log_prob(reference, values_of(reference), e) for e in examples]
-    (loss, accuracy), gradients = jax.value_and_grad(
-        lambda values: plain_loss(model, values, examples, references), has_aux=True
+    references = np.asarray(
+        jax.jit(lambda values: full_log_probs(reference, values, examples))(
+            values_of(reference)
+        )
+    )
+    (loss, accuracy), gradients = jax.jit(
+        jax.value_and_grad(
+            lambda values: plain_loss(model, values, examples, references),
+            has_aux=True,
+        )
     )(values_of(model))
     return with_references(examples, references), loss, gradients, accuracy
 
@@ -108,13 +118,14 @@ def step(examples, **compiled):
     arguments = {"objective": "rpo", "dpo_beta": BETA, "nll_weight": NLL_WEIGHT}
     sgd = keras.optimizers.SGD(1.0)
     model.compile(sgd, weighted_metrics=None, **{**arguments, **compiled})
-    before = values_of(model)
+    before = [np.array(value) for value in values_of(model)]  # `fit` gives them away
     model.preprocessor = None
     x, y, sample_weight = next(batches(examples))
     history = model.fit(
         *(x, y, ROWS), sample_weight=sample_weight, shuffle=False, verbose=0
     ).history
-    gradients = [a - b for a, b in zip(before, values_of(model), strict=True)]
+    after = map(np.array, values_of(model))
+    gradients = [a - b for a, b in zip(before, after, strict=True)]
     return {name: value[0] for name, value in history.items()}, gradients
 
 
@@ -149,7 +160,7 @@ def test_references_are_those_of_full_logits_and_start_at_log_two(expected):
     examples = make_examples()
     scorer = ReferenceScorer(model, batch_size=3, sequence_length=LENGTH, pad_id=0)
     found = scorer.score(examples)
-    plain = [full_log_prob(model, values_of(model), e) for e in examples]
+    plain = full_log_probs(model, values_of(model), examples)
     np.testing.assert_allclose(found, plain, rtol=1e-5)
     logs, _ = step(with_references(examples, found), nll_weight=0.0)
     np.testing.assert_allclose(logs["loss"], np.log(2), rtol=1e-5)
