@@ -102,6 +102,8 @@ class RPO:
 
     def _loss_of_pairs(self, log_probs, x, weights):
         weight, counts = _pair_weights(x, weights)
+        # Prompts have no slope.
+        log_probs = jnp.where(weights == 0, 0.0, log_probs)
         changes = segment_totals(log_probs, x) - segment_totals(x["reference"], x)
         margin = self.dpo_beta * (_right(changes) - _wrong(changes))
         right = _right(segment_totals(log_probs, x)) / jnp.maximum(counts, 1)
