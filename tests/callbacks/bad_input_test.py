@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from star_keras.config import OptimizerConfig
-from star_keras.outer_loop import session
+from star_keras.distribution import preemption
 from star_keras.sampling import Completion, Sampler
 from star_keras.training import compile_model
 from tests.callbacks.conftest import fit, half_right, scripted
@@ -243,13 +243,13 @@ def test_a_save_that_takes_too_long_does_not_keep_the_machine(
     os.set_blocking(reader, False)
 
     star = make_star(start_steps=6, skip_eval=True)
-    monkeypatch.setattr(session, "_PATIENCE", 0.2)
-    monkeypatch.setattr(session.os, "_exit", end)
+    monkeypatch.setattr(preemption, "_PATIENCE", 0.2)
+    monkeypatch.setattr(preemption.os, "_exit", end)
     save = star.run.checkpoints.training.save
     slow = lambda *args: (time.sleep(2), save(*args))  # noqa: E731
     monkeypatch.setattr(star.run.checkpoints.training, "save", slow)
     with os.fdopen(writer, "w") as stdout, monkeypatch.context() as patch:
-        patch.setattr(session.sys, "stdout", stdout)
+        patch.setattr(preemption.sys, "stdout", stdout)
         print("the last line", end="")
         with pytest.raises(EndedError, match="75"):
             fit(star, 1, [TerminateAtStep()])
