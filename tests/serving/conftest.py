@@ -16,7 +16,7 @@ from star_keras.serving.server import Server
 PROMPT = "Input:\n3 5 + 9 1\nTarget:\n"
 
 
-def wait_for(condition, seconds=30):
+def wait_for(condition, seconds=120):
     """Wait until `condition()` is true."""
     end = time.monotonic() + seconds
     while not condition():
@@ -38,7 +38,7 @@ def running_server(model, *, chat=None, **settings):
     finally:
         if server.started:
             server.drain()
-        thread.join(30)
+        thread.join(120)
         assert not thread.is_alive()
 
 
