@@ -74,7 +74,8 @@ def test_completions_are_the_same_with_less_work(
             done.update(batch)
     assert [done[i] for i in range(len(texts))] == expected
     whole = sum(len(sampler.tokenizer(text)) - 1 for text in texts)
-    assert sum(tokens) < whole * (0.5 if slots == 3 else 0.9)
+    # With 64 slots the last 16 prompts are groups with both beginnings, without gain.
+    assert sum(tokens) < whole * (0.5 if slots == 3 else 0.92)
 
 
 def test_a_given_prefix_and_found_ones_do_not_go_together(gpt_j):
