@@ -13,7 +13,7 @@ from star_keras.training.examples import tokenize_prompts
 class FilledRows:
     """Counts rows: a rationale fills one, or with packing its share of the tokens.
 
-    The tokens are those of the training prompt without a hint, and those sampled.
+    Counted are the tokens of the training prompt without a hint, and those sampled.
 
     Args:
         prompts: Makes the training prompts.

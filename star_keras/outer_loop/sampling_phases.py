@@ -124,8 +124,8 @@ class SamplingPhases:
     def _until_trained(self, iteration, problems):
         """Take problems until their kept rationales fill the rows of the training.
 
-        They are taken in blocks, and the last block perhaps in vain in part: the
-        result is that of taking one after the other.
+        They are taken in blocks. The surplus of the last block is dropped; the result
+        is the same as with one problem at a time.
         """
         with self._bar(iteration, "sample") as on_batch:
             counts = _JointCounts(on_batch)
