@@ -22,6 +22,7 @@ ALONE = {
     "transformers": _TRANSFORMERS,
     "transformers_prefix": _TRANSFORMERS,
     "vllm": ("vllm",),
+    "llama_cpp": ("llama_cpp", "gguf", "safetensors"),
 }
 
 

@@ -44,9 +44,9 @@ from benchmarks.models import chosen_size
 
 ROWS = ("continuous", "keras_hub", *ALONE)
 # Peers that fill a slot as soon as it is free, like ours.
-CONTINUOUS = ("vllm",)
-# vLLM has a GPT-J, but not for CPUs.
-PEERS = {"gpt_j": ROWS[:-1], "llama": ROWS}
+CONTINUOUS = ("vllm", "llama_cpp")
+# vLLM has a GPT-J, but not for CPUs; llama.cpp has none.
+PEERS = {"gpt_j": ROWS[:4], "llama": ROWS}
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("prefix_length", 768, "Tokens of the few-shot prompt.")
