@@ -5,10 +5,12 @@
         --nofew_shot
     echo "3 5 + 9 1" | python -m experiments.generate --task=arithmetic --nofew_shot
 
-Each line is a prompt; of an instruct model, what the user says. With `--task` it is a
-question in the task's prompt, and an empty line takes the next held-out problem, whose
-answer is graded. A line of JSON, `{"question": "3 + 4", "answer": "7"}`, is a problem
-that is graded too. In a terminal Ctrl-C ends an answer, and Ctrl-D the program.
+Each line is a prompt. An instruct model is talked to: in a terminal it gets the earlier
+turns too, and an empty line begins anew; in a pipe each line is alone. With `--task` a
+line is a question in the task's prompt, and an empty line takes the next held-out
+problem, whose answer is graded. A line of JSON, `{"question": "3 + 4", "answer": "7"}`,
+is a problem that is graded too. In a terminal Ctrl-C ends an answer, and Ctrl-D the
+program.
 """
 
 import dataclasses
@@ -42,10 +44,12 @@ class Question:
 
     Attributes:
         prompt: The whole prompt.
+        line: What was typed, if the model is talked to.
         problem: The `Problem` behind it, if its answer is known.
     """
 
     prompt: str
+    line: str = ""
     problem: object = None
 
 
@@ -81,8 +85,8 @@ class TaskQuestions:
             return Question(prompt=self.prompts.build(asked))
         return Question(prompt=self.prompts.build(problem), problem=problem)
 
-    def verdict(self, question: Question, completion: str) -> str:
-        """The verdict on an answer; empty if the right one is not known."""
+    def answered(self, question: Question, completion: str) -> str:
+        """Take an answer. Returns the verdict, empty if the right one is not known."""
         from star_keras.tasks.grading import grade
 
         if question.problem is None:
@@ -95,30 +99,60 @@ class TaskQuestions:
 
 
 class PlainQuestions:
-    """Lines as prompts, or as what the user says.
+    """Lines as prompts."""
 
-    Args:
-        chat: A `ChatTemplate`, or `None`.
-    """
-
-    def __init__(self, chat):
-        self._chat = chat
-        self.stop = () if chat is None else (chat.end_of_turn,)
+    stop = ()
 
     def make(self, line: str) -> Question:
         """The question of a line.
 
         Raises:
-            ValueError: if the line is empty, or the template fails.
+            ValueError: if the line is empty.
         """
         if not line:
             raise ValueError("The line is empty. Expected a prompt.")
-        if self._chat is None:
-            return Question(prompt=line)
-        return Question(prompt=self._chat.prompt([("user", line)]))
+        return Question(prompt=line)
 
-    def verdict(self, question: Question, completion: str) -> str:
-        """Empty: nothing is graded."""
+    def answered(self, question: Question, completion: str) -> str:
+        """Take an answer. Returns `""`: nothing is graded."""
+        return ""
+
+
+class Conversation:
+    """Lines as what the user says to an instruct model.
+
+    Args:
+        chat: A `ChatTemplate`.
+        remembers: Whether the model gets the earlier turns too.
+    """
+
+    def __init__(self, chat, remembers: bool):
+        self._chat, self._remembers = chat, remembers
+        self._turns = []
+        self.stop = (chat.end_of_turn,)
+
+    def make(self, line: str) -> Question:
+        """The question of a line.
+
+        Raises:
+            ValueError: if the line is empty, which forgets the earlier turns, or the
+                template fails.
+        """
+        if not line:
+            self._turns = []
+            raise ValueError(
+                "A new conversation begins."
+                if self._remembers
+                else "The line is empty. Expected a prompt."
+            )
+        return Question(
+            prompt=self._chat.prompt([*self._turns, ("user", line)]), line=line
+        )
+
+    def answered(self, question: Question, completion: str) -> str:
+        """Take an answer. Returns `""`: nothing is graded."""
+        if self._remembers:
+            self._turns += [("user", question.line), ("assistant", completion)]
         return ""
 
 
@@ -172,12 +206,15 @@ def main(argv):
     causal_lm = model.load()
     with message_alone():
         chat = find_chat_template(causal_lm.preprocessor, sampling.chat)
-        questions = PlainQuestions(chat)
         if with_task:
             few_shot, direct = sampling.few_shot, sampling.direct
             questions = TaskQuestions(
                 PromptBuilder(task, few_shot=few_shot, direct=direct, chat=chat)
             )
+        elif chat is not None:
+            questions = Conversation(chat, remembers=is_terminal)
+        else:
+            questions = PlainQuestions()
         sampler = ContinuousSampler(
             causal_lm,
             max_new_tokens=sampling.max_new_tokens,
@@ -203,7 +240,7 @@ def main(argv):
             settings=settings,
             tokenizer=sampler.tokenizer,
         )
-        if verdict := questions.verdict(question, text):
+        if verdict := questions.answered(question, text):
             print(verdict, flush=True)
 
     def ask_all(numbered) -> bool:

@@ -7,9 +7,8 @@ import uvicorn
 
 from star_keras.serving.app import make_app
 from star_keras.serving.service import Service
+from star_keras.serving.streaming import LAST_SECONDS
 
-# Seconds for answers on their way when all completions are done.
-_LAST_SECONDS = 5
 _POLL_SECONDS = 0.1
 
 
@@ -35,7 +34,7 @@ class Server(uvicorn.Server):
                 log_level="warning",
                 access_log=False,
                 timeout_keep_alive=60,
-                timeout_graceful_shutdown=_LAST_SECONDS,
+                timeout_graceful_shutdown=LAST_SECONDS,
             )
         )
 

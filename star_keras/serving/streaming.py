@@ -16,8 +16,9 @@ from star_keras.serving.choices import Answers, Choice
 from star_keras.serving.engine_thread import Job
 from star_keras.serving.service import Service
 
-# Seconds beyond the limit of a request in which the client may read the rest.
-_LAST_SECONDS = 5
+# Seconds in which clients may read the rest, beyond the limit of a request, or after a
+# signal when all completions are done.
+LAST_SECONDS = 5
 
 
 class EventStream(StreamingResponse):
@@ -40,7 +41,7 @@ class EventStream(StreamingResponse):
     async def __call__(self, scope, receive, send):
         try:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(self._deadline + _LAST_SECONDS):
+                async with asyncio.timeout_at(self._deadline + LAST_SECONDS):
                     await super().__call__(scope, receive, send)
         finally:
             self.release()

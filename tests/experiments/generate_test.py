@@ -35,3 +35,17 @@ def test_wrong_json_is_named_and_other_lines_are_answered():
     assert done.returncode == 1
     assert "Expecting" in done.stderr and "answer" in done.stderr
     assert "3 + 4 , C: 0" in done.stdout
+
+
+def test_an_instruct_model_gets_the_earlier_turns_in_a_terminal():
+    done = forks.run("generate_conversation")
+    assert done.returncode == 0, done.stderr
+    remembered, alone = json.loads(done.stdout)
+    assert remembered == [
+        "<user>Hi<end><assistant>",
+        "<user>Hi<end><assistant>Hello< end><end><user>Again<end><assistant>",
+        "A new conversation begins.",
+        "<user>New<end><assistant>",
+    ]
+    assert alone[1] == "<user>Again<end><assistant>"
+    assert alone[2].startswith("The line is empty")

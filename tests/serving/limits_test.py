@@ -232,7 +232,7 @@ def test_accepted_requests_are_answered_after_a_signal(slow):
 
 
 def test_the_end_comes_in_time(slow, monkeypatch):
-    monkeypatch.setattr(server_module, "_LAST_SECONDS", 0.2)
+    monkeypatch.setattr(server_module, "LAST_SECONDS", 0.2)
     pool = concurrent.futures.ThreadPoolExecutor(1)
     with slow(shutdown_seconds=0.2) as server, pool:
         pool.submit(post, server, MANY)
