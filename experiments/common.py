@@ -27,12 +27,13 @@ def message_alone():
     """A context in which an error of the user's input ends the program.
 
     Raises:
-        SystemExit: of code 1 with the message of a `ValueError` or `OSError`, which
-            names file or argument and remedy; a traceback would hide it.
+        SystemExit: of code 1 with the message of a `ValueError`, `OSError` or
+            `ImportError`, which names file, argument or library and the remedy; a
+            traceback would hide it.
     """
     try:
         yield
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         raise SystemExit(str(error)) from error
 
 

@@ -160,10 +160,11 @@ def main(argv):
 
     from star_keras import distribution, models
 
-    if settings.mesh:
-        keras.distribution.set_distribution(distribution.model_parallel(settings.mesh))
-    model = load(settings)
     with message_alone():
+        if settings.mesh:
+            mesh = distribution.model_parallel(settings.mesh)
+            keras.distribution.set_distribution(mesh)
+        model = load(settings)
         if settings.to == "preset":
             model.save_to_preset(settings.output)
         elif settings.to == "hugging_face":

@@ -23,6 +23,7 @@ from star_keras.models.attention import (
     merge_attention,
     write_to_cache,
 )
+from star_keras.models.splash_attention import splash_applies, splash_attend
 
 
 @contextlib.contextmanager
@@ -201,6 +202,10 @@ class PackedAttention(RowAttention):
         self.padding_mask = padding_mask
 
     def attend(self, cache, query, key, value, *, sliding_window=None, **options):
+        if splash_applies(self.shape[1]):
+            options |= {"sliding_window": sliding_window}
+            ids = self._all_segment_ids()
+            return splash_attend(query, key, value, ids, **options), cache
         offsets = jnp.arange(self.shape[1], dtype="int32")
         distance = offsets[None, :, None] - offsets[None, None, :]
         mask = distance >= 0
@@ -220,6 +225,15 @@ class PackedAttention(RowAttention):
             default=lambda *x: attend(*x, **options),
         )
         return parts.outputs(), cache
+
+    def _all_segment_ids(self):
+        """Segments that padding has its own of."""
+        ids = self.segment_ids
+        if ids is None:
+            ids = jnp.zeros(self.shape, "int32")
+        if self.padding_mask is not None:
+            ids = jnp.where(self.padding_mask.astype("bool"), ids, -1)
+        return ids.astype("int32")
 
 
 class CachedAttention(RowAttention):

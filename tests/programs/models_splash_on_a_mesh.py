@@ -1,0 +1,56 @@
+"""Greatest difference of the kernel's outputs and gradients, mesh against one device.
+
+The cases are meshes with numbers of key-value heads and of their query heads. Prints
+JSON.
+"""
+
+import star_keras  # noqa: F401  isort: skip  (before keras: selects the backend)
+
+import json
+
+import jax
+import jax.numpy as jnp
+import keras
+import numpy as np
+
+from star_keras.distribution import model_parallel
+from star_keras.models.splash_attention import splash_attend
+
+# Heads that divide by `model`; fewer than devices, in parts of groups; that do not
+# divide; rows that do not.
+CASES = (
+    ("batch:2,model:4", 4, 1, 2),
+    ("batch:2,model:4", 2, 4, 2),
+    ("batch:1,model:8", 2, 8, 2),
+    ("batch:2,model:4", 3, 1, 2),
+    ("batch:4,model:2", 1, 2, 3),
+)
+
+
+def run(heads, group, rows):
+    rng = np.random.default_rng(0)
+    shapes = [(rows, heads, group, 128, 16)] + 2 * [(rows, heads, 128, 16)]
+    arrays = [jnp.asarray(rng.normal(size=shape), "float32") for shape in shapes]
+    segment_ids = jnp.asarray(rng.integers(0, 2, (rows, 128)), "int32")
+
+    @jax.jit
+    def gradients(*arrays):
+        def loss(*arrays):
+            outputs = splash_attend(*arrays, segment_ids, scale=0.3, sliding_window=90)
+            return jnp.sum(jnp.sin(outputs)), outputs
+
+        return jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(*arrays)
+
+    return jax.tree.leaves(jax.tree.map(np.asarray, gradients(*arrays)))
+
+
+found = {"devices": len(jax.devices())}
+for mesh, *sizes in CASES:
+    keras.distribution.set_distribution(None)
+    expected = run(*sizes)
+    keras.distribution.set_distribution(model_parallel(mesh))
+    differences = [
+        float(np.abs(x - y).max()) for x, y in zip(run(*sizes), expected, strict=True)
+    ]
+    found[f"{mesh} {sizes}"] = max(differences)
+print(json.dumps(found))
