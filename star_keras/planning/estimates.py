@@ -155,7 +155,8 @@ def estimate(
         cost = max(plan.loops.values(), key=lambda cost: cost.cycles)
     sent = sum(c.moved * times for c, times in cost.collectives.items())
     # Newer kinds load weights beside other operations, outside of their cycles.
-    work = max(cost.cycles / plan.chip.clock, found["bandwidth_bound_seconds"])
+    work = cost.cycles / plan.chip.clock + cost.kernel_flops / plan.chip.flops
+    work = max(work, found["bandwidth_bound_seconds"])
     exchange = sent / plan.chip.link_bandwidth
     collectives = collections.defaultdict(lambda: {"times": 0, "bytes": 0})
     for collective, times in cost.collectives.items():

@@ -18,6 +18,10 @@ _HEADER = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%([\w.-]+) = (.*?) ([a-z][a-z0-9-]*)\((.*)$")
 _CALLED = re.compile(r"\b(?:calls|to_apply|called_computations)=\{?%([\w.-]+)")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+_SPLASH = re.compile(r"splash_mha_(fwd|dq|dkv)")
+# Matrix products of a block of queries and a block of keys.
+_PRODUCTS = {"fwd": 2, "dq": 3, "dkv": 4}
+_OPERANDS = re.compile(r"operand_layout_constraints=\{(.*?\})\}")
 _ARRAY = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\]")
 
 
@@ -56,10 +60,12 @@ class Cost:
 
     Args:
         cycles: float. The compiler's estimate.
+        kernel_flops: float. FLOPs of attention kernels, which it does not look into.
         collectives: `collections.Counter`. How often each `Collective` runs.
     """
 
     cycles: float = 0.0
+    kernel_flops: float = 0.0
     collectives: collections.Counter = dataclasses.field(
         default_factory=collections.Counter
     )
@@ -72,6 +78,7 @@ class Cost:
             times: int. How often to add it. Defaults to `1`.
         """
         self.cycles += times * other.cycles
+        self.kernel_flops += times * other.kernel_flops
         for collective, count in other.collectives.items():
             self.collectives[collective] += times * count
 
@@ -82,7 +89,7 @@ class TpuProgram:
     A loop with a known number of passes counts that often. A loop of unknown length
     counts as one pass. Of conditional branches the most expensive one counts.
     Operations without an estimate count no cycles: collectives and scalar
-    bookkeeping.
+    bookkeeping. Of the kernels of splash attention the FLOPs are counted.
 
     Args:
         text: string. HLO of an executable, from `compiled.as_text()`.
@@ -150,7 +157,11 @@ class TpuProgram:
             for called in _CALLED.findall(rest):
                 called = self._cost(called)
                 # A fusion has one estimate for all of its operations.
-                cost.add(called if not cost.cycles else Cost(0.0, called.collectives))
+                if cost.cycles:
+                    called = dataclasses.replace(called, cycles=0.0)
+                cost.add(called)
+        elif opcode == "custom-call" and (kernel := _SPLASH.match(name)):
+            cost.kernel_flops = _splash_flops(kernel[1], rest)
         return cost
 
     def _trips(self, condition):
@@ -167,6 +178,21 @@ class TpuProgram:
             if opcode == "constant"
         ]
         return constants[0] if len(constants) == 1 else None
+
+
+def _splash_flops(kernel, rest):
+    """FLOPs of the blocks that a kernel of splash attention does not skip."""
+    operands = [
+        [int(n) for n in axes.split(",") if n]
+        for _, axes in _ARRAY.findall(_OPERANDS.search(rest)[1])
+    ]
+    # The grid of blocks comes first. Rows, heads, length, head size are the query's.
+    short, long = sorted(operands[0][-2:])
+    rows, heads, length, head_dim = next(x for x in operands if len(x) == 4)
+    # A window makes a narrow band of the grid, while causality skips half of it.
+    blocks = short * long if short < long else long * (long + 1) / 2
+    pairs = rows * heads * blocks * (length / long) ** 2
+    return 2 * _PRODUCTS[kernel] * pairs * head_dim
 
 
 def _collective(opcode, shape, rest):
