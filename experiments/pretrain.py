@@ -235,7 +235,7 @@ def main(argv):
     task = Arithmetic(
         digits=lengths, extrapolation_digits=(), eval_problems=settings.held_out
     )
-    held_out = {p.id for p in task.problems("eval") if p.problem_class != "1_digits"}
+    held_out = {p.id for p in task.problems("eval") if p.problem_class != "1_digit"}
     worked = [
         draw_operands(draw, n, held_out)
         for n in lengths

@@ -15,14 +15,18 @@ from jax.sharding import PartitionSpec
 
 # Blocks of queries and of keys; the first that divides the length.
 _BLOCKS = (512, 256, 128)
+_OLD_KINDS = ("TPU v2", "TPU v3")
 
 
 def splash_applies(length: int) -> bool:
     """Whether attention in rows of `length` tokens is left to the kernel.
 
-    It is for TPUs, and for rows whose length is a multiple of 128.
+    It is for TPUs from v4 on, and for rows whose length is a multiple of 128. The
+    compiler refuses it for a v3, whose matrix unit does not take its products.
     """
-    return _platform() == "tpu" and length % _BLOCKS[-1] == 0
+    device = _device()
+    is_new = device.platform == "tpu" and device.device_kind not in _OLD_KINDS
+    return is_new and length % _BLOCKS[-1] == 0
 
 
 def splash_attend(
@@ -92,7 +96,7 @@ def _kernel(num_heads, length, sliding_window, soft_cap):
         masks.MultiHeadMask([mask] * num_heads),
         block_sizes=kernels.BlockSizes(**blocks),
         attn_logits_soft_cap=soft_cap,
-        interpret=_platform() != "tpu",
+        interpret=_device().platform != "tpu",
     )
 
 
@@ -119,9 +123,9 @@ def _mesh():
     return distribution and distribution.device_mesh.backend_mesh
 
 
-def _platform():
+def _device():
     mesh = _mesh()
-    return mesh.devices.flat[0].platform if mesh else jax.default_backend()
+    return mesh.devices.flat[0] if mesh else jax.devices()[0]
 
 
 def _size(axis):

@@ -207,7 +207,7 @@ def make_problem(first: str, second: str) -> Problem:
         id=f"{first}+{second}",
         question=f"{' '.join(first)} + {' '.join(second)}",
         answer=_spaced_sum(first, second),
-        problem_class=f"{len(first)}_digits",
+        problem_class=f"{len(first)}_digit" + "s" * (len(first) > 1),
     )
 
 

@@ -62,7 +62,7 @@ def test_run_leaves_metrics_samples_plots_and_a_preset(tiny, tmp_path):
         json.loads(x) for x in (run_dir / "metrics.jsonl").read_text().splitlines()
     ]
     assert [line["iteration"] for line in lines] == [0, 1, 2]
-    assert all("eval_accuracy/1_digits" in line for line in lines)
+    assert all("eval_accuracy/1_digit" in line for line in lines)
     assert {p.name for p in (run_dir / "samples").iterdir()} == {
         f"iteration_{n:04d}" for n in range(3)
     }

@@ -150,3 +150,32 @@ def test_bytes_that_a_collective_moves_are_those_of_a_ring(devices):
 def test_text_that_is_no_program_is_refused():
     with pytest.raises(ValueError, match="Expected the HLO of a compiled program"):
         TpuProgram("nothing")
+
+
+def splash(name, grid, shape):
+    """The program of one kernel; `grid` and `shape` are of its blocks and its query."""
+    return textwrap.dedent(
+        f"""
+        ENTRY %main (x: bf16[2]) -> bf16[2] {{
+          ROOT %{name}.1 = bf16[{shape}]{{3,2,1,0}} custom-call(%x), custom_call_target="tpu_custom_call", operand_layout_constraints={{s8[1,{grid}]{{2,1,0}}, bf16[{shape}]{{3,2,1,0}}, s32[2,64]{{1,0}}}}, frontend_attributes={{a={{}}}}
+        }}
+        """  # noqa: E501
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "grid", "shape", "pairs", "products"),
+    [
+        # 10 of 16 blocks of 512: causal.
+        ("splash_mha_fwd_segmented_residuals", "4,4", "2,8,2048,64", 10 * 512**2, 2),
+        # Two blocks of 512 for each of 8: a window.
+        ("splash_mha_dq_segmented", "8,2", "2,8,4096,64", 16 * 512**2, 3),
+        ("splash_mha_dkv_segmented", "2,8", "2,8,4096,64", 16 * 512**2, 4),
+    ],
+)
+def test_work_of_attention_kernels_is_that_of_their_blocks(
+    name, grid, shape, pairs, products
+):
+    program = TpuProgram(splash(name, grid, shape))
+    assert program.cost.kernel_flops == products * 2 * 2 * 8 * pairs * 64
+    assert program.cost.cycles == 0

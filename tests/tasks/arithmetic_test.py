@@ -65,7 +65,7 @@ def test_splits_and_examples_share_no_problem():
     assert sum(map(len, groups)) == len(set().union(*groups))
     assert len(shown) == 15
     # 100 problems of one digit: 3 shown, a fifth held out, the rest trained.
-    one_digit = [p for p in task.problems("train") if p.problem_class == "1_digits"]
+    one_digit = [p for p in task.problems("train") if p.problem_class == "1_digit"]
     assert len(one_digit) == 77
     assert len(held_out) == 20 + 4 * 100
     assert {p.problem_class for p in task.problems("extrapolation")} == {
