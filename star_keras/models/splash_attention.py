@@ -63,14 +63,12 @@ def splash_attend(
         ids = kernels.SegmentIds(segment_ids, segment_ids)
         return jax.vmap(kernel)(query, key, value, ids)
 
-    rows, split = _axes(batch, heads, group)
-    if split is not None and heads % _size(split):
-        attend = _with_own_keys(attend, group, split)
-        key_split = None
-    else:
-        key_split = split
-    if rows or split:
-        keys = PartitionSpec(rows, key_split)
+    if _mesh():
+        rows, split = _axes(batch, heads, group)
+        keys = PartitionSpec(rows, split)
+        if split is not None and heads % _mesh().shape[split]:
+            attend = _with_own_keys(attend, group, split)
+            keys = PartitionSpec(rows)
         attend = jax.shard_map(
             attend,
             mesh=_mesh(),
@@ -128,15 +126,9 @@ def _device():
     return mesh.devices.flat[0] if mesh else jax.devices()[0]
 
 
-def _size(axis):
-    return _mesh().shape[axis]
-
-
 def _axes(batch, heads, group):
     """Mesh axes that split the rows and the query heads, or `None`."""
     mesh = _mesh()
-    if not mesh:
-        return None, None
     rows = keras.distribution.distribution().batch_dim_name
     others = [axis for axis in mesh.axis_names if axis != rows]
     split = next((axis for axis in others if mesh.shape[axis] > 1), None)
