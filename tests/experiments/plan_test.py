@@ -99,11 +99,12 @@ def test_report_names_estimates_as_such(plan):
 @pytest.mark.slow
 def test_what_does_not_fit_is_said_with_what_would_help(tmp_path):
     estimates, report = plan_small(
-        tmp_path, "--sequence_length=65536", "--programs=train"
+        tmp_path, "--sequence_length=65600", "--programs=train"
     )
     assert not estimates["train"]["fits"]
-    # Scores of attention in float32: two of four rows and heads on a chip.
-    scores = 4 * 2 * 2 * 65536**2
+    # Scores of attention in float32: two of four rows and heads on a chip. The length
+    # is no multiple of 128, so that no kernel saves them.
+    scores = 4 * 2 * 2 * 65600**2
     assert estimates["train"]["memory"]["needed"] > scores
     assert "DOES NOT FIT" in report
     assert "what would help: --gradient_checkpointing; " in report
@@ -129,3 +130,14 @@ def test_flags_are_checked(arguments, message):
     done = run_experiment("plan", *arguments)
     assert done.returncode != 0
     assert message in done.stderr + done.stdout
+
+
+@pytest.mark.slow
+def test_memory_of_training_grows_with_the_length_of_the_rows(tmp_path):
+    short, long = (
+        plan_small(tmp_path, f"--sequence_length={length}", "--programs=train")[0]
+        for length in (512, 2048)
+    )
+    # All scores would be 16 times as many.
+    temporary = [plan["train"]["memory"]["temporary"] for plan in (short, long)]
+    assert temporary[1] < 5 * temporary[0]
