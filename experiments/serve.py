@@ -13,15 +13,18 @@ from absl import app
 
 from experiments.command_line import define_flags, from_flags, say_hello
 from experiments.common import ModelSettings, load_libraries, message_alone
-from star_keras.config import SamplingConfig, ServingConfig
+from star_keras.config import OptimizerConfig, SamplingConfig, ServingConfig
 
-SETTINGS = (ServingConfig, ModelSettings, SamplingConfig)
+SETTINGS = (ServingConfig, ModelSettings, SamplingConfig, OptimizerConfig)
 define_flags(ServingConfig, ModelSettings)
 define_flags(SamplingConfig, only=("chat",))
+define_flags(OptimizerConfig, only=("lora_rank",))
 
 
 def main(argv):
-    serving, model, sampling = from_flags(argv, *SETTINGS)
+    serving, model, sampling, optimizer = from_flags(argv, *SETTINGS)
+    if optimizer.lora_rank is not None and serving.run_dir is None:
+        raise app.UsageError("--lora_rank is that of a run: it needs --run_dir.")
     for package in ("prometheus_client", "starlette", "uvicorn"):
         if importlib.util.find_spec(package) is None:
             raise SystemExit(f'{package} is missing: pip install "star-keras[serve]".')
@@ -29,9 +32,12 @@ def main(argv):
     load_libraries()
     from star_keras.outer_loop.prompts import find_chat_template
     from star_keras.serving import Service, serve
+    from star_keras.training import compile_model
 
     causal_lm = model.load()
     with message_alone():
+        if optimizer.lora_rank is not None:
+            compile_model(causal_lm, optimizer)
         chat = find_chat_template(causal_lm.preprocessor, sampling.chat)
         name = model.preset.rstrip("/").rpartition("/")[2]
         service = Service(causal_lm, serving, name=name, chat=chat)

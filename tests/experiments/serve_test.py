@@ -55,6 +55,7 @@ def test_sigterm_answers_what_has_been_accepted_and_ends():
         ("--run_dir=/nowhere", "the directory of a run"),
         ("--chat", "without a chat template"),
         ("--preset=nowhere", "nowhere"),
+        ("--lora_rank=2", "needs --run_dir"),
     ],
 )
 def test_wrong_flags_are_errors_at_the_start(flag, words):
