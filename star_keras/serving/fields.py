@@ -1,10 +1,10 @@
 """The fields of a request: read once each, and none left over."""
 
 import json
-import numbers
 
 from star_keras.serving.api_error import ApiError, bad_field
 from star_keras.utils.records import is_text
+from star_keras.utils.settings import Rule, checked
 
 
 def read_object(body: bytes) -> dict:
@@ -45,30 +45,22 @@ class Fields:
         """The value as it is."""
         return self._left.pop(name, default)
 
-    def number(self, name, default, *, at_least, at_most, above=None) -> float:
-        """A finite number."""
-        value = self.raw(name, default)
-        rule = f"a number from {at_least} to {at_most}"
-        if above is not None:
-            rule = f"a number above {above}, at most {at_most}"
-        is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        if (
-            not is_number
-            or not at_least <= value <= at_most
-            or (above is not None and value <= above)
-        ):
-            raise bad_field(name, rule, value)
-        return float(value)
+    def number(self, name, default, **rule) -> float:
+        """A finite number within the bounds of a `Rule`."""
+        return self._checked(name, float, default, rule)
 
-    def integer(self, name, default, *, at_least, at_most) -> int | None:
-        """An integer; `default` may be `None`."""
+    def integer(self, name, default, **rule) -> int | None:
+        """An integer within the bounds of a `Rule`; `default` may be `None`."""
+        return self._checked(name, int, default, rule)
+
+    def _checked(self, name, kind, default, rule):
         value = self.raw(name, default)
         if value is None:
             return None
-        is_integer = isinstance(value, int) and not isinstance(value, bool)
-        if not is_integer or not at_least <= value <= at_most:
-            raise bad_field(name, f"an integer from {at_least} to {at_most}", value)
-        return value
+        try:
+            return checked(name, kind, value, **rule)
+        except ValueError:
+            raise bad_field(name, Rule(help="", **rule).describe(kind), value) from None
 
     def boolean(self, name, default=False) -> bool:
         """`true` or `false`."""

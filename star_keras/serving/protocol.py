@@ -142,7 +142,7 @@ def _common(fields):
         "stream": stream,
         "include_usage": include_usage,
         "temperature": fields.number("temperature", 1, at_least=0, at_most=2),
-        "top_p": fields.number("top_p", 1, at_least=0, at_most=1, above=0),
+        "top_p": fields.number("top_p", 1, above=0, at_most=1),
         "n": fields.integer("n", 1, at_least=1, at_most=_MOST_CHOICES),
         "stop": fields.stop(),
         "seed": fields.integer("seed", None, at_least=-_SEEDS, at_most=_SEEDS - 1),

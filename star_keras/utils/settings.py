@@ -61,13 +61,13 @@ class Rule:
         }[kind]
         bounds = []
         if self.above is not None:
-            bounds.append(f"above {self.above:g}")
+            bounds.append(f"above {_shown(self.above)}")
         if self.below is not None:
-            bounds.append(f"below {self.below:g}")
+            bounds.append(f"below {_shown(self.below)}")
         if self.at_least is not None:
-            bounds.append(f"of at least {self.at_least:g}")
+            bounds.append(f"of at least {_shown(self.at_least)}")
         if self.at_most is not None:
-            bounds.append(f"of at most {self.at_most:g}")
+            bounds.append(f"of at most {_shown(self.at_most)}")
         return " ".join([text, " and ".join(bounds)]).rstrip()
 
     def admits(self, value) -> bool:
@@ -80,6 +80,10 @@ class Rule:
             and (self.above is None or value > self.above)
             and (self.below is None or value < self.below)
         )
+
+
+def _shown(bound):
+    return f"{bound:g}" if isinstance(bound, float) else str(bound)
 
 
 def setting(default, help: str, **kwargs):
@@ -162,7 +166,10 @@ def _to_int(value):
 def _to_float(value):
     if not isinstance(value, numbers.Real) or isinstance(value, bool | np.bool_):
         return None
-    return float(value) if math.isfinite(value) else None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # an integer beyond all floats
+        return None
 
 
 def _to_bool(value):

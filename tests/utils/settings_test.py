@@ -45,6 +45,7 @@ class Whole(Settings):
         ("share", 0),
         ("share", 1.5),
         ("share", math.nan),
+        ("share", 10**400),  # beyond all floats
         ("share", True),
         ("color", "green"),
         ("color", None),
