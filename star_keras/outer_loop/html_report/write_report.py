@@ -143,6 +143,8 @@ def _pieces(runs, data: ProblemData, faults, share) -> Iterator[bytes]:
         "more_tables": [overview.settings_table(runs), overview.metrics_table(runs)],
         "width": charts.WIDTH,
         "height": charts.HEIGHT,
+        "left": charts.LEFT,
+        "right": charts.RIGHT,
         "index": index,
         "columns": data.columns(),
         "chunks": data.chunks(),
