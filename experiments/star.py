@@ -7,6 +7,8 @@ The same command resumes a run that was interrupted.
 """
 
 import dataclasses
+import sys
+from pathlib import Path
 
 from absl import app
 
@@ -82,6 +84,7 @@ def run(script, task, model_settings, process_settings, config, optimizer):
     from experiments.dry_run import print_dry_run
     from star_keras.callbacks import StarIterationCallback
     from star_keras.distribution import processes
+    from star_keras.outer_loop.command_log import record_command
     from star_keras.outer_loop.problems import checked_problems
     from star_keras.training import compile_model
 
@@ -98,7 +101,14 @@ def run(script, task, model_settings, process_settings, config, optimizer):
         star = StarIterationCallback(model, task, script.run_dir, config)
     if script.start_iter is not None:
         star.rewind(script.start_iter)
-    star.fit(script.iterations, verbose=script.verbose)
+
+    def on_train_begin(logs=None):  # the run directory is there now
+        if processes.is_writer():
+            words = [f"experiments.{Path(sys.argv[0]).stem}", *sys.argv[1:]]
+            record_command(star.run_dir, words)
+
+    command_log = keras.callbacks.LambdaCallback(on_train_begin=on_train_begin)
+    star.fit(script.iterations, [command_log], verbose=script.verbose)
 
     for split, problems in extra.items():
         evaluate_split(star, split, problems)

@@ -204,6 +204,7 @@ class OuterLoop:
             self.training_prompts,
             self._preprocessor,
             self.config.training,
+            seed=self.config.run.seed,
             packed=self._packed,
             paired=self._paired,
             steps=self._steps,
@@ -211,6 +212,7 @@ class OuterLoop:
         metrics = {
             "num_examples": len(training_set.examples),
             "steps": training_set.steps,
+            "trained_tokens": training_set.num_tokens,
             "sampling_seconds": time.monotonic() - start,
         }
         self._run.finish(iteration, "pack", metrics)

@@ -1,11 +1,12 @@
-"""Plots of a run: accuracy by iteration, and what each iteration kept."""
+"""Plots of runs and of evaluations."""
 
 import io
+from collections.abc import Mapping, Sequence
 
 from etils import epath
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
 from star_keras.outer_loop.statistics import class_metrics
 from star_keras.utils import files
@@ -47,12 +48,57 @@ def plot_kept(metrics: list[dict], path):
     save()
 
 
-def _axes(path, label):
+def plot_over_tokens(
+    methods: Mapping[str, Sequence[Sequence[tuple[int, float]]]], path
+):
+    """Held-out accuracy over the tokens spent, a color for each method.
+
+    Thin lines are the runs, the thick one is their mean by iteration.
+
+    Args:
+        methods: For each method its runs, for each run the tokens and the accuracy of
+            each iteration. The runs of a method have equally many iterations.
+        path: The file.
+    """
+    axes, save = _axes(path, "held-out accuracy", "sampled and trained tokens")
+    axes.xaxis.set_major_formatter(EngFormatter())
+    for number, (method, runs) in enumerate(methods.items()):
+        style = {"color": f"C{number}"}
+        for points in runs:
+            axes.plot(*zip(*points, strict=True), linewidth=0.6, alpha=0.6, **style)
+        mean = [
+            tuple(sum(values) / len(values) for values in zip(*points, strict=True))
+            for points in zip(*runs, strict=True)
+        ]
+        axes.plot(*zip(*mean, strict=True), label=method, marker="o", **style)
+    save()
+
+
+def plot_over_k(metrics: Mapping[str, float], path):
+    """`pass@k`, `maj@k` and `best@k` of an evaluation over k, those that are there.
+
+    Args:
+        metrics: Metrics of an evaluation with several samples.
+        path: The file.
+    """
+    axes, save = _axes(path, "share of the problems", "k")
+    for name in ("pass", "maj", "best"):
+        points = [
+            (int(key.removeprefix(f"{name}@")), value)
+            for key, value in metrics.items()
+            if key.startswith(f"{name}@")
+        ]
+        if points:
+            axes.plot(*zip(*points, strict=True), label=f"{name}@k", marker="o")
+    save()
+
+
+def _axes(path, label, xlabel="iteration"):
     # Not through pyplot, whose figures and backend belong to the user.
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    axes.set(xlabel="iteration", ylabel=label, ylim=(-0.02, 1.02))
+    axes.set(xlabel=xlabel, ylabel=label, ylim=(-0.02, 1.02))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.grid(alpha=0.3)

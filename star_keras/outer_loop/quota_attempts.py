@@ -43,6 +43,7 @@ class QuotaAttempts:
     Attributes:
         tallies: The `Tally` of each problem sampled so far, by its id.
         is_finished: Whether the store has all samples of the phase.
+        num_tokens: Tokens sampled so far, those of dropped samples included.
 
     Raises:
         ValueError: if stored samples are not those of these problems.
@@ -67,16 +68,18 @@ class QuotaAttempts:
         self._check_working = check_working
         self._store, self._on_batch = store, on_batch
         self.tallies: dict[str, Tally] = {}
-        self._finished, self._found = None, {}
+        self._finished, self._found, self.num_tokens = None, {}, 0
         # Outcomes of samples on disk that have not been counted yet.
         self._known: dict[Key, Outcome] = {}
         if store is not None:
-            self._finished = known = store.load(iteration, kind)
-            if known is None:
-                known = store.load_journal(iteration, kind)
+            self._finished = store.load(iteration, kind)
+            # Beside a finished file it has the dropped samples too.
+            journal = store.load_journal(iteration, kind)
+            known = journal if self._finished is None else self._finished
             # No process writes before all have read.
             processes.sync(f"the samples of iteration {iteration} are read: {kind}")
             self._known = {(s.problem, s.sample): quota.outcome(s) for s in known}
+            self.num_tokens = sum(s.num_tokens for s in journal or known)
         self._num_done = self._num_started = len(self._known)
         ids = {problem.id for problem in problems}
         self._check_no_others(key for key in self._known if key[0] not in ids)
@@ -166,12 +169,15 @@ class QuotaAttempts:
                 "of them."
             )
 
-    def finish(self, problems: Sequence[Problem]) -> Sequence[GradedSample]:
+    def finish(
+        self, problems: Sequence[Problem], keep_journal: bool = False
+    ) -> Sequence[GradedSample]:
         """End the phase.
 
         Args:
             problems: Sampled problems in canonical order. Samples of others are
                 dropped.
+            keep_journal: See `SampleStore.finish`.
 
         Returns:
             Their samples, problem by problem, each with its samples in order. With a
@@ -194,14 +200,20 @@ class QuotaAttempts:
             keys = [(s.problem, s.sample) for s in self._finished]
             if keys != order:
                 self._check_no_others(set(keys) - set(order) or keys)
-            store.finish(iteration, kind, ())  # a kill has perhaps left the journal
+            # A kill has perhaps left the journal.
+            store.finish(iteration, kind, (), keep_journal)
             return self._finished
         if store.writes:
             journal = store.load_journal(iteration, kind)
             lines = {(s.problem, s.sample): i for i, s in enumerate(journal)}
-            store.finish(iteration, kind, journal.at([lines[key] for key in order]))
+            samples = journal.at([lines[key] for key in order])
+            store.finish(iteration, kind, samples, keep_journal)
         processes.sync(f"the samples of iteration {iteration} are written: {kind}")
         return store.load(iteration, kind)
+
+    def remove_journal(self):
+        """Remove the journal that `finish` has kept."""
+        self._store.finish(self._iteration, self._kind, ())
 
     def _start(self, problem):
         """Numbers of the samples of a problem that start now and are not on disk."""
@@ -229,6 +241,7 @@ class QuotaAttempts:
         )
 
     def _keep(self, samples):
+        self.num_tokens += sum(sample.num_tokens for sample in samples)
         if self._store is None:
             self._found |= {(s.problem, s.sample): s for s in samples}
         else:

@@ -117,7 +117,13 @@ class SampleStore:
             path.parent.mkdir(parents=True, exist_ok=True)
             append_json_lines(path, map(dataclasses.asdict, samples))
 
-    def finish(self, iteration: int, kind: SampleKind, samples: Iterable[GradedSample]):
+    def finish(
+        self,
+        iteration: int,
+        kind: SampleKind,
+        samples: Iterable[GradedSample],
+        keep_journal: bool = False,
+    ):
         """Write the file of a finished phase, and remove its journal.
 
         An existing file stays. A journal left by a kill is removed.
@@ -126,6 +132,7 @@ class SampleStore:
             iteration: Their iteration.
             kind: Their kind.
             samples: All samples of the phase in canonical order.
+            keep_journal: Whether the journal stays for now.
 
         Raises:
             OSError: if the file cannot be written; names it.
@@ -135,7 +142,8 @@ class SampleStore:
             self._check()
             if not self.path(iteration, kind).exists():
                 self.finished.write(iteration, f"{kind}.jsonl", _lines(samples))
-            self.journal_path(iteration, kind).unlink(missing_ok=True)
+            if not keep_journal:
+                self.journal_path(iteration, kind).unlink(missing_ok=True)
 
     # === Decisions ===
 

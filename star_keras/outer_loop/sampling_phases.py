@@ -148,14 +148,21 @@ class SamplingPhases:
                     if rows >= wanted:
                         break
             problems = problems[:taken]
-            samples = phases[0].finish(problems)
-        self._record(iteration, "sample", samples, num_problems=len(problems))
+            samples = self._finish(iteration, "sample", phases[0], problems)
         hinted = ()
         if self.hints:
             failed = [p for p in problems if p.id in phases[1].tallies]
-            hinted = phases[1].finish(failed)
-            self._record(iteration, "rationalize", hinted)
+            hinted = self._finish(iteration, "rationalize", phases[1], failed)
         return Sampled(problems=problems, samples=samples, hinted=hinted)
+
+    def _finish(self, iteration, phase, attempts, problems):
+        """Record a phase of `_until_trained`; its samples."""
+        samples = attempts.finish(problems, keep_journal=True)
+        metrics = {"num_problems": len(problems)} if phase == "sample" else {}
+        self._record(iteration, phase, samples, attempts.num_tokens, **metrics)
+        # Until now it held the number of tokens of the dropped samples.
+        attempts.remove_journal()
+        return samples
 
     def _block(self, taken, rows, wanted):
         """How many problems to take at once: enough, at the rate so far."""
@@ -189,10 +196,14 @@ class SamplingPhases:
         draw = draw_stream(self._config.run.seed, iteration, "failed")
         return self._config.sampling.p_rationalization, draw
 
-    def _record(self, iteration, phase, samples, **metrics):
-        """Record a finished phase with the accuracy of its samples."""
+    def _record(self, iteration, phase, samples, num_tokens=None, **metrics):
+        """Record a finished phase with the accuracy and the tokens of its samples."""
         if self._run.is_done(iteration, phase):
             return
+        if num_tokens is None:
+            num_tokens = sum(sample.num_tokens for sample in samples)
+        name = "sampled_tokens" if phase == "sample" else "hinted_tokens"
+        metrics[name] = num_tokens
         if self._source.kind != "direct":
             prefix = "train_" if phase == "sample" else "rationalization_"
             metrics |= accuracy_metrics(self._prompts, self._problems, samples, prefix)

@@ -12,6 +12,7 @@ from star_keras.outer_loop.prompts import PromptBuilder
 from star_keras.outer_loop.step_schedules import checked_steps, scheduled_steps
 from star_keras.outer_loop.stored_samples import KeptSamples
 from star_keras.tasks.task import Problem
+from star_keras.training.dataset import count_trained_tokens
 from star_keras.training.examples import TrainingExample
 from star_keras.training.packing import pack
 from star_keras.training.stored_examples import (
@@ -29,11 +30,13 @@ class TrainingSet:
         examples: The tokenized examples, `StoredExamples` if there are any.
         steps: The number of training steps.
         tokens_per_step: Mean number of tokens of a batch without its padding.
+        num_tokens: Tokens of the batches of all steps, without padding.
     """
 
     examples: Sequence[TrainingExample] = ()
     steps: int = 1
     tokens_per_step: float = 0.0
+    num_tokens: int = 0
 
 
 def make_training_set(
@@ -44,6 +47,7 @@ def make_training_set(
     preprocessor,
     config: TrainingConfig,
     *,
+    seed: int,
     packed: bool,
     paired: bool = False,
     steps: Callable[[int, int], int] | None = None,
@@ -57,6 +61,7 @@ def make_training_set(
         prompts: Makes the training prompts.
         preprocessor: A `keras_hub.models.CausalLMPreprocessor`.
         config: Sizes and schedule.
+        seed: The seed of the run.
         packed: Whether a row holds several examples.
         paired: Whether they are pairs, see `star_keras.outer_loop.pairs`.
         steps: See `checked_steps`. Defaults to the schedule of `config`.
@@ -106,4 +111,13 @@ def make_training_set(
         examples=examples,
         steps=num_steps,
         tokens_per_step=sum(lengths) / rows * config.batch_size,
+        num_tokens=count_trained_tokens(
+            examples,
+            num_steps,
+            batch_size=config.batch_size,
+            sequence_length=config.sequence_length,
+            seed=(seed, iteration),
+            packed=packed,
+            paired=paired,
+        ),
     )

@@ -1,5 +1,6 @@
 """The dataset that `fit` trains on: an endless stream of packed batches."""
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 import keras
@@ -54,34 +55,61 @@ def training_batches(
     sequence_length = checked_setting(
         TrainingConfig, "sequence_length", sequence_length
     )
-    generator = np.random.default_rng(list(seed))
     size = 2 if paired else 1
-    lengths = np.reshape(example_lengths(examples), (-1, size)).sum(axis=1).tolist()
-    waiting, left_out = [], start * batch_size
+    groups = _groups(_lengths(examples, size), sequence_length, seed, packed)
+    waiting = []
+    for group in itertools.islice(groups, start * batch_size, None):
+        chosen = [examples[size * i + part] for i in group for part in range(size)]
+        row = make_row(chosen, sequence_length, pad_id, paired=paired)
+        if not packed:
+            del row[0]["segment_ids"], row[0]["positions"]
+        waiting.append(row)
+        if len(waiting) == batch_size:
+            yield stack_rows(waiting)
+            waiting = []
+
+
+def count_trained_tokens(
+    examples: Sequence[TrainingExample],
+    steps: int,
+    *,
+    batch_size: int,
+    sequence_length: int,
+    seed: Iterable[int],
+    packed: bool = True,
+    paired: bool = False,
+) -> int:
+    """The tokens of the first batches of `training_batches`, without padding.
+
+    Args:
+        examples: The training examples.
+        steps: The number of batches.
+        batch_size, sequence_length, seed, packed, paired: See `training_batches`.
+    """
+    lengths = _lengths(examples, 2 if paired else 1)
+    groups = _groups(lengths, sequence_length, seed, packed)
+    rows = itertools.islice(groups, steps * batch_size)
+    return sum(lengths[i] for group in rows for i in group)
+
+
+def _lengths(examples, size):
+    """Tokens of each example, or of each pair."""
+    return np.reshape(example_lengths(examples), (-1, size)).sum(axis=1).tolist()
+
+
+def _groups(lengths, sequence_length, seed, packed) -> Iterator[list[int]]:
+    """The examples of each row, an endless stream: indices into `lengths`."""
+    generator = np.random.default_rng(list(seed))
     while True:
         # Each pass packs other examples together.
-        order = generator.permutation(len(lengths))
+        order = generator.permutation(len(lengths)).tolist()
         if packed:
             groups = pack([lengths[i] for i in order], sequence_length)
         else:
             groups = [[i] for i in range(len(order))]
         groups = groups or [[]]
         for g in generator.permutation(len(groups)):
-            if left_out:
-                left_out -= 1
-                continue
-            chosen = [
-                examples[size * order[i] + part]
-                for i in groups[g]
-                for part in range(size)
-            ]
-            row = make_row(chosen, sequence_length, pad_id, paired=paired)
-            if not packed:
-                del row[0]["segment_ids"], row[0]["positions"]
-            waiting.append(row)
-            if len(waiting) == batch_size:
-                yield stack_rows(waiting)
-                waiting = []
+            yield [order[i] for i in groups[g]]
 
 
 def evaluation_batches(

@@ -1,5 +1,7 @@
 """Quotas in whole runs: the continuous and the batch sampler, and a resume."""
 
+import itertools
+
 import pytest
 
 from star_keras.callbacks import StarIterationCallback
@@ -119,3 +121,22 @@ def test_a_quota_of_a_greedy_sampler_is_refused(make_model, tmp_path):
     config = make_config(kept_per_problem=2, max_samples_per_problem=4)
     with pytest.raises(ValueError, match="`kept_per_problem`.*temperature"):
         StarIterationCallback(make_model(), Doubling(), tmp_path, config)
+
+
+@pytest.mark.parametrize("name", ["continuous", "batch"])
+def test_tokens_of_a_real_run_are_counted(name, make_model, tmp_path):
+    """A random model never stops: every completion has all its tokens."""
+    config = make_config(sampler=name, few_shot=False, max_new_tokens=4, direct=False)
+    task = Odd(train=6, held_out=2)
+    star = StarIterationCallback(make_model(), task, tmp_path, config)
+    fit(star, 1)
+    (line,) = metrics(star)[1:]
+    phases = [star.run.samples.load(1, k) for k in ("rationale", "rationalization")]
+    assert {s.finish_reason for phase in phases for s in phase} == {"length"}
+    assert len(phases[0]) == 6
+    assert line["sampled_tokens"] == 6 * 4
+    assert line["hinted_tokens"] == len(phases[1]) * 4
+    assert line["num_examples"] > 0
+    batches = itertools.islice(star.dataset, int(line["steps"]))
+    trained = sum(int(x["padding_mask"].numpy().sum()) for x, _, _ in batches)
+    assert line["trained_tokens"] == trained > 0

@@ -9,6 +9,7 @@ import keras
 import pytest
 
 from star_keras.models import GPTJCausalLM
+from star_keras.outer_loop.command_log import read_commands
 from tests.conftest import run_experiment
 
 ROOT = Path(__file__).parents[2]
@@ -72,6 +73,8 @@ def test_run_leaves_metrics_samples_plots_and_a_preset(tiny, tmp_path):
     model = GPTJCausalLM.from_preset(str(run_dir / "preset"))
     model.compile(sampler="greedy")
     assert model.generate("Input:", max_length=12).startswith("Input:")
+    (command,) = read_commands(run_dir)
+    assert command["command"].startswith("experiments.star --preset=")
     # The same command finds all of it done.
     again = run(*tiny)
     assert again.returncode == 0, again.stderr

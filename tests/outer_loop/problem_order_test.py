@@ -180,9 +180,29 @@ def test_a_kill_between_the_two_phases_changes_nothing(tmp_path):
     run.close()
     sampler = Interrupted(0)  # nothing is sampled
     cut = run_iterations(cut, 1, sampler)
+    assert tokens(whole) == tokens(cut)
     for kind in ("rationale", "rationalization"):
         paths = [run.samples.path(1, kind) for run in (whole, cut)]
         assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def tokens(run):
+    return [run.metrics(1)[name] for name in ("sampled_tokens", "hinted_tokens")]
+
+
+def test_tokens_of_dropped_samples_are_counted(tmp_path):
+    completions = [[], []]
+
+    def counted(request):
+        completions[request.seed[3]].append(script(request))
+        return completions[request.seed[3]][-1]
+
+    run = run_iterations(tmp_path, 1, ScriptedSampler(counted), sample_batch_size=64)
+    assert tokens(run) == [sum(map(len, texts)) for texts in completions]
+    kept = sum(s.num_tokens for s in run.samples.load(1, "rationale"))
+    assert 0 < kept < tokens(run)[0]
+    names = {p.name for p in run.samples.iteration_directory(1).iterdir()}
+    assert not any("journal" in name for name in names)
 
 
 def test_orders_are_permutations_and_shuffled_ones_change():

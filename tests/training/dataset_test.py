@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from star_keras.training.dataset import (
+    count_trained_tokens,
     evaluation_batches,
     feed_token_ids,
     training_batches,
@@ -102,3 +103,14 @@ def test_token_ids_pass_by_the_preprocessor_with_their_weights(make_model):
     assert model.preprocess_samples(x, y, sample_weight) == (x, y, sample_weight)
     x, _, _ = model.preprocess_samples(["text is still tokenized"])
     assert x["token_ids"].shape == (1, 64)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("steps", [1, 5, 12])
+def test_counted_tokens_are_those_of_the_batches(packed, steps):
+    examples = [example([i] * (i % 3 + 1), [100 + i, 1]) for i in range(1, 8)]
+    found = batches(examples, steps, packed=packed, batch_size=3)
+    rows = {"batch_size": 3, "sequence_length": 8, "seed": (0, 1), "packed": packed}
+    expected = sum(int(x["padding_mask"].sum()) for x, _, _ in found)
+    assert count_trained_tokens(examples, steps, **rows) == expected
+    assert count_trained_tokens([], steps, **rows) == 0

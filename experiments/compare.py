@@ -1,0 +1,51 @@
+"""Compare methods: accuracy over the tokens that their runs sampled and trained on.
+
+    python -m experiments.compare --run_dirs=runs/star_0,runs/star_1,runs/rft_0 \\
+        --output=runs/comparison
+
+Runs whose names differ in their seeds alone are one method. Prints a table of the
+methods and the commands of the runs, and writes it and a plot.
+"""
+
+import dataclasses
+
+from absl import app
+
+from experiments.command_line import define_flags, from_flags, say_hello
+from experiments.common import message_alone
+from star_keras.utils.settings import Settings, setting
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompareSettings(Settings):
+    """The run directories, and where the comparison goes."""
+
+    run_dirs: tuple[str, ...] = setting(
+        (), "Directories of finished runs, with a comma between two. Needed."
+    )
+    output: str | None = setting(
+        None, "Directory of comparison.md and comparison.png. Needed.", is_path=True
+    )
+
+    def check(self):
+        for name in ("run_dirs", "output"):
+            if not getattr(self, name):
+                raise ValueError(f"--{name} is needed.")
+
+
+define_flags(CompareSettings)
+
+
+def main(argv):
+    (settings,) = from_flags(argv, CompareSettings)
+    say_hello(f"comparison of {len(settings.run_dirs)} runs")
+    # Needs neither Keras nor JAX.
+    from star_keras.outer_loop.comparison import write_comparison
+
+    with message_alone():
+        print(write_comparison(settings.run_dirs, settings.output))
+    print(f"The table and the plot are in {settings.output}.")
+
+
+if __name__ == "__main__":
+    app.run(main)
