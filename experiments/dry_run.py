@@ -12,7 +12,7 @@ from star_keras.training.packing import make_row, pack
 _PROBLEMS = 8
 
 
-def print_dry_run(model, task, config, iterations):
+def print_dry_run(model, task, config, iterations, verifier=None):
     """Run the phases before the training on a few problems, and print them.
 
     Args:
@@ -20,6 +20,7 @@ def print_dry_run(model, task, config, iterations):
         task: The task.
         config: The `StarConfig` of the run.
         iterations: Iterations of the run.
+        verifier: The verifier of the run, if it has one.
     """
     with message_alone():
         num_problems = len(task.problems("train"))
@@ -30,7 +31,7 @@ def print_dry_run(model, task, config, iterations):
     few = dataclasses.replace(config, sampling=sampling)
     with tempfile.TemporaryDirectory() as directory:
         with message_alone():
-            star = StarIterationCallback(model, task, directory, few)
+            star = StarIterationCallback(model, task, directory, few, verifier=verifier)
         star.run.open({})
         try:
             training_set = star.loop.prepare(1)

@@ -42,6 +42,9 @@ class StarSettings(Settings):
         "Run again from this iteration on. Leave it out to resume.",
         at_least=1,
     )
+    verifier: str | None = setting(
+        None, "Preset of experiments.verifier, which ranks for --drop_lowest."
+    )
     extra_eval_splits: tuple[str, ...] = setting(
         (), "Splits that the final model is evaluated on too."
     )
@@ -66,6 +69,8 @@ def main(argv):
     script, task_settings, model, process, config, optimizer = from_flags(
         argv, *SETTINGS
     )
+    if bool(script.verifier) != bool(config.selection.drop_lowest):
+        raise app.UsageError("--verifier and --drop_lowest need each other.")
     task = task_settings.make()
     unknown = sorted(set(script.extra_eval_splits) - set(task.splits))
     if unknown:
@@ -92,13 +97,18 @@ def run(script, task, model_settings, process_settings, config, optimizer):
     keras.utils.set_random_seed(config.run.seed)
     model = model_settings.load()
     compile_model(model, optimizer)
+    verifier = None
+    if script.verifier:
+        verifier = dataclasses.replace(model_settings, preset=script.verifier).load()
     if script.dry_run:
-        print_dry_run(model, task, config, script.iterations)
+        print_dry_run(model, task, config, script.iterations, verifier)
         return
     splits = script.extra_eval_splits
     with message_alone():
         extra = {split: checked_problems(task, split) for split in splits}
-        star = StarIterationCallback(model, task, script.run_dir, config)
+        star = StarIterationCallback(
+            model, task, script.run_dir, config, verifier=verifier
+        )
     if script.start_iter is not None:
         star.rewind(script.start_iter)
 

@@ -60,6 +60,8 @@ def test_a_resumed_run_refuses_other_values_of_fixed_settings_alone(
     from star_keras.outer_loop.run_directory import RunDirectory
     from star_keras.utils.settings import free_settings
 
+    verifier = make_model(num_layers=1) if item.name == "drop_lowest" else None
+
     def open_run(**settings):
         run = RunDirectory(tmp_path)
         sampler = ScriptedSampler(lambda request: "")
@@ -71,6 +73,7 @@ def test_a_resumed_run_refuses_other_values_of_fixed_settings_alone(
             sampler=sampler,
             eval_sampler=sampler,
             packed=True,
+            verifier=verifier,
             progress=Progress(),
         )
         run.open(loop.describe(), free_settings(StarConfig))
@@ -81,6 +84,8 @@ def test_a_resumed_run_refuses_other_values_of_fixed_settings_alone(
         settings["temperature"] = 1.0
     if item.name in ("quota", "max_samples_per_problem"):
         settings["kept_per_problem"] = 1
+    if item.name == "drop_lowest":
+        settings["drop_lowest"] = 0.25
     open_run(**settings)
     used = {"start_steps": 2, "add_steps": 1, "batch_size": 2, "sequence_length": 128}
     used["schedule"] = "steady"

@@ -32,17 +32,15 @@ class StarIterationCallback(keras.callbacks.Callback):
     (rationalization). The epoch trains the *base* model on the kept rationales,
     with a fresh optimizer, and ends with an evaluation on held-out problems.
 
-    `run_dir` holds samples, metrics, weights and plots, see `RunDirectory`. The
-    same call resumes a killed run in the middle of any phase, with the result of
-    a run that was never killed. SIGTERM saves and exits with code 75, Ctrl-C with
-    code 130.
+    `run_dir` holds samples, metrics, weights and plots, see `RunDirectory`. The same
+    call resumes a killed run in the middle of any phase, with the result of a run that
+    was never killed. SIGTERM saves and exits with code 75, Ctrl-C with code 130.
 
     Other callbacks may stand before or after this one. Those that read its
-    metrics from an epoch's logs (`CSVLogger`, or `EarlyStopping` on
-    `eval_accuracy`) must stand after it. `LearningRateScheduler` and
-    `ReduceLROnPlateau` set the learning rate of the whole iteration. A callback
-    that stops an epoch before its last step leaves the iteration unfinished; the
-    next `fit` continues it from the last checkpoint.
+    metrics from an epoch's logs (`CSVLogger`, or `EarlyStopping` on `eval_accuracy`)
+    must stand after it. `LearningRateScheduler` and `ReduceLROnPlateau` set the
+    learning rate of the whole iteration. A callback that stops an epoch early leaves
+    the iteration unfinished; the next `fit` continues it from the last checkpoint.
 
     Args:
         model: The base model, a compiled `keras_hub.models.CausalLM` with a
@@ -55,6 +53,7 @@ class StarIterationCallback(keras.callbacks.Callback):
             is given, else to the configured one without temperature.
         steps: Callable `(iteration, steps_per_pass) -> steps` in place of the
             configured schedule.
+        verifier: Ranks rationales for `drop_lowest`, a `keras_hub.models.CausalLM`.
 
     Attributes:
         config: The `StarConfig`.
@@ -95,6 +94,7 @@ class StarIterationCallback(keras.callbacks.Callback):
         sampler=None,
         eval_sampler=None,
         steps=None,
+        verifier=None,
     ):
         super().__init__()
         self.config = config = StarConfig() if config is None else config
@@ -116,6 +116,7 @@ class StarIterationCallback(keras.callbacks.Callback):
             eval_sampler=samplers[1],
             packed=packed,
             paired=getattr(model, "objective", None) == "rpo",
+            verifier=verifier,
             steps=steps,
             progress=progress,
             interrupt=lambda: self._session.end_if_preempted(),
@@ -222,9 +223,8 @@ class StarIterationCallback(keras.callbacks.Callback):
                 rule = f"`star.initial_epoch`, the {done} iterations of {self.run_dir}"
                 raise invalid("initial_epoch", rule, epoch)
             self.run.finish(iteration, "begin", self.training.learning_rate())
-            training_set = self.loop.prepare(iteration)
-            # In `model.fit`, Keras shows a bar of its own.
-            self.training.begin(iteration, training_set, self._verbose is not None)
+            show_bar = self._verbose is not None  # in `model.fit` Keras shows its own
+            self.training.begin(iteration, self.loop.prepare(iteration), show_bar)
 
     def on_train_batch_begin(self, batch, logs=None):
         with self._session.closed_on_error():

@@ -33,6 +33,14 @@ class SelectionConfig(Settings):
         at_least=1,
         on_resume="fixed",
     )
+    drop_lowest: float = setting(
+        0.0,
+        "Do not train on this share of an iteration's kept rationales: those of the "
+        "lowest log-probability by a verifier, which it needs.",
+        at_least=0,
+        below=1,
+        on_resume="fixed",
+    )
     weigh_by_problem: bool = setting(
         False,
         "Let the rationales of a problem weigh 1 together instead of 1 each.",

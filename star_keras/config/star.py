@@ -35,3 +35,8 @@ class StarConfig(Settings):
             )
             rule += "steps decides what is sampled"
             raise invalid("schedule", rule, "epochs")
+        for name in ("direct", "sample_until_trained"):
+            if self.selection.drop_lowest and getattr(self.sampling, name):
+                value = self.selection.drop_lowest
+                rule = f"0 with {name}=True"
+                raise invalid("drop_lowest", rule, value, "Leave one of them out.")

@@ -15,6 +15,7 @@ from star_keras.outer_loop.collapse import collapse_metrics
 from star_keras.outer_loop.evaluation import evaluate, unread_shares
 from star_keras.outer_loop.filled_rows import FilledRows
 from star_keras.outer_loop.html_report.write_report import update_report
+from star_keras.outer_loop.lowest_scored import LowestScored
 from star_keras.outer_loop.mastery import draw_mastered, load_mastered, update_mastery
 from star_keras.outer_loop.pairs import check_pairs
 from star_keras.outer_loop.problem_order import ordered_problems, updated_keys
@@ -49,6 +50,7 @@ class OuterLoop:
         eval_sampler: Samples completions of held-out problems.
         packed: Whether a row holds several examples.
         paired: Whether to train on pairs, see `star_keras.outer_loop.pairs`.
+        verifier: Ranks rationales for `drop_lowest`, a causal LM or `None`.
         steps: Callable `(iteration, steps_per_pass) -> steps` in place of the
             configured schedule, or `None`.
         progress: Shows the phases.
@@ -62,8 +64,8 @@ class OuterLoop:
 
     Raises:
         ValueError: if `steps` is not callable, a split has no problems, a problem
-            has no answer, an id is not unique, or `sample_until_trained` is set
-            together with `steps`.
+            has no answer, an id is not unique, `sample_until_trained` is set together
+            with `steps`, or `drop_lowest` without a verifier.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class OuterLoop:
         eval_sampler,
         packed: bool,
         paired: bool = False,
+        verifier=None,
         steps=None,
         progress: Progress,
         interrupt=lambda: None,
@@ -94,21 +97,23 @@ class OuterLoop:
             rule = "`None` with sample_until_trained=True, which asks the schedule"
             raise invalid("steps", rule, steps)
         self.problems = problems_of_run(task, config)
-        self._by_id = {problem.id: problem for problem in self.problems["train"]}
+        train = self.problems["train"]
+        self._by_id = {problem.id: problem for problem in train}
         sampling, selection = config.sampling, config.selection
         chat = find_chat_template(preprocessor, sampling.chat)
         self.prompts, self.training_prompts = (
             PromptBuilder(task, few_shot=few_shot, direct=sampling.direct, chat=chat)
             for few_shot in (sampling.few_shot, selection.few_shot_train)
         )
-        self.source = rationale_source(
-            self.prompts, self.problems["train"], sampler, config
+        self.source = rationale_source(self.prompts, train, sampler, config)
+        self._lowest = LowestScored(
+            verifier, self.prompts, train, run.samples, config, paired=paired
         )
         rows = FilledRows(self.training_prompts, preprocessor, config, packed=packed)
         self._phases = SamplingPhases(
             self.prompts,
             self.source,
-            self.problems["train"],
+            train,
             run,
             config,
             rows,
@@ -126,6 +131,7 @@ class OuterLoop:
                 "training_sampler": self.sampler.get_config(),
                 "evaluation_sampler": self.eval_sampler.get_config(),
                 "steps": describe_callable(self._steps),
+                "verifier": self._lowest.checksum(),
             },
         }
 
@@ -167,6 +173,7 @@ class OuterLoop:
         num_problems = len(sampled.problems) + len(mastered)
         seed, quota = self.config.run.seed, self._phases.quota
         selections = select(self.task, phases, config, seed, quota, paired=self._paired)
+        selections = self._lowest.drop(iteration, phases, selections)
         own = KeptSamples.of(phases, selections)
         old = load_mastered(self._samples, mastered)
         known = {selection.key for selection in old.selections}

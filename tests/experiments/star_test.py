@@ -54,6 +54,14 @@ def test_a_run_prints_nothing_of_absent_devices(tiny, tmp_path):
     assert done.stderr == ""
 
 
+def test_a_verifier_needs_a_share_to_drop():
+    for flag in ("--verifier=x", "--drop_lowest=0.2"):
+        result = run("--run_dir=x", flag)
+        assert result.returncode == 1
+        found = " ".join((result.stdout + result.stderr).split())
+        assert "--verifier and --drop_lowest need each other." in found
+
+
 @pytest.mark.slow
 def test_run_leaves_metrics_samples_plots_and_a_preset(tiny, tmp_path):
     result = run(*tiny, "--extra_eval_splits=eval")

@@ -1,0 +1,110 @@
+"""Right rationales that are not trained on, since a verifier ranks them lowest."""
+
+import collections
+import dataclasses
+from collections.abc import Sequence
+
+from star_keras.config import StarConfig
+from star_keras.distribution import processes
+from star_keras.outer_loop.base_model import weights_checksum
+from star_keras.outer_loop.prompts import PromptBuilder
+from star_keras.outer_loop.records import GradedSample, Selection
+from star_keras.outer_loop.sample_store import SampleStore
+from star_keras.outer_loop.stored_samples import KeptSamples
+from star_keras.outer_loop.verification import verifier_scores
+from star_keras.tasks.task import Problem
+from star_keras.utils.errors import invalid
+
+
+class LowestScored:
+    """Drops the share `drop_lowest` of the kept rationales, those of the lowest scores.
+
+    Args:
+        verifier: A causal LM whose log-probabilities are the scores, or `None`.
+        prompts: The prompts of the run.
+        problems: Its training problems.
+        store: Has the decisions of an interrupted run.
+        config: All settings.
+        paired: Whether the run trains on pairs.
+
+    Raises:
+        ValueError: if there is a verifier without `drop_lowest` or the reverse, the run
+            trains on pairs, or the verifier has no preprocessor.
+    """
+
+    def __init__(
+        self,
+        verifier,
+        prompts: PromptBuilder,
+        problems: Sequence[Problem],
+        store: SampleStore,
+        config: StarConfig,
+        *,
+        paired: bool,
+    ):
+        _check(verifier, config.selection.drop_lowest, paired)
+        self._verifier, self._problems, self._store = verifier, problems, store
+        # A verifier is trained without worked examples.
+        self._prompts = PromptBuilder(prompts.task, few_shot=False, chat=prompts.chat)
+        self._config = config.selection
+
+    def checksum(self) -> int | None:
+        """The check sum of the verifier's weights; `None` without one."""
+        return None if self._verifier is None else weights_checksum(self._verifier)
+
+    def drop(
+        self,
+        iteration: int,
+        phases: Sequence[Sequence[GradedSample]],
+        selections: Sequence[Selection],
+    ) -> Sequence[Selection]:
+        """The decisions on the samples of an iteration. No-op without a verifier.
+
+        The number to drop is rounded. Of equal scores the last ones are dropped first.
+        Decisions on disk are read, so that a resumed run need not score again.
+
+        Args:
+            iteration: The iteration.
+            phases: Its samples.
+            selections: The decisions before. Dropped ones get the reason `"low_score"`.
+
+        Raises:
+            ValueError: if the decisions on disk are damaged, or a completion is longer
+                than the verifier's longest sequence.
+        """
+        if self._verifier is None:
+            return selections
+        is_stored = self._store.finished.exists(iteration, "selection.jsonl")
+        processes.sync(f"it is known whether iteration {iteration} was selected")
+        if is_stored:
+            return self._store.load_selection(iteration)[: len(selections)]
+        kept = KeptSamples.of(phases, selections)
+        samples = [sample for sample, _ in kept]
+        scores = verifier_scores(self._verifier, self._prompts, self._problems, samples)
+        count = round(self._config.drop_lowest * len(samples))
+        order = sorted(range(len(samples)), key=lambda i: (scores[i], -i))
+        dropped = {samples[i].key for i in order[:count]}
+        left = collections.Counter(s.problem for s in samples if s.key not in dropped)
+        return [self._decided(s, s.key in dropped, left) for s in selections]
+
+    def _decided(self, selection, is_dropped, left):
+        changes = {}
+        if is_dropped:
+            changes = {"weight": 0.0, "show_hint": False, "reason": "low_score"}
+        elif selection.weight and self._config.weigh_by_problem:
+            changes = {"weight": 1 / left[selection.problem]}
+        return dataclasses.replace(selection, **changes)
+
+
+def _check(verifier, share, paired):
+    if paired and share:
+        rule = "0 with objective='rpo', whose pairs need right rationales"
+        raise invalid("drop_lowest", rule, share, "Leave it out.")
+    if share and verifier is None:
+        remedy = "Give one, see docs/methods.md."
+        raise invalid("drop_lowest", "0 without a verifier", share, remedy)
+    if not share and verifier is not None:
+        rule = "`None` with drop_lowest=0, which drops nothing"
+        raise invalid("verifier", rule, verifier, "Set drop_lowest.")
+    if verifier is not None and getattr(verifier, "preprocessor", None) is None:
+        raise invalid("verifier", "a causal LM with a preprocessor", verifier)
