@@ -4,8 +4,8 @@
         --nofew_shot --max_new_tokens=112
 
 Greedy exact match with its 95% interval, by problem class too. With
-`--num_samples=8 --temperature=0.7` also pass@1 to pass@8 and maj@8, and with
-`--verifier=runs/verifier` best@1 to best@8.
+`--num_samples=8 --temperature=0.7` also pass@1 to pass@8 and maj@1 to maj@8, and with
+`--verifier=runs/verifier` best@1 to best@8, with a plot of them.
 """
 
 import dataclasses
@@ -118,6 +118,8 @@ def load_verifier(script, model):
 def write_evaluation(script, prompts, sampler, output, verifier=None):
     """Evaluate, write `metrics.json` and `completions.jsonl`, and print.
 
+    With several samples a problem, `by_k.png` is a plot of the metrics over k.
+
     Args:
         script: The `EvaluateSettings`.
         prompts: A `PromptBuilder`.
@@ -125,7 +127,10 @@ def write_evaluation(script, prompts, sampler, output, verifier=None):
         output: Directory, made if needed.
         verifier: A causal LM that ranks the completions. Defaults to none.
     """
+    from etils import epath
+
     from star_keras.distribution import processes
+    from star_keras.outer_loop import plots
     from star_keras.outer_loop.evaluation import evaluate, save_evaluation
     from star_keras.outer_loop.problems import checked_problems
     from star_keras.outer_loop.prompts import PromptBuilder
@@ -143,6 +148,8 @@ def write_evaluation(script, prompts, sampler, output, verifier=None):
         metrics |= verified_metrics(samples, scores)
     save_evaluation(output, metrics, samples)
     if processes.is_writer():
+        if script.num_samples > 1:
+            plots.plot_over_k(metrics, epath.Path(output) / "by_k.png")
         if prompts.chat is not None:
             print("Prompts are turns of the model's chat template (--nochat: plain).")
         for name, value in metrics.items():

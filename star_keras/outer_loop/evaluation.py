@@ -1,6 +1,7 @@
 """The evaluation of a model: accuracy, pass@k and maj@k over problems."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Iterable, Sequence
 
@@ -14,7 +15,7 @@ from star_keras.outer_loop.sample_store import SampleStore
 from star_keras.outer_loop.statistics import (
     accuracy_by_class,
     confidence_interval,
-    majority_vote,
+    maj_at_k,
     mean,
     pass_at_k,
 )
@@ -93,8 +94,8 @@ def summarize(
         - `unparsed`, `truncated`: completions without a readable answer;
           completions cut off before their stop.
         - with `k > 1` samples a problem, `pass@1` to `pass@k` (unbiased), and
-          `maj@k`, exact match of the majority vote. Votes are texts: a `checker`
-          that takes two texts for equal judges the winner alone.
+          `maj@1` to `maj@k`, exact match of the majority vote, see `maj_at_k`. Votes
+          are texts: a `checker` that takes two texts for equal judges the winner alone.
         - `num_problems` and `num_samples` (a problem).
     """
     metrics = accuracy_metrics(prompts, problems, samples)
@@ -159,11 +160,15 @@ def _several_samples(task, problems, samples, num_samples):
         f"pass@{k}": mean([pass_at_k(num_samples, count, k) for count in counts])
         for k in range(1, num_samples + 1)
     }
-    votes = []
+    majorities = {f"maj@{k}": [] for k in range(1, num_samples + 1)}
     for name, group in groups.items():
-        answer = majority_vote(sample.answer for sample in group)
-        votes.append(answer is not None and not fault_of(task, answer, by_id[name]))
-    return metrics | {f"maj@{num_samples}": mean(votes)}
+        is_right = functools.cache(
+            lambda answer, problem=by_id[name]: not fault_of(task, answer, problem)
+        )
+        answers = [sample.answer for sample in group]
+        for k, shares in enumerate(majorities.values(), start=1):
+            shares.append(maj_at_k(answers, k, is_right))
+    return metrics | {key: mean(shares) for key, shares in majorities.items()}
 
 
 def save_evaluation(directory, metrics: dict, samples: Sequence[GradedSample]):

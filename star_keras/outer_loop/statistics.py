@@ -2,7 +2,7 @@
 
 import collections
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from star_keras.tasks.grading import Verdict
 
@@ -51,6 +51,23 @@ def majority_vote(answers: Iterable[str | None]) -> str | None:
     """The most frequent text of an answer; the first of equally frequent ones."""
     votes = collections.Counter(a for a in answers if a is not None)
     return max(votes, key=votes.__getitem__) if votes else None
+
+
+def maj_at_k(
+    answers: Sequence[str | None], k: int, is_right: Callable[[str], bool]
+) -> float:
+    """Share of right majority votes of `k` answers: the first `k`, the next `k`, ...
+
+    Answers of an incomplete last group do not count.
+
+    Args:
+        answers: The answers to a problem, at least `k`.
+        k: Answers that vote.
+        is_right: Whether the winner is right.
+    """
+    starts = range(0, len(answers) - k + 1, k)
+    winners = [majority_vote(answers[start : start + k]) for start in starts]
+    return mean([winner is not None and is_right(winner) for winner in winners])
 
 
 def confidence_interval(share: float, count: int) -> tuple[float, float]:

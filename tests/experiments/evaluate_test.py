@@ -38,6 +38,7 @@ def test_several_samples_give_pass_at_k_and_maj_at_k(tiny, tmp_path):
     )
     assert (metrics["num_problems"], metrics["num_samples"]) == (6, 3)
     assert [c["sample"] for c in completions] == [0, 1, 2] * 6
+    assert (output / "by_k.png").exists()
     # Samples of a problem differ: their seeds do.
     assert len({c["completion"] for c in completions[:3]}) == 3
 

@@ -33,7 +33,8 @@ def test_metrics_of_several_samples():
     assert metrics["accuracy/odd"] == pytest.approx(2 / 3)
     assert metrics["pass@3"] == 1
     # Even: a tie of "1" and the right answer, of which "1" came first.
-    assert metrics["maj@3"] == 1 / 2
+    assert metrics["maj@3"] == metrics["maj@2"] == 1 / 2
+    assert metrics["maj@1"] == metrics["pass@1"]
     assert metrics["unparsed"] == pytest.approx(1 / 3)
     assert metrics["truncated"] == 0
     assert metrics["num_problems"] == 4

@@ -7,6 +7,7 @@ from star_keras.outer_loop.statistics import (
     accuracy_by_class,
     class_metrics,
     confidence_interval,
+    maj_at_k,
     majority_vote,
     pass_at_k,
 )
@@ -61,3 +62,12 @@ def test_wilson_interval_of_a_known_case():
         )
     assert confidence_interval(0.0, 50)[0] == pytest.approx(0)
     assert confidence_interval(1.0, 50)[1] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("k", "expected"), [(1, 3 / 6), (2, 1 / 3), (3, 1), (4, 1), (5, 1), (6, 1)]
+)
+def test_groups_of_k_answers_vote(k, expected):
+    answers = ["7", "8", "8", "8", None, None]
+    # Of pairs win 7, which came first, 8 and none.
+    assert maj_at_k(answers, k, lambda answer: answer == "8") == pytest.approx(expected)
