@@ -35,8 +35,12 @@ class StarConfig(Settings):
             )
             rule += "steps decides what is sampled"
             raise invalid("schedule", rule, "epochs")
-        for name in ("direct", "sample_until_trained"):
-            if self.selection.drop_lowest and getattr(self.sampling, name):
-                value = self.selection.drop_lowest
-                rule = f"0 with {name}=True"
-                raise invalid("drop_lowest", rule, value, "Leave one of them out.")
+        share = self.selection.drop_lowest
+        for name, why in (
+            ("direct", "whose known answers are not ranked"),
+            ("sample_until_trained", "which counts all kept rationales"),
+            ("mastered_after", "which trains on the rationales of earlier iterations"),
+        ):
+            if share and (value := getattr(self.sampling, name)):
+                rule = f"0 with {name}={value}, {why}"
+                raise invalid("drop_lowest", rule, share, "Leave one of them out.")

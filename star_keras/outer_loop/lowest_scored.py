@@ -2,6 +2,8 @@
 
 import collections
 import dataclasses
+import fractions
+import math
 from collections.abc import Sequence
 
 from star_keras.config import StarConfig
@@ -60,8 +62,8 @@ class LowestScored:
     ) -> Sequence[Selection]:
         """The decisions on the samples of an iteration. No-op without a verifier.
 
-        The number to drop is rounded. Of equal scores the last ones are dropped first.
-        Decisions on disk are read, so that a resumed run need not score again.
+        The number to drop is rounded down. Of equal scores the last ones are dropped
+        first. Decisions on disk are read, so that a resumed run need not score again.
 
         Args:
             iteration: The iteration.
@@ -81,7 +83,9 @@ class LowestScored:
         kept = KeptSamples.of(phases, selections)
         samples = [sample for sample, _ in kept]
         scores = verifier_scores(self._verifier, self._prompts, self._problems, samples)
-        count = round(self._config.drop_lowest * len(samples))
+        # 0.29 of 100 is 29, but 0.29 * 100 is less.
+        share = fractions.Fraction(str(self._config.drop_lowest))
+        count = math.floor(share * len(samples))
         order = sorted(range(len(samples)), key=lambda i: (scores[i], -i))
         dropped = {samples[i].key for i in order[:count]}
         left = collections.Counter(s.problem for s in samples if s.key not in dropped)

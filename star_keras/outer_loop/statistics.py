@@ -56,16 +56,17 @@ def majority_vote(answers: Iterable[str | None]) -> str | None:
 def maj_at_k(
     answers: Sequence[str | None], k: int, is_right: Callable[[str], bool]
 ) -> float:
-    """Share of right majority votes of `k` answers: the first `k`, the next `k`, ...
+    """Share of right majority votes: those of each `k` consecutive answers.
 
-    Answers of an incomplete last group do not count.
+    Answers of one problem are drawn independently of each other, so this is an unbiased
+    estimate of the chance that a vote of `k` is right.
 
     Args:
         answers: The answers to a problem, at least `k`.
         k: Answers that vote.
         is_right: Whether the winner is right.
     """
-    starts = range(0, len(answers) - k + 1, k)
+    starts = range(len(answers) - k + 1)
     winners = [majority_vote(answers[start : start + k]) for start in starts]
     return mean([winner is not None and is_right(winner) for winner in winners])
 

@@ -65,9 +65,17 @@ def test_wilson_interval_of_a_known_case():
 
 
 @pytest.mark.parametrize(
-    ("k", "expected"), [(1, 3 / 6), (2, 1 / 3), (3, 1), (4, 1), (5, 1), (6, 1)]
+    ("k", "expected"), [(1, 3 / 6), (2, 3 / 5), (3, 1), (4, 1), (5, 1), (6, 1)]
 )
-def test_groups_of_k_answers_vote(k, expected):
+def test_every_k_consecutive_answers_vote(k, expected):
     answers = ["7", "8", "8", "8", None, None]
-    # Of pairs win 7, which came first, 8 and none.
+    # Of pairs win 7, which came first, 8, 8, 8 and none.
     assert maj_at_k(answers, k, lambda answer: answer == "8") == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("k", range(1, 6))
+def test_votes_are_right_as_often_as_those_of_a_random_choice(k):
+    orders = list(itertools.permutations(["7", None, "8", "8", "7"]))
+    found = [maj_at_k(order, k, lambda answer: answer == "8") for order in orders]
+    expected = [majority_vote(order[:k]) == "8" for order in orders]
+    assert sum(found) == pytest.approx(sum(expected))
