@@ -68,6 +68,20 @@ class SamplingConfig(Settings):
         choices=("given", "shuffled", "adaptive"),
         on_resume="fixed",
     )
+    first_classes: int | None = setting(
+        None,
+        "Sample only this many classes at first, e.g. the fewest digits, and grow: the "
+        "next class is added when the last one is solved. Default: all.",
+        at_least=1,
+        on_resume="fixed",
+    )
+    grow_at: float = setting(
+        0.9,
+        "first_classes: held-out accuracy at which a class is solved.",
+        above=0,
+        at_most=1,
+        on_resume="fixed",
+    )
     sample_until_trained: bool = setting(
         False,
         "Take problems in their order until the kept rationales fill the rows of the "
@@ -181,6 +195,10 @@ class SamplingConfig(Settings):
             raise invalid("max_samples_per_problem", rule, most)
 
     def _check_order(self):
+        default = type(self).grow_at
+        if self.first_classes is None and self.grow_at != default:
+            rule = f"{default} without first_classes, which it is for"
+            raise invalid("grow_at", rule, self.grow_at, "Set first_classes.")
         if self.order == "adaptive" and self.mastered_after:
             rule = "0 with order='adaptive', which samples solved problems less itself"
             raise invalid(

@@ -35,6 +35,10 @@ class StarConfig(Settings):
             )
             rule += "steps decides what is sampled"
             raise invalid("schedule", rule, "epochs")
+        first = self.sampling.first_classes
+        if first is not None and self.run.skip_eval:
+            rule = "`None` with skip_eval=True: the held-out accuracy decides"
+            raise invalid("first_classes", rule, first, "Leave one of them out.")
         share = self.selection.drop_lowest
         for name, why in (
             ("direct", "whose known answers are not ranked"),

@@ -14,6 +14,7 @@ from star_keras.outer_loop import plots
 from star_keras.outer_loop.collapse import collapse_metrics
 from star_keras.outer_loop.evaluation import evaluate, unread_shares
 from star_keras.outer_loop.filled_rows import FilledRows
+from star_keras.outer_loop.growing import check_growing, open_problems
 from star_keras.outer_loop.html_report.write_report import update_report
 from star_keras.outer_loop.lowest_scored import LowestScored
 from star_keras.outer_loop.mastery import draw_mastered, load_mastered, update_mastery
@@ -97,6 +98,7 @@ class OuterLoop:
             rule = "`None` with sample_until_trained=True, which asks the schedule"
             raise invalid("steps", rule, steps)
         self.problems = problems_of_run(task, config)
+        check_growing(self.problems, config.sampling)
         train = self.problems["train"]
         self._by_id = {problem.id: problem for problem in train}
         sampling, selection = config.sampling, config.selection
@@ -150,16 +152,16 @@ class OuterLoop:
         """
         start = time.monotonic()
         keys = {}
-        if self.config.sampling.order == "adaptive":
+        sampling, metrics = self.config.sampling, self._run.metrics
+        if sampling.order == "adaptive":
             keys = self._samples.load_order(iteration - 1)
-        problems = ordered_problems(
-            self.problems["train"], iteration, self.config, keys
-        )
+        problems = open_problems(self.problems["train"], iteration, metrics, sampling)
+        problems = ordered_problems(problems, iteration, self.config, keys)
         mastered = draw_mastered(
             self._samples,
             iteration,
             problems,
-            self.config.sampling,
+            sampling,
             self._draw(iteration, "mastered"),
         )
         not_mastered = [p for p in problems if p.id not in mastered]

@@ -6,6 +6,7 @@ import pytest
 
 from star_keras.callbacks import StarIterationCallback
 from star_keras.config import SamplingConfig, SelectionConfig
+from star_keras.outer_loop.comparison import read_run
 from star_keras.outer_loop.prompts import PromptBuilder
 from star_keras.outer_loop.quota_attempts import QuotaAttempts
 from star_keras.outer_loop.quotas import make_quota
@@ -140,3 +141,8 @@ def test_tokens_of_a_real_run_are_counted(name, make_model, tmp_path):
     batches = itertools.islice(star.dataset, int(line["steps"]))
     trained = sum(int(x["padding_mask"].numpy().sum()) for x, _, _ in batches)
     assert line["trained_tokens"] == trained > 0
+    compared = read_run(tmp_path)
+    assert compared.sampled == line["sampled_tokens"] + line["hinted_tokens"]
+    assert [tokens for tokens, _ in compared.points] == [0, compared.sampled + trained]
+    assert compared.settings["sampling.few_shot"] is False
+    assert not any("seed" in name for name in compared.settings)
