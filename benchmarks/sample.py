@@ -16,6 +16,8 @@ Peers, each in a process of its own; `generate` gets the questions sorted by len
                          copied for each row
     vllm                 `LLM.generate` of vLLM for CPUs, with prefix caching and as
                          many sequences at a time as ours has slots
+    llama_cpp            llama.cpp, 16 sequences at a time, whose caches share the
+                         prefix
 
 Columns:
     tokens/s   tokens of completions, end tokens included

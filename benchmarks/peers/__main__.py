@@ -2,7 +2,7 @@
 
 The directory is one of transformers. It also has `job.json`:
 
-- `peer`: `transformers`, `transformers_prefix` or `vllm`;
+- `peer`: `transformers`, `transformers_prefix`, `vllm` or `llama_cpp`;
 - `work`: `sample` or `train`;
 - the arguments of `make_sampler` or `make_trainer`, and of the measurement.
 
