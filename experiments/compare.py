@@ -26,6 +26,12 @@ class CompareSettings(Settings):
     output: str | None = setting(
         None, "Directory of comparison.md and comparison.png. Needed.", is_path=True
     )
+    tokens: int | None = setting(
+        None,
+        "Sampled and trained tokens at which methods are compared. Default: those of "
+        "the run that has spent the fewest.",
+        at_least=1,
+    )
 
     def check(self):
         for name in ("run_dirs", "output"):
@@ -43,7 +49,7 @@ def main(argv):
     from star_keras.outer_loop.comparison import write_comparison
 
     with message_alone():
-        print(write_comparison(settings.run_dirs, settings.output))
+        print(write_comparison(settings.run_dirs, settings.output, settings.tokens))
     print(f"The table and the plot are in {settings.output}.")
 
 

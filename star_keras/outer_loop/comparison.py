@@ -181,16 +181,21 @@ def _check_method(own, run):
         )
 
 
-def comparison_table(methods: Mapping[str, Sequence[ComparedRun]]) -> str:
+def comparison_table(
+    methods: Mapping[str, Sequence[ComparedRun]], tokens: int | None = None
+) -> str:
     """Two tables in Markdown: the methods, and the commands of their runs.
 
-    Accuracies are means over the seeds, with the standard deviation. The first one is
-    at the tokens of the run that has spent the fewest.
+    Accuracies are means over the seeds, with the standard deviation.
 
     Args:
         methods: See `group_runs`.
+        tokens: The budget of the first accuracy, sampled and trained tokens: of each
+            run counts the last iteration that needed no more. Defaults to `None`, for
+            the tokens of the run that has spent the fewest.
     """
-    budget = min(run.points[-1][0] for runs in methods.values() for run in runs)
+    fewest = min(run.points[-1][0] for runs in methods.values() for run in runs)
+    budget = fewest if tokens is None else tokens
     titles = ["method", "seeds", "iterations", f"accuracy at {budget:,} tokens"]
     titles += ["final accuracy", "sampled tokens", "trained tokens", "time"]
     rows = [
@@ -230,12 +235,13 @@ def _table(titles, rows):
     return "".join(f"| {' | '.join(line)} |\n" for line in cells)
 
 
-def write_comparison(paths: Sequence, directory) -> str:
+def write_comparison(paths: Sequence, directory, tokens: int | None = None) -> str:
     """Write `comparison.md` and `comparison.png`.
 
     Args:
         paths: The run directories.
         directory: Where the files go, local or `gs://`; made if needed.
+        tokens: See `comparison_table`.
 
     Returns:
         The tables.
@@ -245,7 +251,7 @@ def write_comparison(paths: Sequence, directory) -> str:
         OSError: if a file cannot be written; names it.
     """
     methods = group_runs(paths)
-    table = comparison_table(methods)
+    table = comparison_table(methods, tokens)
     directory = files.absolute("output", directory)
     directory.mkdir(parents=True, exist_ok=True)
     files.write(directory / "comparison.md", table.encode("utf-8"))

@@ -79,6 +79,18 @@ def test_the_table_has_means_and_spreads_at_the_fewest_tokens(tmp_path):
     assert {(31, 119, 180), (255, 127, 14)} <= colors  # the two methods
 
 
+def test_the_budget_can_be_chosen(tmp_path):
+    # 310 tokens an iteration; the second run ends at 93.
+    paths = [
+        make_run(tmp_path / "star_0", [0.1, 0.5, 0.7]),
+        make_run(tmp_path / "rft_0", [0.1, 0.4], 30, sampling={"temperature": 1.0}),
+    ]
+    for tokens, expected in ((92, (10, 10)), (93, (10, 40)), (620, (70, 40))):
+        title, _, *lines = rows(write_comparison(paths, tmp_path / "out", tokens))
+        assert title[3] == f"accuracy at {tokens} tokens"
+        assert [line[3] for line in lines[:2]] == [f"{x}.0%" for x in expected]
+
+
 def test_runs_that_cannot_be_compared_are_named(tmp_path):
     first = make_run(tmp_path / "star_0", [0.1, 0.5])
 
