@@ -9,6 +9,14 @@ from star_keras.utils.settings import Settings, setting
 class SelectionConfig(Settings):
     """Which of the samples are trained on, and how."""
 
+    answers: str = setting(
+        "known",
+        "Which rationales are right: known, those with the answer of the problem; "
+        "majority, those with the answer that most samples of the problem have, "
+        "weighted by their share of its samples.",
+        choices=("known", "majority"),
+        on_resume="fixed",
+    )
     check_working: bool = setting(
         False,
         "Keep only rationales whose steps are right, for tasks that can tell. The "

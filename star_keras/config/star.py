@@ -39,6 +39,8 @@ class StarConfig(Settings):
         if first is not None and self.run.skip_eval:
             rule = "`None` with skip_eval=True: the held-out accuracy decides"
             raise invalid("first_classes", rule, first, "Leave one of them out.")
+        if self.selection.answers == "majority":
+            self._check_majority()
         share = self.selection.drop_lowest
         for name, why in (
             ("direct", "whose known answers are not ranked"),
@@ -48,3 +50,24 @@ class StarConfig(Settings):
             if share and (value := getattr(self.sampling, name)):
                 rule = f"0 with {name}={value}, {why}"
                 raise invalid("drop_lowest", rule, share, "Leave one of them out.")
+
+    def _check_majority(self):
+        """Check that nothing needs an answer before the vote."""
+        samples = self.sampling.samples_per_problem
+        if samples < 2:
+            rule = "at least 2 with answers='majority', which is their vote"
+            raise invalid("samples_per_problem", rule, samples)
+        for settings, name, expected, why in (
+            (self.sampling, "rationalize", False, "hints show answers"),
+            (self.sampling, "direct", False, "it trains on known answers"),
+            (self.sampling, "kept_per_problem", None, "all samples of a problem vote"),
+            (self.sampling, "sample_until_trained", False, "it counts right answers"),
+            (self.sampling, "mastered_after", 0, "it counts right answers"),
+            (self.selection, "check_working", False, "steps need the true answer"),
+        ):
+            if (value := getattr(settings, name)) != expected:
+                rule = f"{expected} with answers='majority': {why}"
+                raise invalid(name, rule, value, f"Set {name}={expected}.")
+        if self.sampling.order == "adaptive":
+            rule = "another one with answers='majority': it counts right answers"
+            raise invalid("order", rule, "adaptive", "Leave one of them out.")

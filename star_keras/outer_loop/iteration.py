@@ -34,6 +34,7 @@ from star_keras.outer_loop.selection import load_copies, select, selection_metri
 from star_keras.outer_loop.sources import rationale_source
 from star_keras.outer_loop.stored_samples import KeptSamples
 from star_keras.outer_loop.training_set import TrainingSet, make_training_set
+from star_keras.outer_loop.votes import Votes
 from star_keras.utils.errors import invalid
 
 
@@ -150,8 +151,7 @@ class OuterLoop:
                 samples do not fit the run.
             OSError: if a file cannot be written.
         """
-        start = time.monotonic()
-        keys = {}
+        start, keys = time.monotonic(), {}
         sampling, metrics = self.config.sampling, self._run.metrics
         if sampling.order == "adaptive":
             keys = self._samples.load_order(iteration - 1)
@@ -173,8 +173,9 @@ class OuterLoop:
         """The samples that are trained on, `KeptSamples`."""
         config, phases = self.config.selection, (sampled.samples, sampled.hinted)
         num_problems = len(sampled.problems) + len(mastered)
-        seed, quota = self.config.run.seed, self._phases.quota
-        selections = select(self.task, phases, config, seed, quota, paired=self._paired)
+        votes = Votes(sampled.samples) if config.answers == "majority" else None
+        rules = config, self.config.run.seed, self._phases.quota
+        selections = select(self.task, phases, *rules, paired=self._paired, votes=votes)
         selections = self._lowest.drop(iteration, phases, selections)
         own = KeptSamples.of(phases, selections)
         old = load_mastered(self._samples, mastered)
@@ -199,6 +200,8 @@ class OuterLoop:
                 *(self._samples, self.task, self._by_id, right, sampled.hinted),
                 iteration,
             )
+            if votes is not None:
+                metrics |= votes.metrics(self.task, self._by_id)
             if self.config.sampling.mastered_after:
                 metrics["share_mastered"] = len(mastered) / num_problems
             self._run.finish(iteration, "select", metrics)

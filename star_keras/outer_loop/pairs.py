@@ -33,6 +33,7 @@ def check_pairs(config: StarConfig):
             *("p_show_hint_save", config.selection.p_show_hint_save, 0.0),
             "which gives both sides of a pair different prompts",
         ),
+        ("answers", config.selection.answers, "known", "which knows no wrong one"),
     ):
         if value != default:
             rule = f"{default!r} with objective='rpo'; the other, {why}, makes no pairs"

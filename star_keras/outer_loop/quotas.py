@@ -15,18 +15,25 @@ from collections.abc import Callable, Iterable
 
 from star_keras.config import SamplingConfig, SelectionConfig
 from star_keras.outer_loop.records import GradedSample
+from star_keras.outer_loop.votes import Votes
 from star_keras.tasks.equations import equation_fault
 from star_keras.tasks.task import Task
 
 
-def sample_fault(sample: GradedSample, config: SelectionConfig) -> str:
+def sample_fault(
+    sample: GradedSample, config: SelectionConfig, votes: Votes | None = None
+) -> str:
     """Why a sample alone is not trained on: a reason of `Selection`, or nothing.
 
     Args:
         sample: The sample.
         config: Its `check_equations` decides.
+        votes: Decide in place of the verdict.
     """
-    if sample.verdict != "correct":
+    if votes is not None:
+        if fault := votes.fault(sample):
+            return fault
+    elif sample.verdict != "correct":
         return sample.verdict
     if config.check_equations and sample.kind != "direct":
         return equation_fault(sample.completion, sample.answer)

@@ -11,6 +11,7 @@ from star_keras.outer_loop.quotas import Quota, sample_fault
 from star_keras.outer_loop.records import GradedSample, Selection
 from star_keras.outer_loop.sample_store import SampleStore
 from star_keras.outer_loop.stored_samples import KeptSamples
+from star_keras.outer_loop.votes import Votes
 from star_keras.tasks.task import Task
 
 
@@ -22,6 +23,7 @@ def select(
     quota: Quota | None = None,
     *,
     paired: bool = False,
+    votes: Votes | None = None,
 ) -> list[Selection]:
     """Decide whether each sample of an iteration is trained on.
 
@@ -34,6 +36,8 @@ def select(
         quota: Of a problem with a quota, no more distinct rationales are kept.
         paired: Whether to train on pairs of a right and a wrong completion, see
             `star_keras.outer_loop.pairs`.
+        votes: Decide in place of the verdicts, and their agreement weighs, see
+            `star_keras.outer_loop.votes`.
 
     Returns:
         A `Selection` for each sample, in the order of the phases.
@@ -43,7 +47,7 @@ def select(
     quotas = {} if quota is None else quota.targets(phases[0])
     reasons, pairs = [], Pairs()
     for sample in itertools.chain(*phases):
-        reason = sample_fault(sample, config)
+        reason = sample_fault(sample, config, votes)
         if not reason and (config.drop_duplicates or quotas):
             key = sample.problem, task.rationale_key(sample.completion)
             reason = "duplicate" if key in seen else ""
@@ -65,10 +69,10 @@ def select(
             kind=sample.kind,
             problem=sample.problem,
             sample=sample.sample,
-            weight=_weight(reason, kept[sample.problem], config),
+            weight=_weight(sample, reason, kept[sample.problem], config, votes),
             show_hint=not reason and _shows_hint(sample, config, seed),
             reason=reason,
-            is_wrong=not reason and sample.verdict != "correct",
+            is_wrong=paired and not reason and sample.verdict != "correct",
         )
         for sample, reason in zip(itertools.chain(*phases), reasons, strict=True)
     ]
@@ -113,10 +117,11 @@ def selection_metrics(
     }
 
 
-def _weight(reason, num_kept, config):
+def _weight(sample, reason, num_kept, config, votes):
     if reason:
         return 0.0
-    return 1 / num_kept if config.weigh_by_problem else 1.0
+    weight = 1 / num_kept if config.weigh_by_problem else 1.0
+    return weight if votes is None else weight * votes.agreement[sample.problem]
 
 
 def _shows_hint(sample, config, seed):
