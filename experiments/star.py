@@ -72,13 +72,13 @@ def main(argv):
     share = config.selection.drop_lowest
     if script.verifier and not share:
         raise app.UsageError(
-            f"--verifier={script.verifier} needs a --drop_lowest above 0, the share that "
-            "it drops. Set it, or leave --verifier out."
+            f"--verifier={script.verifier} needs a --drop_lowest above 0, the share "
+            "that it drops. Set it, or leave --verifier out."
         )
     if share and not script.verifier:
         raise app.UsageError(
-            f"--drop_lowest={share} needs a --verifier, which ranks the rationales. Give "
-            "the directory of one, see docs/methods.md."
+            f"--drop_lowest={share} needs a --verifier, which ranks the rationales. "
+            "Give the directory of one, see docs/methods.md."
         )
     task = task_settings.make()
     unknown = sorted(set(script.extra_eval_splits) - set(task.splits))
