@@ -60,7 +60,8 @@ def plot_over_tokens(
             each iteration. The runs of a method have equally many iterations.
         path: The file.
     """
-    axes, save = _axes(path, "held-out accuracy", "sampled and trained tokens")
+    axes, save = _axes(path, "held-out accuracy", "sampled and trained tokens", 9.0)
+    axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.xaxis.set_major_formatter(EngFormatter())
     for number, (method, runs) in enumerate(methods.items()):
         style = {"color": f"C{number}"}
@@ -70,7 +71,8 @@ def plot_over_tokens(
             tuple(sum(values) / len(values) for values in zip(*points, strict=True))
             for points in zip(*runs, strict=True)
         ]
-        axes.plot(*zip(*mean, strict=True), label=method, marker="o", **style)
+        label = method.replace("_", " ")
+        axes.plot(*zip(*mean, strict=True), label=label, marker="o", **style)
     save()
 
 
@@ -93,9 +95,9 @@ def plot_over_k(metrics: Mapping[str, float], path):
     save()
 
 
-def _axes(path, label, xlabel="iteration"):
+def _axes(path, label, xlabel="iteration", width=6.4):
     # Not through pyplot, whose figures and backend belong to the user.
-    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    figure = Figure(figsize=(width, 4.0), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.set(xlabel=xlabel, ylabel=label, ylim=(-0.02, 1.02))
