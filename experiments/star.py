@@ -69,17 +69,8 @@ def main(argv):
     script, task_settings, model, process, config, optimizer = from_flags(
         argv, *SETTINGS
     )
-    share = config.selection.drop_lowest
-    if script.verifier and not share:
-        raise app.UsageError(
-            f"--verifier={script.verifier} needs a --drop_lowest above 0, the share "
-            "that it drops. Set it, or leave --verifier out."
-        )
-    if share and not script.verifier:
-        raise app.UsageError(
-            f"--drop_lowest={share} needs a --verifier, which ranks the rationales. "
-            "Give the directory of one, see docs/methods.md."
-        )
+    if bool(script.verifier) != bool(config.selection.drop_lowest):
+        raise app.UsageError("--verifier and --drop_lowest need each other.")
     task = task_settings.make()
     unknown = sorted(set(script.extra_eval_splits) - set(task.splits))
     if unknown:

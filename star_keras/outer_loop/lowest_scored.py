@@ -14,7 +14,6 @@ from star_keras.outer_loop.records import GradedSample, Selection
 from star_keras.outer_loop.sample_store import SampleStore
 from star_keras.outer_loop.stored_samples import KeptSamples
 from star_keras.outer_loop.verification import verifier_scores
-from star_keras.sampling import Scorer
 from star_keras.tasks.task import Problem
 from star_keras.utils.errors import invalid
 
@@ -32,8 +31,7 @@ class LowestScored:
 
     Raises:
         ValueError: if there is a verifier without `drop_lowest` or the reverse, the run
-            trains on pairs, the verifier has no preprocessor, or it takes no
-            completions as long as `max_new_tokens`.
+            trains on pairs, or the verifier has no preprocessor.
     """
 
     def __init__(
@@ -46,7 +44,7 @@ class LowestScored:
         *,
         paired: bool,
     ):
-        _check(verifier, config, paired)
+        _check(verifier, config.selection.drop_lowest, paired)
         self._verifier, self._problems, self._store = verifier, problems, store
         # A verifier is trained without worked examples.
         self._prompts = PromptBuilder(prompts.task, few_shot=False, chat=prompts.chat)
@@ -102,8 +100,7 @@ class LowestScored:
         return dataclasses.replace(selection, **changes)
 
 
-def _check(verifier, config, paired):
-    share = config.selection.drop_lowest
+def _check(verifier, share, paired):
     if paired and share:
         rule = "0 with objective='rpo', whose pairs need right rationales"
         raise invalid("drop_lowest", rule, share, "Leave it out.")
@@ -115,8 +112,3 @@ def _check(verifier, config, paired):
         raise invalid("verifier", rule, verifier, "Set drop_lowest.")
     if verifier is not None and getattr(verifier, "preprocessor", None) is None:
         raise invalid("verifier", "a causal LM with a preprocessor", verifier)
-    longest = config.sampling.max_new_tokens
-    if verifier is not None and longest > (most := Scorer(verifier).max_length):
-        rule = f"at most {most}, the longest sequence of the verifier"
-        remedy = "Set it, or give a verifier of longer sequences."
-        raise invalid("max_new_tokens", rule, longest, remedy)

@@ -55,14 +55,11 @@ def test_a_run_prints_nothing_of_absent_devices(tiny, tmp_path):
 
 
 def test_a_verifier_needs_a_share_to_drop():
-    for flag, message in (
-        ("--verifier=x", "--verifier=x needs a --drop_lowest above 0"),
-        ("--drop_lowest=0.2", "--drop_lowest=0.2 needs a --verifier"),
-    ):
+    for flag in ("--verifier=x", "--drop_lowest=0.2"):
         result = run("--run_dir=x", flag)
         assert result.returncode == 1
         found = " ".join((result.stdout + result.stderr).split())
-        assert message in found
+        assert "--verifier and --drop_lowest need each other." in found
 
 
 @pytest.mark.slow
