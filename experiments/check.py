@@ -11,7 +11,7 @@ import dataclasses
 from absl import app
 from etils import epath
 
-from experiments.command_line import define_flags, from_flags, say_hello
+from experiments.command_line import define_flags, from_flags, run_main, say_hello
 from experiments.common import load_libraries
 from star_keras.utils.settings import Settings, setting
 
@@ -62,4 +62,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

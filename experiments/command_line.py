@@ -12,7 +12,7 @@ anything heavy is imported.
 """
 
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from absl import app, flags
 
@@ -98,6 +98,27 @@ def _make(cls, values):
             value = values[item.name].value
             arguments[item.name] = tuple(value) if item.kind is tuple else value
     return cls(**arguments)
+
+
+def run_main(main: Callable):
+    """`app.run`, but an `app.UsageError` of `main` is its message alone.
+
+    Its help, which lists all flags, would hide the message.
+
+    Args:
+        main: Callable `argv -> None`.
+
+    Raises:
+        SystemExit: of code 1 with the message.
+    """
+
+    def run(argv):
+        try:
+            main(argv)
+        except app.UsageError as error:
+            raise SystemExit(str(error)) from error
+
+    app.run(run)
 
 
 def say_hello(text: str):

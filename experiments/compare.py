@@ -9,9 +9,7 @@ methods and the commands of the runs, and writes it and a plot.
 
 import dataclasses
 
-from absl import app
-
-from experiments.command_line import define_flags, from_flags, say_hello
+from experiments.command_line import define_flags, from_flags, run_main, say_hello
 from experiments.common import message_alone
 from star_keras.utils.settings import Settings, setting
 
@@ -54,4 +52,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from absl import app
 
-from experiments.command_line import define_flags, from_flags, say_hello
+from experiments.command_line import define_flags, from_flags, run_main, say_hello
 from experiments.common import load_libraries, message_alone
 from star_keras.utils.settings import Settings, setting
 
@@ -176,4 +176,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

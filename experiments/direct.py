@@ -12,6 +12,7 @@ evaluated without worked examples. All other flags are those of
 from absl import app, flags
 
 from experiments import star
+from experiments.command_line import run_main
 
 FLAGS = flags.FLAGS
 BASELINE = {"direct": True, "few_shot": False, "iterations": 1}
@@ -30,4 +31,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

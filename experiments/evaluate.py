@@ -12,7 +12,7 @@ import dataclasses
 
 from absl import app
 
-from experiments.command_line import define_flags, from_flags, say_hello
+from experiments.command_line import define_flags, from_flags, run_main, say_hello
 from experiments.common import (
     ModelSettings,
     ProcessSettings,
@@ -134,10 +134,16 @@ def write_evaluation(script, prompts, sampler, output, verifier=None):
     from star_keras.outer_loop.evaluation import evaluate, save_evaluation
     from star_keras.outer_loop.problems import checked_problems
     from star_keras.outer_loop.prompts import PromptBuilder
-    from star_keras.outer_loop.verification import verified_metrics, verifier_scores
+    from star_keras.outer_loop.verification import (
+        check_verifier,
+        verified_metrics,
+        verifier_scores,
+    )
 
     with message_alone():
         problems = checked_problems(prompts.task, script.split)[: script.num_problems]
+        if verifier is not None:
+            check_verifier(verifier, sampler)
     metrics, samples = evaluate(
         prompts, problems, sampler, num_samples=script.num_samples
     )
@@ -173,4 +179,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

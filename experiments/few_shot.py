@@ -11,7 +11,7 @@ trained. Flags are those of `experiments.evaluate`.
 from absl import app
 from etils import epath
 
-from experiments.command_line import say_hello
+from experiments.command_line import run_main, say_hello
 from experiments.common import load_libraries
 from experiments.evaluate import checked_settings, load_sampler, write_evaluation
 
@@ -42,4 +42,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

@@ -10,9 +10,7 @@ command resumes a training that was interrupted.
 
 import dataclasses
 
-from absl import app
-
-from experiments.command_line import define_flags, from_flags, say_hello
+from experiments.command_line import define_flags, from_flags, run_main, say_hello
 from experiments.common import (
     ModelSettings,
     ProcessSettings,
@@ -173,4 +171,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

@@ -18,9 +18,9 @@ import itertools
 import json
 import sys
 
-from absl import app, flags
+from absl import flags
 
-from experiments.command_line import define_flags, from_flags, say_hello
+from experiments.command_line import define_flags, from_flags, run_main, say_hello
 from experiments.common import (
     ModelSettings,
     TaskSettings,
@@ -267,4 +267,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

@@ -15,7 +15,7 @@ import json
 from absl import app
 
 from experiments import star  # noqa: F401 (its flags are flags of this script too)
-from experiments.command_line import define_flags, from_flags, say_hello
+from experiments.command_line import define_flags, from_flags, run_main, say_hello
 from experiments.common import ModelSettings, load_libraries
 from star_keras.config import OptimizerConfig, StarConfig
 from star_keras.utils.errors import invalid
@@ -203,4 +203,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

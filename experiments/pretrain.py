@@ -23,9 +23,7 @@ import dataclasses
 import json
 import random
 
-from absl import app
-
-from experiments.command_line import define_flags, from_flags, say_hello
+from experiments.command_line import define_flags, from_flags, run_main, say_hello
 from experiments.common import load_libraries
 from star_keras.tasks import Problem
 from star_keras.tasks.arithmetic import Arithmetic, make_problem, scratchpad
@@ -297,4 +295,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

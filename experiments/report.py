@@ -8,9 +8,7 @@ side. Exits with 1 if a file is damaged; the page shows the undamaged files.
 
 import dataclasses
 
-from absl import app
-
-from experiments.command_line import define_flags, from_flags, say_hello
+from experiments.command_line import define_flags, from_flags, run_main, say_hello
 from experiments.common import message_alone
 from star_keras.utils.settings import Settings, setting
 
@@ -48,4 +46,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

@@ -11,7 +11,7 @@ import importlib.util
 
 from absl import app
 
-from experiments.command_line import define_flags, from_flags, say_hello
+from experiments.command_line import define_flags, from_flags, run_main, say_hello
 from experiments.common import ModelSettings, load_libraries, message_alone
 from star_keras.config import OptimizerConfig, SamplingConfig, ServingConfig
 
@@ -45,4 +45,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from absl import app
 
-from experiments.command_line import define_flags, from_flags, say_hello
+from experiments.command_line import define_flags, from_flags, run_main, say_hello
 from experiments.common import (
     ModelSettings,
     ProcessSettings,
@@ -22,6 +22,7 @@ from experiments.common import (
     save_directory,
 )
 from star_keras.config import OptimizerConfig, StarConfig
+from star_keras.utils.errors import invalid
 from star_keras.utils.settings import Settings, setting
 
 
@@ -69,8 +70,7 @@ def main(argv):
     script, task_settings, model, process, config, optimizer = from_flags(
         argv, *SETTINGS
     )
-    if bool(script.verifier) != bool(config.selection.drop_lowest):
-        raise app.UsageError("--verifier and --drop_lowest need each other.")
+    _check_verifier(script.verifier, config.selection.drop_lowest)
     task = task_settings.make()
     unknown = sorted(set(script.extra_eval_splits) - set(task.splits))
     if unknown:
@@ -80,6 +80,21 @@ def main(argv):
     say_hello(f"STaR on {task.name} from {model.preset}, {script.run_dir or 'dry run'}")
     load_libraries()
     run(script, task, model, process, config, optimizer)
+
+
+def _check_verifier(verifier, share):
+    """Raise an `app.UsageError` for a verifier without `drop_lowest` or the reverse."""
+    error = None
+    if verifier and not share:
+        rule = f"above 0 with verifier={verifier!r}, which ranks for it"
+        remedy = "Set it, or leave out the verifier."
+        error = invalid("drop_lowest", rule, share, remedy)
+    if share and not verifier:
+        rule = f"a preset with drop_lowest={share}, which it ranks for"
+        remedy = "Give one, or leave out drop_lowest."
+        error = invalid("verifier", rule, verifier, remedy)
+    if error is not None:
+        raise app.UsageError(str(error))
 
 
 def run(script, task, model_settings, process_settings, config, optimizer):
@@ -148,4 +163,4 @@ def evaluate_split(star, split, problems):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

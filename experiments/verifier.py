@@ -10,9 +10,7 @@ iterations. `python -m experiments.evaluate --verifier=runs/verifier` ranks with
 import dataclasses
 import itertools
 
-from absl import app
-
-from experiments.command_line import define_flags, from_flags, say_hello
+from experiments.command_line import define_flags, from_flags, run_main, say_hello
 from experiments.common import (
     ModelSettings,
     TaskSettings,
@@ -171,4 +169,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

@@ -110,7 +110,7 @@ class OuterLoop:
         )
         self.source = rationale_source(self.prompts, train, sampler, config)
         self._lowest = LowestScored(
-            verifier, self.prompts, train, run.samples, config, paired=paired
+            verifier, self.prompts, train, sampler, run.samples, config, paired=paired
         )
         rows = FilledRows(self.training_prompts, preprocessor, config, packed=packed)
         self._phases = SamplingPhases(

@@ -13,7 +13,8 @@ from star_keras.outer_loop.prompts import PromptBuilder
 from star_keras.outer_loop.records import GradedSample, Selection
 from star_keras.outer_loop.sample_store import SampleStore
 from star_keras.outer_loop.stored_samples import KeptSamples
-from star_keras.outer_loop.verification import verifier_scores
+from star_keras.outer_loop.verification import check_verifier, verifier_scores
+from star_keras.sampling.sampler import Sampler
 from star_keras.tasks.task import Problem
 from star_keras.utils.errors import invalid
 
@@ -25,13 +26,15 @@ class LowestScored:
         verifier: A causal LM whose log-probabilities are the scores, or `None`.
         prompts: The prompts of the run.
         problems: Its training problems.
+        sampler: Samples the rationales.
         store: Has the decisions of an interrupted run.
         config: All settings.
         paired: Whether the run trains on pairs.
 
     Raises:
         ValueError: if there is a verifier without `drop_lowest` or the reverse, the run
-            trains on pairs, or the verifier has no preprocessor.
+            trains on pairs, the verifier has no preprocessor, or the sampler's longest
+            completion is too long for it.
     """
 
     def __init__(
@@ -39,12 +42,15 @@ class LowestScored:
         verifier,
         prompts: PromptBuilder,
         problems: Sequence[Problem],
+        sampler: Sampler,
         store: SampleStore,
         config: StarConfig,
         *,
         paired: bool,
     ):
         _check(verifier, config.selection.drop_lowest, paired)
+        if verifier is not None:
+            check_verifier(verifier, sampler)
         self._verifier, self._problems, self._store = verifier, problems, store
         # A verifier is trained without worked examples.
         self._prompts = PromptBuilder(prompts.task, few_shot=False, chat=prompts.chat)

@@ -13,9 +13,11 @@ from collections.abc import Iterable, Sequence
 from star_keras.outer_loop.prompts import PromptBuilder
 from star_keras.outer_loop.records import GradedSample
 from star_keras.outer_loop.statistics import mean
+from star_keras.sampling.sampler import Sampler
 from star_keras.sampling.scorer import Scorer, ScoreRequest
 from star_keras.tasks.task import Problem, Task
 from star_keras.training.examples import tokenize_examples
+from star_keras.utils.errors import invalid
 
 
 def rationale_pairs(
@@ -90,6 +92,25 @@ def verifier_scores(
         for index, score in batch:
             scores[index] = score.log_likelihood
     return scores
+
+
+def check_verifier(verifier, sampler: Sampler):
+    """Check that a verifier can score the longest completion of a sampler.
+
+    Completions of a sampler without `max_new_tokens` are checked when they are scored.
+
+    Args:
+        verifier: A `keras_hub.models.CausalLM` with a preprocessor.
+        sampler: Samples the completions.
+
+    Raises:
+        ValueError: if it cannot.
+    """
+    longest = getattr(sampler, "max_new_tokens", None)
+    most = Scorer(verifier).max_length
+    if longest is not None and longest + 1 > most:  # an end token follows
+        rule = f"at most {most - 1}: the verifier's longest sequence has {most} tokens"
+        raise invalid("max_new_tokens", rule, longest, "Sample less, or train another.")
 
 
 def response_tokens(model, prompts: PromptBuilder) -> dict:

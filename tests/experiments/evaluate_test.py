@@ -80,10 +80,11 @@ def test_direct_trains_on_answers_alone(tiny, tmp_path):
         (["--output=x", "--split=moon"], "--split=moon is not a split of arithmetic"),
         (["--output=x", "--num_samples=2"], "1 without a --temperature"),
         ([], "--output is needed"),
-        (["--output=x", "--task=jsonl"], "needs --train_path and --eval_path"),
+        (["--output=x", "--task=math"], "needs --train_path and --eval_path"),
     ],
 )
-def test_bad_flags_are_named(arguments, message):
+def test_bad_flags_are_named_in_a_line(arguments, message):
     result = run_experiment("evaluate", *arguments)
-    assert result.returncode != 0
-    assert message in result.stderr + result.stdout
+    assert result.returncode == 1
+    assert message in result.stderr and result.stderr.count("\n") == 1
+    assert result.stdout == ""

@@ -17,7 +17,7 @@ def test_every_script_is_a_command_with_a_summary():
     scripts = {
         path.stem
         for path in (ROOT / "experiments").glob("*.py")
-        if "app.run(main)" in path.read_text()
+        if "run_main(main)" in path.read_text()
     }
     found = commands()
     assert {module for module, _ in found.values()} == {

@@ -55,11 +55,16 @@ def test_a_run_prints_nothing_of_absent_devices(tiny, tmp_path):
 
 
 def test_a_verifier_needs_a_share_to_drop():
-    for flag in ("--verifier=x", "--drop_lowest=0.2"):
+    for flag, name, received in (
+        ("--verifier=x", "drop_lowest", "0.0"),
+        ("--drop_lowest=0.2", "verifier", "None"),
+    ):
         result = run("--run_dir=x", flag)
         assert result.returncode == 1
-        found = " ".join((result.stdout + result.stderr).split())
-        assert "--verifier and --drop_lowest need each other." in found
+        assert result.stderr.startswith(f"Invalid value for argument `{name}`. ")
+        assert f"Received: {name}={received}." in result.stderr
+        assert result.stderr.count("\n") == 1
+        assert result.stdout == ""
 
 
 @pytest.mark.slow

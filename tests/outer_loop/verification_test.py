@@ -9,11 +9,13 @@ from star_keras.outer_loop.prompts import PromptBuilder
 from star_keras.outer_loop.records import GradedSample
 from star_keras.outer_loop.verification import (
     best_of_k,
+    check_verifier,
     rationale_pairs,
     verified_metrics,
     verifier_scores,
 )
-from star_keras.testing import Doubling, tiny_gpt_j
+from star_keras.sampling import get_sampler
+from star_keras.testing import Doubling, ScriptedSampler, tiny_gpt_j
 
 TASK = Doubling(train=3)
 
@@ -90,3 +92,12 @@ def test_scores_are_the_log_probabilities_of_full_logits():
         chosen = logits[np.arange(ids.shape[1] - 1), ids[0, 1:]]
         expected.append(float(chosen[-len(response) :].sum()))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_completions_too_long_for_a_verifier_are_named_before_they_are_sampled():
+    small = tiny_gpt_j(num_layers=1, max_sequence_length=32)
+    model = tiny_gpt_j(num_layers=1, max_sequence_length=64)
+    check_verifier(small, get_sampler(model, max_new_tokens=31))
+    check_verifier(small, ScriptedSampler(lambda request: ""))  # without a limit
+    with pytest.raises(ValueError, match="`max_new_tokens`. Expected at most 31.* 32 "):
+        check_verifier(small, get_sampler(model, max_new_tokens=32))
