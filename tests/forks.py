@@ -69,6 +69,10 @@ class Running:
         self._process.start()
         self.pid = self._process.pid
 
+    def is_alive(self):
+        """Whether it has not ended."""
+        return self._process.is_alive()
+
     def wait(self, timeout=300):
         """A `subprocess.CompletedProcess`, with the time at which it `ended`.
 
