@@ -10,6 +10,9 @@ import time
 from star_keras.outer_loop.manifest import PHASES
 from star_keras.utils.json_lines import read_json_lines
 
+# Seconds to the end of a run.
+_LIMIT = 900
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Kill:
@@ -62,7 +65,7 @@ class KilledRun:
         for process in processes if number is None else [processes[number]]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGKILL)
-        done = [process.wait() for process in processes]
+        done = [process.wait(_LIMIT) for process in processes]
         codes = [process.returncode for process in done]
         if not any(codes):
             return None
@@ -78,7 +81,7 @@ class KilledRun:
 def run_to_the_end(start, run_dir):
     """Run; the seconds between its first and its last file."""
     for process in start(run_dir):
-        done = process.wait()
+        done = process.wait(_LIMIT)
         assert done.returncode == 0, done.stderr[-3000:]
     files = [p.stat().st_mtime for p in run_dir.rglob("*") if p.is_file()]
     return max(files) - min(files)

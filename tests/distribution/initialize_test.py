@@ -50,7 +50,9 @@ def ends(tmp_path_factory):
         arguments = (directory, case, forks.free_address())
         running = [
             forks.Running(
-                "distribution_processes", *arguments, number, environment=environment
+                "distribution_processes",
+                *(*arguments, number, num_processes),
+                environment=environment,
             )
             for number in range(num_processes)
         ]
@@ -76,19 +78,23 @@ def save_padded_preset(path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("death", "code", "message"),
+    ("death", "num_processes", "code", "message"),
     (
-        ("exception", 1, "Process 1 failed: ValueError: no file"),
-        ("kill", -9, "Connection"),
-        ("silence", -9, "tasks are unhealthy (stopped sending heartbeats):\n1"),
+        ("exception", 2, 1, "Process 1 failed: ValueError: no file"),
+        ("kill", 2, -9, "Connection"),
+        ("kill", 4, -9, "Connection"),
+        ("silence", 2, -9, "tasks are unhealthy (stopped sending heartbeats):\n1"),
     ),
 )
-def test_process_that_dies_takes_the_other_down(ends, death, code, message):
-    first, second = ends(death)
+def test_process_that_dies_takes_the_others_down(
+    ends, death, num_processes, code, message
+):
+    first, second, *others = ends(death, num_processes)
     assert second.returncode == code
-    assert first.returncode != 0
     start = float(re.search(r"^start (.*)$", first.stdout, re.MULTILINE)[1])
-    assert first.ended - start < 13  # a second, the timeout of 5, a slow machine
+    for process in (first, *others):
+        assert process.returncode != 0
+        assert process.ended - start < 13  # a second, the timeout of 5, a slow machine
     assert message in first.stderr
 
 

@@ -1,7 +1,7 @@
-"""One of two processes that run together, or of which one dies.
+"""One of the processes that run together, or of which one dies.
 
 Arguments: a directory with a `preset`, the name of the case, the address of the
-coordinator, the number of the process.
+coordinator, the number of the process, the number of processes.
 """
 
 import experiments  # noqa: F401  isort: skip  (before keras: selects the backend)
@@ -51,7 +51,7 @@ DEATHS = {"exception": raise_an_error, "kill": be_killed, "silence": fall_silent
 
 
 def die(way, address):
-    distribution.initialize(address, 2, number, timeout_seconds=5)
+    distribution.initialize(address, count, number, timeout_seconds=5)
     pid = multihost_utils.broadcast_one_to_all(np.array(os.getpid()))
     print("start", time.time(), flush=True)
     if number == 1:
@@ -61,7 +61,7 @@ def die(way, address):
 
 
 def open_directories_of_their_own(address):
-    distribution.initialize(address, 2, number)
+    distribution.initialize(address, count, number)
     RunDirectory(directory / f"run-{number}").open({})
 
 
@@ -80,12 +80,12 @@ def run_star_in_two_processes(name, address):
         append(*arguments)
 
     SampleStore.append = append_slowly
-    numbers = ("--num_processes=2", f"--process_id={number}")
+    numbers = (f"--num_processes={count}", f"--process_id={number}")
     run_star(name, *MESHES[name], f"--coordinator={address}", *numbers)
 
 
-directory, name, address, number = sys.argv[1:]
-directory, number = pathlib.Path(directory), int(number)
+directory, name, address, number, count = sys.argv[1:]
+directory, number, count = pathlib.Path(directory), int(number), int(count)
 if name in DEATHS:
     die(name, address)
 elif name == "not_shared":
