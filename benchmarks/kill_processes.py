@@ -71,7 +71,7 @@ def start(run_dir, preset, count, timeout):
             *(f"--num_processes={count}", f"--process_id={number}"),
             *(f"--coordinator={address}", f"--preset={preset}"),
             f"--run_dir={run_dir}",
-            # Only process 0 finds its compiled programs again.
+            # Compiling takes longer than running a model this small.
             environment={"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
         )
         for number in range(count)
