@@ -118,4 +118,6 @@ def _size_of(run_dir):
         # Checkpoints come and go meanwhile.
         with contextlib.suppress(FileNotFoundError):
             paths = [*run_dir.rglob("*.jsonl"), *run_dir.rglob("_METADATA")]
+            # Each start adds its command.
+            paths = [path for path in paths if path.name != "commands.jsonl"]
             return sum(path.stat().st_size for path in paths)
