@@ -55,6 +55,7 @@ def save_model(path):
 def what_is_left(run_dir):
     """All that must not depend on a kill."""
     preset = {p.name: p.read_bytes() for p in (run_dir / "preset").glob("*.*")}
+    del preset["metadata.json"]  # has the date
     files = (p.relative_to(run_dir) for p in run_dir.rglob("*") if p.is_file())
     # Names of Orbax's files are random.
     names = {str(f) for f in files if f.parts[0] not in ("weights", "training")}
