@@ -124,6 +124,8 @@ class TpuProgram:
             cost = Cost()
             for instruction in self._computations[name]:
                 cost.add(self._instruction_cost(*instruction))
+            if name.startswith("all-reduce-scatter"):
+                cost.collectives = _scattered(cost.collectives)
             self._costs[name] = cost
         return self._costs[name]
 
@@ -178,6 +180,19 @@ class TpuProgram:
             if opcode == "constant"
         ]
         return constants[0] if len(constants) == 1 else None
+
+
+def _scattered(collectives):
+    """Collectives of a fusion that sums arrays and keeps a share of each sum.
+
+    It is how the compiler writes a reduce-scatter.
+    """
+    counter = collections.Counter()
+    for c, times in collectives.items():
+        elements = c.elements // c.group
+        c = dataclasses.replace(c, kind="reduce-scatter", elements=elements)
+        counter[c] += times
+    return counter
 
 
 def _splash_flops(kernel, rest):

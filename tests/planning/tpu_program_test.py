@@ -57,6 +57,21 @@ ENTRY %main.1_spmd (x: bf16[8,4], w: f32[2,4]) -> f32[8,4] {
 """  # noqa: E501
 
 
+# The compiler's reduce-scatter for a TPU v3.
+SCATTERED = """
+%all-reduce-scatter.1 (input.1: bf16[8,4]) -> bf16[2,4] {
+  %input.1 = bf16[8,4]{1,0} parameter(0)
+  %all-reduce.3 = bf16[8,4]{1,0} all-reduce(%input.1), channel_id=1, replica_groups={{0,1,2,3},{4,5,6,7}}, to_apply=%add
+  ROOT %dynamic-slice.1 = bf16[2,4]{1,0} dynamic-slice(%all-reduce.3, %i, %zero), dynamic_slice_sizes={2,4}
+}
+
+ENTRY %main.1_spmd (x: bf16[8,4]) -> bf16[2,4] {
+  %x = bf16[8,4]{1,0} parameter(0)
+  ROOT %fusion.1 = bf16[2,4]{1,0} fusion(%x), kind=kCustom, calls=%all-reduce-scatter.1
+}
+"""  # noqa: E501
+
+
 @pytest.fixture
 def program():
     return TpuProgram(textwrap.dedent(PROGRAM))
@@ -90,6 +105,12 @@ def test_collectives_have_their_bytes_groups_and_times(program):
         collective("all-reduce", 4, 16, "small"): 1,
         shifted: 1,
     }
+
+
+def test_a_sum_of_which_a_share_is_kept_is_a_reduce_scatter():
+    (found,) = TpuProgram(SCATTERED).cost.collectives
+    assert (found.kind, found.elements, found.size) == ("reduce-scatter", 8, 64)
+    assert found.moved == 64 * 3 / 4
 
 
 def bytes_sent_in_a_ring(devices, held, part_to_send):
