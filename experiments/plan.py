@@ -7,6 +7,12 @@ Compiles the training step and the sampling steps of `experiments.star` for the
 topology, from shapes alone; weights are neither read nor made. Takes the flags
 of that script, flagfiles too. Nothing is run: times are estimates. Needs libtpu
 (`pip install "star-keras[tpu-plan]"`); see docs/tpu.md.
+
+    python -m experiments.plan --suggest --preset=gpt_j_6b --topology=v5e-8 \\
+        --dtype=mixed_bfloat16 --n_train_samples=5000 --output=suggested.flags
+
+finds the mesh, ZeRO, accumulation and slots by arithmetic, compiles the best, and
+writes a flagfile.
 """
 
 import dataclasses
@@ -14,9 +20,13 @@ import json
 
 from absl import app
 
-from experiments import star  # noqa: F401 (its flags are flags of this script too)
+from experiments import (
+    star,  # noqa: F401 (its flags are flags of this script too)
+    suggestion,
+)
 from experiments.command_line import define_flags, from_flags, run_main, say_hello
-from experiments.common import ModelSettings, load_libraries
+from experiments.common import ModelSettings, load_libraries, message_alone
+from experiments.plan_programs import estimate, make_model
 from star_keras.config import OptimizerConfig, StarConfig
 from star_keras.utils.errors import invalid
 from star_keras.utils.settings import Settings, setting
@@ -26,12 +36,24 @@ from star_keras.utils.settings import Settings, setting
 class PlanSettings(Settings):
     """What is planned, and for which devices."""
 
-    topology: str | None = setting(None, 'E.g. "v3-8", "v5e-64" or "v5e:4x8". Needed.')
+    topology: str | None = setting(
+        None,
+        'E.g. "v3-8", "v5e-64" or "v5e:4x8"; with --suggest also "h100-80gb", one GPU. '
+        "Needed.",
+    )
+    suggest: bool = setting(
+        False,
+        "Find --mesh, --zero, --gradient_accumulation_steps and --sample_batch_size "
+        "that fit and take least time an iteration. Needs --n_train_samples, the "
+        "problems of one.",
+    )
     programs: tuple[str, ...] = setting(("train", "sample"), "What to plan.")
     prefix_length: int = setting(700, "Tokens of the few-shot prompt.", at_least=0)
     prompt_length: int = setting(64, "Tokens of a problem's own prompt.", at_least=1)
     output: str | None = setting(
-        None, "JSON file of the plan. Default: none.", is_path=True
+        None,
+        "JSON file of the plan, or flagfile of the suggestion. Default: none.",
+        is_path=True,
     )
 
     def check(self):
@@ -43,44 +65,6 @@ class PlanSettings(Settings):
 
 SETTINGS = (PlanSettings, ModelSettings, StarConfig, OptimizerConfig)
 define_flags(PlanSettings)
-
-
-def make_model(settings, optimizer):
-    """The compiled model of the flags, without values."""
-    from star_keras import planning
-    from star_keras.models import (
-        GPTJBackbone,
-        GPTJCausalLM,
-        GPTJCausalLMPreprocessor,
-        PackedCausalLM,
-        load_causal_lm,
-    )
-    from star_keras.models.presets import preset_path
-    from star_keras.training import compile_model
-
-    def make():
-        if settings.preset == "gpt_j_6b":
-            backbone = GPTJBackbone.gpt_j_6b(dtype=settings.dtype)
-            model = GPTJCausalLM(backbone, compile=False)
-        else:
-            model = load_causal_lm(
-                settings.preset, dtype=settings.dtype, load_weights=False
-            )
-        if not isinstance(model, PackedCausalLM):
-            raise app.UsageError(
-                "Plans are for models that train and sample the fast way, see "
-                f"docs/models.md. {settings.preset!r} is a {type(model).__name__}."
-            )
-        if model.preprocessor is None:
-            # The sampler wants one, but nothing is tokenized here.
-            model.preprocessor = GPTJCausalLMPreprocessor.from_preset(
-                preset_path("arithmetic_base")
-            )
-        compile_model(model, optimizer)
-        model.optimizer.build(model.trainable_variables)
-        return model
-
-    return planning.from_shapes(make)
 
 
 # === Report ===
@@ -143,7 +127,12 @@ def advice_for(name, model_settings, config, optimizer):
 
 def main(argv):
     settings, model_settings, config, optimizer = from_flags(argv, *SETTINGS)
-    if not model_settings.mesh:
+    if settings.suggest:
+        if not config.sampling.n_train_samples:
+            raise app.UsageError(
+                "--suggest needs --n_train_samples, the problems of an iteration."
+            )
+    elif not model_settings.mesh:
         raise app.UsageError("--topology and --mesh are needed.")
     say_hello(f"plan of {model_settings.preset} for {settings.topology}")
     load_libraries()
@@ -151,9 +140,12 @@ def main(argv):
     from etils import epath
 
     from star_keras import distribution, planning
-    from star_keras.planning.estimates import plan_sampling, plan_training
     from star_keras.utils import files
 
+    if settings.suggest:
+        with message_alone():
+            suggestion.suggest(settings, model_settings, config, optimizer)
+        return
     devices = planning.tpu_devices(settings.topology)
     zero = model_settings.zero
     mesh = distribution.model_parallel(model_settings.mesh, zero=zero, devices=devices)
@@ -167,19 +159,8 @@ def main(argv):
         "was run.",
         flush=True,
     )
+    found = estimate(model, devices[0], settings, config, zero)
     training, sampling = config.training, config.sampling
-    found = {}
-    if "train" in settings.programs:
-        found["train"] = plan_training(model, devices[0], training)
-    if "sample" in settings.programs:
-        found |= plan_sampling(
-            model,
-            devices[0],
-            sampling,
-            prefix_length=settings.prefix_length,
-            prompt_length=settings.prompt_length,
-            zero=zero,
-        )
     titles = {
         "train": f"Train: {training.batch_size} rows of {training.sequence_length} "
         "tokens",

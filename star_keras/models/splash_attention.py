@@ -18,13 +18,17 @@ _BLOCKS = (512, 256, 128)
 _OLD_KINDS = ("TPU v2", "TPU v3")
 
 
-def splash_applies(length: int) -> bool:
+def splash_applies(length: int, device=None) -> bool:
     """Whether attention in rows of `length` tokens is left to the kernel.
 
     It is for TPUs from v4 on, and for rows whose length is a multiple of 128. The
     compiler refuses it for a v3, whose matrix unit does not take its products.
+
+    Args:
+        length: Tokens a row.
+        device: optional JAX device. Defaults to a device of the current mesh.
     """
-    device = _device()
+    device = device or _device()
     is_new = device.platform == "tpu" and device.device_kind not in _OLD_KINDS
     return is_new and length % _BLOCKS[-1] == 0
 

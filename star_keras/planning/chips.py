@@ -1,4 +1,4 @@
-"""TPU chips and their topologies.
+"""TPU chips and their topologies, and a GPU.
 
 libtpu compiles for any TPU topology on an x86-64 Linux machine without a TPU.
 """
@@ -76,6 +76,21 @@ CHIPS = {
         bandwidth=1640e9,
         link_bandwidth=200e9,
         clock=1.75e9,
+    ),
+}
+# One GPU, for arithmetic alone: there is no compiler for absent GPUs here.
+# Peak (without sparsity), bandwidth and memory of the SXM kind:
+# https://www.nvidia.com/en-us/data-center/h100/. JAX takes 75% of the memory unless
+# XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise:
+# https://docs.jax.dev/en/latest/gpu_memory_allocation.html. Clock: peak over 528
+# tensor cores of 1,024 FLOPs.
+GPUS = {
+    "h100-80gb": Chip(
+        memory=int(0.75 * 80e9),
+        flops=989e12,
+        bandwidth=3350e9,
+        link_bandwidth=900e9,
+        clock=1.83e9,
     ),
 }
 # Names of Google Cloud. They count cores of v3, v4 and v5p, and chips of the others.

@@ -115,6 +115,7 @@ def test_what_does_not_fit_is_said_with_what_would_help(tmp_path):
     ("arguments", "message"),
     [
         (["--mesh=batch:1,model:8"], "--topology and --mesh are needed"),
+        (["--suggest", "--topology=v5e-8"], "--suggest needs --n_train_samples"),
         # A flagfile of experiments.star is taken.
         (
             [
@@ -141,3 +142,48 @@ def test_memory_of_training_grows_with_the_length_of_the_rows(tmp_path):
     # All scores would be 16 times as many.
     temporary = [plan["train"]["memory"]["temporary"] for plan in (short, long)]
     assert temporary[1] < 5 * temporary[0]
+
+
+def suggest_small(directory, *arguments):
+    """The suggested flagfile for a small GPT-J."""
+    (directory / "config.json").write_text(json.dumps(CONFIG))
+    path = directory / "suggested.flags"
+    done = run_experiment(
+        "plan",
+        "--suggest",
+        f"--preset={directory}",
+        "--dtype=mixed_bfloat16",
+        "--n_train_samples=1000",
+        "--sequence_length=128",
+        "--max_new_tokens=32",
+        f"--output={path}",
+        *arguments,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return path
+
+
+@pytest.mark.slow
+def test_a_suggested_flagfile_plans_as_the_suggestion_said(tmp_path):
+    pytest.importorskip("libtpu")
+    path = suggest_small(tmp_path, "--topology=v5e-4")
+    text = path.read_text()
+    done = run_experiment(
+        "plan",
+        f"--flagfile={path}",
+        "--topology=v5e-4",
+        f"--output={tmp_path / 'plan.json'}",
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    step = plan["train"]["work_seconds"] + plan["train"]["exchange_seconds"]
+    (line,) = [x for x in text.splitlines() if x.startswith("# training step")]
+    assert f"{step:.4g} s" in line
+    assert all(found["fits"] for found in list(plan.values())[1:])
+
+
+def test_a_suggestion_for_a_gpu_says_that_it_was_not_compiled(tmp_path):
+    text = suggest_small(tmp_path, "--topology=h100-80gb").read_text()
+    assert "Not compiled" in text
+    assert "\n--mesh=batch:1,model:1\n--nozero\n--gradient_checkpointing\n" in text
+    assert "promised" in text and "compiled   " not in text

@@ -1,0 +1,224 @@
+"""What `experiments.plan --suggest` promises, and the flagfile that it writes."""
+
+import dataclasses
+
+from experiments.plan_programs import estimate, make_model
+from star_keras.config import StarConfig
+
+# A suggestion gives up after so many programs that do not fit.
+_MOST_REFUSED = 4
+
+
+def suggest(settings, model_settings, config, optimizer):
+    """Print the settings that fit and take least time, and write their flagfile."""
+    from etils import epath
+
+    from star_keras import planning
+    from star_keras.models.splash_attention import splash_applies
+    from star_keras.planning.suggest import candidates
+    from star_keras.utils import files
+
+    gpu = planning.GPUS.get(settings.topology)
+    devices = [] if gpu else planning.tpu_devices(settings.topology)
+    iteration = iteration_of(
+        config,
+        prefix_length=settings.prefix_length,
+        prompt_length=settings.prompt_length,
+    )
+    optimizer = dataclasses.replace(
+        optimizer, gradient_checkpointing=True, gradient_accumulation_steps=1
+    )
+    ranked = candidates(
+        make_model(model_settings, optimizer),
+        gpu or planning.CHIPS[devices[0].device_kind],
+        len(devices) or 1,
+        iteration,
+        splash=not gpu and splash_applies(iteration.sequence_length, devices[0]),
+    )
+    if gpu:
+        best, values = ranked[0], None
+        checked = "Not compiled: by arithmetic alone."
+    else:
+        best, values = first_that_compiles(
+            ranked, devices, settings, model_settings, config, optimizer, iteration
+        )
+        checked = "Compiled. Nothing was run."
+    lines = [
+        f"Suggested for {settings.topology}: {iteration.completions} completions and "
+        f"{iteration.steps} training steps an iteration.",
+        checked,
+        *table(promised(best, iteration), values),
+    ]
+    text = flagfile(
+        {
+            "preset": model_settings.preset,
+            "dtype": model_settings.dtype,
+            **best.flags,
+            "batch_size": iteration.batch_size,
+            "sequence_length": iteration.sequence_length,
+            "max_new_tokens": iteration.max_new_tokens,
+        },
+        lines,
+    )
+    print(text, end="", flush=True)
+    if settings.output:
+        output = epath.Path(settings.output)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        files.write(output, text.encode("utf-8"))
+
+
+def first_that_compiles(
+    ranked, devices, settings, model_settings, config, optimizer, iteration
+):
+    """The first candidate that fits by the compiler, and what it says of it."""
+    import keras
+
+    from star_keras import distribution
+
+    refused = set()
+    for candidate in ranked:
+        place = candidate.mesh, candidate.zero
+        programs = {
+            "train": (*place, "train", candidate.parts),
+            "decode": (*place, "sample", candidate.slots),
+        }
+        if refused & set(programs.values()):
+            continue
+        if len(refused) == _MOST_REFUSED:
+            break
+        print(f"compiling {candidate.flags}", flush=True)
+        model = make_model(
+            model_settings,
+            dataclasses.replace(optimizer, gradient_accumulation_steps=candidate.parts),
+        )
+        mesh = distribution.model_parallel(
+            candidate.mesh, zero=candidate.zero, devices=devices
+        )
+        keras.distribution.set_distribution(mesh)
+        sampling = dataclasses.replace(
+            config.sampling, sample_batch_size=candidate.slots
+        )
+        found = estimate(
+            model,
+            devices[0],
+            dataclasses.replace(settings, programs=("train", "sample")),
+            dataclasses.replace(config, sampling=sampling),
+            candidate.zero,
+        )
+        keras.distribution.set_distribution(None)
+        too_large = [name for name, x in found.items() if not x["fits"]]
+        if not too_large:
+            return candidate, compiled(found, candidate, iteration)
+        for name in too_large:
+            needed = found[name]["memory"]["needed"]
+            print(f"does not fit: {name} needs {needed / 2**30:.2f} GiB", flush=True)
+            refused.add(programs["train" if name == "train" else "decode"])
+    raise ValueError(
+        "The compiler refused the best candidates. Use more devices, a shorter "
+        "--sequence_length or --max_new_tokens, or --lora_rank."
+    )
+
+
+def iteration_of(config: StarConfig, *, prefix_length: int, prompt_length: int):
+    """The work of the first iteration, with completions of the full length.
+
+    Args:
+        config: The settings of the run, with `n_train_samples`.
+        prefix_length: Tokens of the few-shot prompt.
+        prompt_length: Tokens of a problem's own prompt.
+
+    Returns:
+        A `star_keras.planning.suggest.Iteration`.
+    """
+    from star_keras.planning.suggest import Iteration
+
+    training, sampling = config.training, config.sampling
+    completions = sampling.n_train_samples * sampling.samples_per_problem
+    steps = training.start_steps
+    if training.schedule == "epochs":
+        tokens = completions * (prompt_length + sampling.max_new_tokens)
+        step = training.batch_size * training.sequence_length
+        steps = max(1, round(training.base_epochs * tokens / step))
+    return Iteration(
+        batch_size=training.batch_size,
+        sequence_length=training.sequence_length,
+        steps=steps,
+        completions=completions,
+        prefix_length=prefix_length if sampling.few_shot else 0,
+        prompt_length=prompt_length,
+        max_new_tokens=sampling.max_new_tokens,
+    )
+
+
+def promised(candidate, iteration) -> dict[str, tuple[float, float]]:
+    """What arithmetic says of a candidate: `{name: (seconds, bytes of a device)}`."""
+    train = sum(candidate.train_memory.values())
+    sample = sum(candidate.sample_memory.values())
+    return {
+        "training step": (candidate.step_seconds, train),
+        "decoding step": (candidate.token_seconds, sample),
+        "iteration": (candidate.seconds(iteration), max(train, sample)),
+    }
+
+
+def compiled(found, candidate, iteration) -> dict[str, tuple[float, float]]:
+    """What the compiler says of it, in the form of `promised`.
+
+    Args:
+        found: dict of the estimates `"train"`, `"prefill"` and `"decode"`, which fit.
+        candidate: The `Candidate`.
+        iteration: The `Iteration`.
+    """
+    from star_keras.planning.suggest import iteration_seconds
+
+    seconds = {
+        name: x["work_seconds"] + x["exchange_seconds"] for name, x in found.items()
+    }
+    needed = {name: x["memory"]["needed"] for name, x in found.items()}
+    prompts = found["prefill"]["tokens"] / iteration.prompt_length
+    whole = iteration_seconds(
+        iteration,
+        slots=candidate.slots,
+        step=seconds["train"],
+        prefill=seconds["prefill"] / prompts,
+        token=seconds["decode"],
+    )
+    return {
+        "training step": (seconds["train"], needed["train"]),
+        "decoding step": (seconds["decode"], needed["decode"]),
+        "iteration": (whole, max(needed.values())),
+    }
+
+
+def table(promises, compiled_values=None) -> list[str]:
+    """Lines that show the promises, beside what the compiler says if it was asked."""
+    rows = [f"{'':<15}{'promised':>20}"]
+    if compiled_values:
+        rows[0] += f"{'compiled':>22}"
+    for name, promise in promises.items():
+        row = f"{name:<15}{_cell(promise):>20}"
+        if compiled_values:
+            row += f"{_cell(compiled_values[name]):>22}"
+        rows.append(row)
+    return rows
+
+
+def _cell(pair):
+    seconds, size = pair
+    return f"{seconds:.4g} s, {size / 2**30:.2f} GiB"
+
+
+def flagfile(settings: dict, comments: list[str]) -> str:
+    """A flagfile.
+
+    Args:
+        settings: Values by the names of their flags.
+        comments: Lines of its first part.
+    """
+    lines = [f"# {line}".rstrip() for line in comments]
+    for name, value in settings.items():
+        if isinstance(value, bool):
+            lines.append(f"--{name}" if value else f"--no{name}")
+        else:
+            lines.append(f"--{name}={value}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,192 @@
+"""Memory and time of an iteration by arithmetic, without compiling."""
+
+import dataclasses
+import math
+
+import jax
+from jax import numpy as jnp
+
+from star_keras.distribution import model_parallel
+from star_keras.models.forward import cache_shapes
+from star_keras.sampling.ring_cache import cache_size, prefix_size
+
+# Share of the peak that compiled training steps reach, see docs/tpu.md.
+_SHARE_OF_PEAK = 0.6
+_MAX_LOGITS = 2**25  # of `head_cross_entropy`
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Iteration:
+    """The work of an iteration.
+
+    Args:
+        batch_size: int. Rows a training step.
+        sequence_length: int. Tokens a row.
+        steps: int. Training steps.
+        completions: int. Completions sampled.
+        prefix_length: int. Tokens of the few-shot prompt, 0 without one.
+        prompt_length: int. Tokens of a problem's own prompt.
+        max_new_tokens: int. Tokens of a completion. All count as that long.
+    """
+
+    batch_size: int
+    sequence_length: int
+    steps: int
+    completions: int
+    prefix_length: int
+    prompt_length: int
+    max_new_tokens: int
+
+
+def iteration_seconds(iteration: Iteration, *, slots, step, prefill, token) -> float:
+    """Seconds of an iteration from those of its parts.
+
+    Args:
+        iteration: `Iteration`.
+        slots: int. Completions sampled together.
+        step: float. Seconds of a training step.
+        prefill: float. Seconds of the prefill of one prompt.
+        token: float. Seconds of a decoding step of all slots.
+    """
+    fills = -(-iteration.completions // slots)
+    return (
+        iteration.steps * step
+        + iteration.completions * prefill
+        + fills * iteration.max_new_tokens * token
+    )
+
+
+class Weights:
+    """Bytes of a model's variables on one device of a mesh."""
+
+    def __init__(self, model, mesh, zero, num_devices):
+        # Layouts are read alone: the devices need not be there.
+        devices = jax.devices()[:1] * num_devices
+        plain = model_parallel(mesh, devices=devices)
+        split = model_parallel(mesh, zero=zero, devices=devices)
+        compute = jnp.dtype(model.compute_dtype).itemsize
+        trainable = model.trainable_variables
+        self.weights = sum(_bytes(v, split) for v in model.variables)
+        self.moments = sum(_bytes(v, split) for v in model.optimizer.variables)
+        self.gradients = sum(_bytes(v, split) for v in trainable)
+        # In the compute dtype, not split over `batch`.
+        self.gathered = sum(
+            _bytes(v, plain, compute if len(v.shape) > 1 else None)
+            for v in model.variables
+        )
+        # What `batch` adds up: the gradients of the plain layout.
+        self.summed = sum(_bytes(v, plain) for v in trainable)
+        # Samplers keep the training's weights beside their own.
+        differ = zero or model.variable_dtype != model.compute_dtype
+        self.held = self.moments + (self.weights if differ else 0)
+        plain.check_layouts()
+
+
+def _bytes(variable, distribution, itemsize=None):
+    """Bytes of a variable on one device."""
+    mesh = distribution.device_mesh
+    sizes = dict(zip(mesh.axis_names, mesh.shape, strict=True))
+    axes = distribution.get_variable_layout(variable).axes
+    pieces = math.prod(sizes[axis] for axis in axes if axis)
+    itemsize = itemsize or jnp.dtype(variable.dtype).itemsize
+    return math.prod(variable.shape) * itemsize // pieces
+
+
+class Arithmetic:
+    """Sizes of a model, and the arithmetic of a candidate."""
+
+    def __init__(self, model, chip, iteration, splash):
+        backbone = model.backbone
+        config = backbone.get_config()
+        self.chip, self.iteration, self.splash = chip, iteration, splash
+        self.item = jnp.dtype(model.compute_dtype).itemsize
+        self.caches = cache_shapes(model)
+        self.hidden, self.mlp = config["hidden_dim"], config["intermediate_dim"]
+        names = ("num_query_heads", "num_heads", "num_attention_heads")
+        self.heads = next(config[name] for name in names if name in config)
+        self.attended = self.heads * self.caches[0][1]
+        self.vocabulary = backbone.vocabulary_size
+        self.blocks = sum(x.count_params() for x in backbone.transformer_layers)
+
+    # === Memory ===
+
+    def train_memory(self, weights, batch, split, parts):
+        length = self.iteration.sequence_length
+        rows = self.iteration.batch_size // batch // parts
+        tokens = rows * length
+        logits = min(_MAX_LOGITS, tokens * self.vocabulary // split)
+        # One block at a time, forward and backward.
+        block = 2 * tokens * (4 * self.hidden + 3 * (self.mlp + self.attended) // split)
+        scores = 0 if self.splash else rows * self.heads * length**2 // split
+        return {
+            "weights": weights.weights,
+            "moments": weights.moments,
+            "gradients": weights.gradients * (1 if parts == 1 else 2),
+            "hidden states": len(self.caches) * tokens * self.hidden * self.item,
+            "a block": block * self.item + scores * (4 + 2 * self.item),
+            "logits": logits * (2 * 4 + self.item),
+            # The head and its gradient, whole over `batch`.
+            "head": self.vocabulary * self.hidden // split * (4 + self.item),
+        }
+
+    def sample_memory(self, weights, batch, split, slots):
+        work = self.iteration
+        length = cache_size(work.prompt_length + work.max_new_tokens)
+        prefix = prefix_size(work.prefix_length) if work.prefix_length else 0
+        return {
+            "weights": weights.gathered,
+            "caches": self.cache_bytes(slots, length, split) // batch,
+            "prefix": self.cache_bytes(1, prefix, split),
+            "held for training": weights.held,
+            "logits": 2 * 4 * slots * self.vocabulary // (batch * split),
+        }
+
+    def cache_bytes(self, rows, length, split):
+        """Bytes of a cache on a device, its heads split where they divide."""
+        return sum(
+            2
+            * rows
+            * heads
+            * length
+            * size
+            * self.item
+            // (split if heads % split == 0 else 1)
+            for heads, size in self.caches
+        )
+
+    # === Time ===
+
+    def step_seconds(self, weights, batch, split, zero, parts):
+        work, chip = self.iteration, self.chip
+        tokens = work.batch_size * work.sequence_length
+        # 2 forward, 2 again and 4 backward; the head is not computed again.
+        flops = 8 * self.blocks + 6 * self.vocabulary * self.hidden
+        # Two products of queries and keys; the kernel skips those after a token.
+        pairs = work.sequence_length * (1 if self.splash else 2)
+        flops += 8 * len(self.caches) * pairs * self.attended
+        seconds = tokens * flops / (batch * split) / (_SHARE_OF_PEAK * chip.flops)
+        # Each part adds its gradients up.
+        state = weights.weights + weights.moments + parts * weights.gradients
+        seconds += 2 * state / chip.bandwidth
+        share = (batch - 1) / batch
+        if zero:  # gathered forward and backward, then gradients scattered
+            sent = parts * share * (2 * weights.gathered + weights.summed)
+        else:
+            sent = 2 * share * weights.summed
+        hidden = tokens // batch * self.hidden * self.item
+        sent += 6 * len(self.caches) * 2 * hidden * (split - 1) / split
+        return seconds + sent / chip.link_bandwidth
+
+    def sample_seconds(self, weights, batch, split, slots):
+        """Seconds of the prefill of a prompt, and of a decoding step."""
+        work, chip = self.iteration, self.chip
+        sent = 4 * len(self.caches) * self.hidden * self.item * (split - 1) / split
+        # Every device of `batch` prefills all prompts.
+        flops = 2 * self.blocks * work.prompt_length / split
+        prefill = flops / (_SHARE_OF_PEAK * chip.flops)
+        prefill += work.prompt_length * sent / chip.link_bandwidth
+        memory = self.sample_memory(weights, batch, split, slots)
+        read = memory["weights"] + memory["caches"] + memory["prefix"]
+        flops = 2 * (self.blocks + self.vocabulary * self.hidden) * slots
+        token = max(read / chip.bandwidth, flops / (batch * split) / chip.flops)
+        return prefill, token + slots / batch * sent / chip.link_bandwidth
