@@ -106,7 +106,7 @@ def run_main(main: Callable):
     Its help, which lists all flags, would hide the message.
 
     Args:
-        main: Callable `argv -> None`.
+        main: Callable `argv -> exit code`, of `None` for 0.
 
     Raises:
         SystemExit: of code 1 with the message.
@@ -114,7 +114,7 @@ def run_main(main: Callable):
 
     def run(argv):
         try:
-            main(argv)
+            return main(argv)
         except app.UsageError as error:
             raise SystemExit(str(error)) from error
 
