@@ -11,6 +11,7 @@ from star_keras.config import (
     StarConfig,
     TrainingConfig,
 )
+from star_keras.config.reference import reference_table
 from star_keras.models import GPTJCausalLMPreprocessor
 from star_keras.testing import Doubling, ScriptedSampler
 from star_keras.testing.tiny_gpt_j import byte_tokenizer
@@ -164,6 +165,12 @@ def test_bad_values_are_named(part, arguments):
 def test_values_that_do_not_go_together_are_named(part, arguments, name):
     with pytest.raises(ValueError, match=f"`{name}`"):
         part(**arguments)
+
+
+def test_the_table_has_the_rule_of_each_setting():
+    table = reference_table(SamplingConfig)
+    rule = "an integer of at least 1 | fixed | Longest completion, in tokens."
+    assert f"| `max_new_tokens` | `256` | {rule} |" in table
 
 
 def test_the_reference_page_is_up_to_date():

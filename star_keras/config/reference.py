@@ -2,7 +2,7 @@
 
 from star_keras.config.star import StarConfig
 from star_keras.config.training import OptimizerConfig
-from star_keras.utils.settings import groups_of, reference_table
+from star_keras.utils.settings import Settings, groups_of, settings_of
 
 
 def reference() -> str:
@@ -19,3 +19,15 @@ def reference() -> str:
         summary = part.__doc__.strip().splitlines()[0]
         parts += [f"## {part.__name__}", summary, reference_table(part)]
     return "\n\n".join(parts) + "\n"
+
+
+def reference_table(cls: type[Settings]) -> str:
+    """A Markdown table of the settings of a class."""
+    rows = ["| setting | default | valid | on resume | meaning |"]
+    rows.append("| --- | --- | --- | --- | --- |")
+    for item in settings_of(cls):
+        rows.append(
+            f"| `{item.name}` | `{item.default!r}` | {item.describe()} "
+            f"| {item.rule.on_resume} | {item.rule.help} |"
+        )
+    return "\n".join(rows)

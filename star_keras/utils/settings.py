@@ -293,15 +293,3 @@ def free_settings(cls: type[Settings]) -> set[str]:
         for item in settings_of(part)
         if item.rule.on_resume == "free"
     }
-
-
-def reference_table(cls: type[Settings]) -> str:
-    """A Markdown table of the settings of a class."""
-    rows = ["| setting | default | valid | on resume | meaning |"]
-    rows.append("| --- | --- | --- | --- | --- |")
-    for item in settings_of(cls):
-        rows.append(
-            f"| `{item.name}` | `{item.default!r}` | {item.describe()} "
-            f"| {item.rule.on_resume} | {item.rule.help} |"
-        )
-    return "\n".join(rows)

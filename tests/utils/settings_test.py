@@ -8,7 +8,6 @@ from star_keras.utils.settings import (
     Settings,
     free_settings,
     group,
-    reference_table,
     setting,
     settings_of,
 )
@@ -87,7 +86,5 @@ def test_a_field_without_a_rule_is_an_error():
         settings_of(Careless)
 
 
-def test_free_settings_and_the_table_come_from_the_fields():
+def test_free_settings_come_from_the_fields():
     assert free_settings(Whole) == {"share", "color"}
-    table = reference_table(Part)
-    assert "| `count` | `8` | an integer of at least 1 | fixed | A count. |" in table
