@@ -130,7 +130,8 @@ def main(argv):
     if settings.suggest:
         if not config.sampling.n_train_samples:
             raise app.UsageError(
-                "--suggest needs --n_train_samples, the problems of an iteration."
+                "--suggest needs --n_train_samples, the problems of an iteration. "
+                "Set it as in the run."
             )
     elif not model_settings.mesh:
         raise app.UsageError("--topology and --mesh are needed.")

@@ -64,10 +64,11 @@ class StarConfig(Settings):
             (self.sampling, "sample_until_trained", False, "it counts right answers"),
             (self.sampling, "mastered_after", 0, "it counts right answers"),
             (self.selection, "check_working", False, "steps need the true answer"),
+            (self.selection, "drop_lowest", 0.0, "verifiers learn from known answers"),
         ):
             if (value := getattr(settings, name)) != expected:
                 rule = f"{expected} with answers='majority': {why}"
                 raise invalid(name, rule, value, f"Set {name}={expected}.")
         if self.sampling.order == "adaptive":
-            rule = "another one with answers='majority': it counts right answers"
+            rule = "given or shuffled with answers='majority': it counts right answers"
             raise invalid("order", rule, "adaptive", "Leave one of them out.")

@@ -32,13 +32,12 @@ class Votes:
         answers: dict[str, list[str | None]] = collections.defaultdict(list)
         for sample in samples:
             answers[sample.problem].append(sample.answer)
-        self.winners = {name: majority_vote(group) for name, group in answers.items()}
-        self.agreement = {
-            name: sum(a == winner is not None for a in group) / len(group)
-            for (name, group), winner in zip(
-                answers.items(), self.winners.values(), strict=True
-            )
-        }
+        self.winners: dict[str, str | None] = {}
+        self.agreement: dict[str, float] = {}
+        for name, group in answers.items():
+            winner = self.winners[name] = majority_vote(group)
+            votes = 0 if winner is None else group.count(winner)
+            self.agreement[name] = votes / len(group)
 
     def fault(self, sample: GradedSample) -> str:
         """`"unparsed"` or `"outvoted"`; empty for a sample with the winning answer."""

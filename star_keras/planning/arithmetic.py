@@ -57,7 +57,17 @@ def iteration_seconds(iteration: Iteration, *, slots, step, prefill, token) -> f
 
 
 class Weights:
-    """Bytes of a model's variables on one device of a mesh."""
+    """Bytes of a model's variables on one device of a mesh.
+
+    Args:
+        model: A compiled `PackedCausalLM`, its optimizer built.
+        mesh: string, e.g. `"batch:2,model:4"`.
+        zero: bool. See `model_parallel`.
+        num_devices: int. Devices of the mesh.
+
+    Raises:
+        ValueError: if a weight does not divide, or its layout is not known.
+    """
 
     def __init__(self, model, mesh, zero, num_devices):
         # Layouts are read alone: the devices need not be there.
@@ -93,7 +103,17 @@ def _bytes(variable, distribution, itemsize=None):
 
 
 class Arithmetic:
-    """Sizes of a model, and the arithmetic of a candidate."""
+    """Memory and time of a candidate, from the sizes of a model.
+
+    Methods take the `Weights` on a mesh of `batch` times `split` devices, the `parts`
+    of a training step (`gradient_accumulation_steps`), and the `slots` of the sampler.
+
+    Args:
+        model: A compiled `PackedCausalLM`.
+        chip: The `Chip`.
+        iteration: The `Iteration`.
+        splash: bool. Whether packed rows go through splash attention.
+    """
 
     def __init__(self, model, chip, iteration, splash):
         backbone = model.backbone
@@ -111,6 +131,7 @@ class Arithmetic:
     # === Memory ===
 
     def train_memory(self, weights, batch, split, parts):
+        """dict. Bytes of a device in a training step, by use."""
         length = self.iteration.sequence_length
         rows = self.iteration.batch_size // batch // parts
         tokens = rows * length
@@ -130,6 +151,7 @@ class Arithmetic:
         }
 
     def sample_memory(self, weights, batch, split, slots):
+        """dict. Bytes of a device while sampling, by use."""
         work = self.iteration
         length = cache_size(work.prompt_length + work.max_new_tokens)
         prefix = prefix_size(work.prefix_length) if work.prefix_length else 0
@@ -157,6 +179,7 @@ class Arithmetic:
     # === Time ===
 
     def step_seconds(self, weights, batch, split, zero, parts):
+        """float. Seconds of a training step."""
         work, chip = self.iteration, self.chip
         tokens = work.batch_size * work.sequence_length
         # 2 forward, 2 again and 4 backward; the head is not computed again.

@@ -22,7 +22,7 @@ _SLOTS = [2**n for n in range(3, 12)]
 class Candidate:
     """Settings of a run, and the memory and time that arithmetic finds for them.
 
-    Args:
+    Attributes:
         mesh: string, e.g. `"batch:2,model:4"`.
         zero: bool. See `model_parallel`.
         parts: int. `gradient_accumulation_steps`.

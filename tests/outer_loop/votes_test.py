@@ -117,6 +117,7 @@ def test_a_run_trains_on_the_majority_and_resumes(make_model, tmp_path):
         {"mastered_after": 1},
         {"order": "adaptive"},
         {"check_working": True},
+        {"drop_lowest": 0.5},
     ],
 )
 def test_what_needs_an_answer_is_refused(setting):
