@@ -90,11 +90,13 @@ def test_process_that_dies_takes_the_others_down(
     ends, death, num_processes, code, message
 ):
     first, second, *others = ends(death, num_processes)
-    assert second.returncode == code
-    start = float(re.search(r"^start (.*)$", first.stdout, re.MULTILINE)[1])
+    assert second.returncode == code, second.stderr
+    start = re.search(r"^start (.*)$", first.stdout, re.MULTILINE)
+    assert start, first.stderr
     for process in (first, *others):
         assert process.returncode != 0
-        assert process.ended - start < 13  # a second, the timeout of 5, a slow machine
+        # A second, the timeout of 10, a slow machine.
+        assert process.ended - float(start[1]) < 25
     assert message in first.stderr
 
 

@@ -51,9 +51,10 @@ DEATHS = {"exception": raise_an_error, "kill": be_killed, "silence": fall_silent
 
 
 def die(way, address):
-    distribution.initialize(address, count, number, timeout_seconds=5)
+    distribution.initialize(address, count, number, timeout_seconds=10)
     pid = multihost_utils.broadcast_one_to_all(np.array(os.getpid()))
     print("start", time.time(), flush=True)
+    processes.sync("all have printed")
     if number == 1:
         time.sleep(1)
         DEATHS[way](int(pid))
