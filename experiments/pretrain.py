@@ -44,7 +44,10 @@ class PretrainSettings(Settings):
         1000, "Held-out problems of each length, never shown.", at_least=1
     )
     digits: tuple[str, ...] = setting(
-        ("1", "2", "3", "4", "5"), "Lengths of the strings."
+        ("1", "2", "3", "4", "5"), "Lengths of the additions."
+    )
+    string_digits: tuple[str, ...] = setting(
+        ("1", "2", "3", "4", "5"), "Lengths of the string tasks."
     )
     num_layers: int = setting(3, "Transformer blocks.", at_least=1)
     num_heads: int = setting(4, "Attention heads.", at_least=1)
@@ -57,7 +60,7 @@ class PretrainSettings(Settings):
     def check(self):
         if self.output is None:
             raise ValueError("--output is needed: the directory of the preset.")
-        for name in ("digits", "steps"):
+        for name in ("digits", "string_digits", "steps"):
             value = getattr(self, name)
             if not all(number.isdecimal() and int(number) for number in value):
                 raise invalid(name, "numbers of at least 1", ",".join(value))
@@ -201,6 +204,11 @@ def make_model(settings):
 # === Training ===
 
 
+def row_length(examples):
+    """Tokens of a packed row: a multiple of 64 that holds the longest example."""
+    return max(-(-len(example) // 64) * 64 for example in examples)
+
+
 def make_dataset(examples, batch_size, sequence_length, pad_id, seed):
     """Endless packed batches of examples."""
     from star_keras.training import training_batches, training_dataset
@@ -243,15 +251,14 @@ def main(argv):
     # One digit first, then two, then everything: a mixture from the start
     # stays on a plateau where the model copies but does not add.
     stages = [
-        (64, 5_000, {"additions": {1: 1}}),
-        (64, 8_000, {"additions": {1: 0.25, 2: 0.75}}),
+        (5_000, {"additions": {1: 1}}),
+        (8_000, {"additions": {1: 0.25, 2: 0.75}}),
         (
-            128,
             36_000,
             {
                 "additions": {1: 0.15, 2: 0.35},
                 "worked": (0.06, worked),
-                "strings": (0.44, lengths),
+                "strings": (0.44, [int(n) for n in settings.string_digits]),
                 "hints": 0.3,
             },
         ),
@@ -274,7 +281,7 @@ def main(argv):
         weighted_metrics=[],
     )
     tokenizer = model.preprocessor.tokenizer
-    for number, (sequence_length, count, parts) in enumerate(stages):
+    for number, (count, parts) in enumerate(stages):
         examples = tokenize_examples(
             model.preprocessor, list(mixture(draw, count, held_out, **parts))
         )
@@ -282,7 +289,7 @@ def main(argv):
             make_dataset(
                 examples,
                 32,
-                sequence_length,
+                row_length(examples),
                 tokenizer.pad_token_id,
                 (settings.seed, number),
             ),
