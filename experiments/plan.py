@@ -26,7 +26,7 @@ from experiments import (
 )
 from experiments.command_line import define_flags, from_flags, run_main, say_hello
 from experiments.common import ModelSettings, load_libraries, message_alone
-from experiments.plan_programs import estimate, make_model
+from experiments.plan_programs import by_arithmetic, estimate, make_model
 from star_keras.config import OptimizerConfig, StarConfig
 from star_keras.utils.errors import invalid
 from star_keras.utils.settings import Settings, setting
@@ -38,8 +38,8 @@ class PlanSettings(Settings):
 
     topology: str | None = setting(
         None,
-        'E.g. "v3-8", "v5e-64" or "v5e:4x8"; with --suggest also "h100-80gb", one GPU. '
-        "Needed.",
+        'E.g. "v3-8", "v5e-64" or "v5e:4x8"; by arithmetic alone "rtx4090-24gb" and '
+        '"h100-80gb", one GPU. Needed.',
     )
     suggest: bool = setting(
         False,
@@ -58,7 +58,7 @@ class PlanSettings(Settings):
 
     def check(self):
         if not self.topology:
-            raise ValueError("--topology and --mesh are needed.")
+            raise ValueError("--topology is needed, and --mesh for TPUs.")
         if not set(self.programs) <= {"train", "sample"}:
             raise invalid("programs", "train, sample, or both", ",".join(self.programs))
 
@@ -92,7 +92,8 @@ def report(name, found, advice):
             f"{found['tokens_per_second']:,.0f} tokens/s"
         )
     for bound in ("flops", "bandwidth"):
-        print(f"bound by {bound:<10}{_seconds(found[f'{bound}_bound_seconds'])}")
+        if f"{bound}_bound_seconds" in found:
+            print(f"bound by {bound:<10}{_seconds(found[f'{bound}_bound_seconds'])}")
     for kind, total in found.get("collectives", {}).items():
         print(f"{kind:<19}{total['times']} a step, {total['bytes'] / 1e6:,.1f} MB")
     if "largest_collective" in found:
@@ -112,7 +113,7 @@ def advice_for(name, model_settings, config, optimizer):
     from star_keras import distribution
 
     advice = ["more of the mesh for `model`, or more devices"]
-    axes = distribution.parse_mesh(model_settings.mesh)
+    axes = distribution.parse_mesh(model_settings.mesh or "batch:1")
     if axes["batch"] > 1 and not model_settings.zero:
         advice.insert(0, "--zero")
     if name != "train":
@@ -125,42 +126,60 @@ def advice_for(name, model_settings, config, optimizer):
     return [*advice, "--lora_rank"]
 
 
-def main(argv):
-    settings, model_settings, config, optimizer = from_flags(argv, *SETTINGS)
-    if settings.suggest:
-        if not config.sampling.n_train_samples:
-            raise app.UsageError(
-                "--suggest needs --n_train_samples, the problems of an iteration. "
-                "Set it as in the run."
-            )
-    elif not model_settings.mesh:
-        raise app.UsageError("--topology and --mesh are needed.")
-    say_hello(f"plan of {model_settings.preset} for {settings.topology}")
-    load_libraries()
+def by_compiler(model, settings, model_settings, config):
+    """Estimates of the compiled programs, by name."""
     import keras
-    from etils import epath
 
     from star_keras import distribution, planning
+
+    devices = planning.tpu_devices(settings.topology)
+    zero = model_settings.zero
+    mesh = distribution.model_parallel(model_settings.mesh, zero=zero, devices=devices)
+    keras.distribution.set_distribution(mesh)
+    print(
+        f"Over {model_settings.mesh}{' with ZeRO' if zero else ''} of "
+        f"{settings.topology} ({len(devices)} x {devices[0].device_kind}).\nTimes are "
+        "estimates; nothing was run.",
+        flush=True,
+    )
+    return estimate(model, devices[0], settings, config, zero)
+
+
+def main(argv):
+    settings, model_settings, config, optimizer = from_flags(argv, *SETTINGS)
+    if settings.suggest and not config.sampling.n_train_samples:
+        raise app.UsageError(
+            "--suggest needs --n_train_samples, the problems of an iteration. Set it "
+            "as in the run."
+        )
+    say_hello(f"plan of {model_settings.preset} for {settings.topology}")
+    load_libraries()
+    from etils import epath
+
+    from star_keras import planning
     from star_keras.utils import files
 
+    gpu = planning.GPUS.get(settings.topology)
+    if not (gpu or settings.suggest or model_settings.mesh):
+        raise app.UsageError("--mesh is needed for TPUs, e.g. --mesh=batch:1,model:8.")
     if settings.suggest:
         with message_alone():
             suggestion.suggest(settings, model_settings, config, optimizer)
         return
-    devices = planning.tpu_devices(settings.topology)
-    zero = model_settings.zero
-    mesh = distribution.model_parallel(model_settings.mesh, zero=zero, devices=devices)
     model = make_model(model_settings, optimizer)
-    keras.distribution.set_distribution(mesh)
     print(
         f"{model_settings.preset}, {model.count_params():,} parameters, "
-        f"{model_settings.dtype}, over {model_settings.mesh}"
-        f"{' with ZeRO' if zero else ''} of {settings.topology} "
-        f"({len(devices)} x {devices[0].device_kind}).\nTimes are estimates; nothing "
-        "was run.",
+        f"{model_settings.dtype}",
         flush=True,
     )
-    found = estimate(model, devices[0], settings, config, zero)
+    if gpu:
+        with message_alone():
+            found = by_arithmetic(
+                model, gpu, model_settings, settings, config, optimizer
+            )
+        print("By arithmetic. Nothing was compiled, nothing was run.")
+    else:
+        found = by_compiler(model, settings, model_settings, config)
     training, sampling = config.training, config.sampling
     titles = {
         "train": f"Train: {training.batch_size} rows of {training.sequence_length} "

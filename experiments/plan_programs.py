@@ -2,6 +2,9 @@
 
 from absl import app
 
+from star_keras.config import StarConfig
+from star_keras.utils.errors import invalid
+
 
 def make_model(settings, optimizer):
     """The compiled model of the flags, without values."""
@@ -58,3 +61,86 @@ def estimate(model, device, settings, config, zero):
             zero=zero,
         )
     return found
+
+
+def iteration_of(config: StarConfig, *, prefix_length: int, prompt_length: int):
+    """The work of the first iteration, with completions of the full length.
+
+    Args:
+        config: The settings of the run. Without `n_train_samples` there are no
+            completions.
+        prefix_length: Tokens of the few-shot prompt.
+        prompt_length: Tokens of a problem's own prompt.
+
+    Returns:
+        A `star_keras.planning.arithmetic.Iteration`.
+    """
+    from star_keras.planning.arithmetic import Iteration
+
+    training, sampling = config.training, config.sampling
+    completions = (sampling.n_train_samples or 0) * sampling.samples_per_problem
+    steps = training.start_steps
+    if training.schedule == "epochs":
+        tokens = completions * (prompt_length + sampling.max_new_tokens)
+        step = training.batch_size * training.sequence_length
+        steps = max(1, round(training.base_epochs * tokens / step))
+    return Iteration(
+        batch_size=training.batch_size,
+        sequence_length=training.sequence_length,
+        steps=steps,
+        completions=completions,
+        prefix_length=prefix_length if sampling.few_shot else 0,
+        prompt_length=prompt_length,
+        max_new_tokens=sampling.max_new_tokens,
+    )
+
+
+def by_arithmetic(model, chip, model_settings, settings, config, optimizer):
+    """Estimates of training and decoding on one GPU, in the form of `estimate`.
+
+    Raises:
+        ValueError: if there is a mesh, or no gradient checkpointing: the arithmetic
+            is of a step with it.
+    """
+    from star_keras.planning.arithmetic import Arithmetic, Weights
+
+    if model_settings.mesh:
+        rule = f"none: {settings.topology} is one device"
+        raise invalid("mesh", rule, model_settings.mesh, "Add --mesh= --nozero.")
+    if not optimizer.gradient_checkpointing:
+        remedy = "Add --gradient_checkpointing."
+        raise invalid("gradient_checkpointing", "True for GPUs", False, remedy)
+    iteration = iteration_of(
+        config,
+        prefix_length=settings.prefix_length,
+        prompt_length=settings.prompt_length,
+    )
+    sizes = Arithmetic(model, chip, iteration, splash=False)
+    weights = Weights(model, "batch:1,model:1", False, 1)
+    parts = optimizer.gradient_accumulation_steps
+    slots = config.sampling.sample_batch_size
+    _, token = sizes.sample_seconds(weights, 1, 1, slots)
+    rows = iteration.batch_size * iteration.sequence_length
+    found = {
+        "train": (
+            sizes.train_memory(weights, 1, 1, parts),
+            sizes.step_seconds(weights, 1, 1, False, parts),
+            rows,
+        ),
+        "decode": (sizes.sample_memory(weights, 1, 1, slots), token, slots),
+    }
+    return {
+        name: {
+            "fits": sum(memory.values()) <= chip.memory,
+            "memory": {
+                **memory,
+                "needed": sum(memory.values()),
+                "available": chip.memory,
+            },
+            "work_seconds": seconds,
+            "exchange_seconds": 0.0,
+            "tokens": tokens,
+            "tokens_per_second": tokens / seconds,
+        }
+        for name, (memory, seconds, tokens) in found.items()
+    }

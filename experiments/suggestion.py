@@ -2,8 +2,7 @@
 
 import dataclasses
 
-from experiments.plan_programs import estimate, make_model
-from star_keras.config import StarConfig
+from experiments.plan_programs import estimate, iteration_of, make_model
 
 # A suggestion gives up after so many programs that do not fit.
 _MOST_REFUSED = 4
@@ -119,37 +118,6 @@ def first_that_compiles(
     )
 
 
-def iteration_of(config: StarConfig, *, prefix_length: int, prompt_length: int):
-    """The work of the first iteration, with completions of the full length.
-
-    Args:
-        config: The settings of the run, with `n_train_samples`.
-        prefix_length: Tokens of the few-shot prompt.
-        prompt_length: Tokens of a problem's own prompt.
-
-    Returns:
-        A `star_keras.planning.suggest.Iteration`.
-    """
-    from star_keras.planning.suggest import Iteration
-
-    training, sampling = config.training, config.sampling
-    completions = sampling.n_train_samples * sampling.samples_per_problem
-    steps = training.start_steps
-    if training.schedule == "epochs":
-        tokens = completions * (prompt_length + sampling.max_new_tokens)
-        step = training.batch_size * training.sequence_length
-        steps = max(1, round(training.base_epochs * tokens / step))
-    return Iteration(
-        batch_size=training.batch_size,
-        sequence_length=training.sequence_length,
-        steps=steps,
-        completions=completions,
-        prefix_length=prefix_length if sampling.few_shot else 0,
-        prompt_length=prompt_length,
-        max_new_tokens=sampling.max_new_tokens,
-    )
-
-
 def promised(candidate, iteration) -> dict[str, tuple[float, float]]:
     """What arithmetic says of a candidate: `{name: (seconds, bytes of a device)}`."""
     train = sum(candidate.train_memory.values())
@@ -169,7 +137,7 @@ def compiled(found, candidate, iteration) -> dict[str, tuple[float, float]]:
         candidate: The `Candidate`.
         iteration: The `Iteration`.
     """
-    from star_keras.planning.suggest import iteration_seconds
+    from star_keras.planning.arithmetic import iteration_seconds
 
     seconds = {
         name: x["work_seconds"] + x["exchange_seconds"] for name, x in found.items()

@@ -1,4 +1,4 @@
-"""TPU chips and their topologies, and a GPU.
+"""TPU chips and their topologies, and GPUs.
 
 libtpu compiles for any TPU topology on an x86-64 Linux machine without a TPU.
 """
@@ -78,13 +78,21 @@ CHIPS = {
         clock=1.75e9,
     ),
 }
-# One GPU, for arithmetic alone: there is no compiler for absent GPUs here.
-# Peak (without sparsity), bandwidth and memory of the SXM kind:
-# https://www.nvidia.com/en-us/data-center/h100/. JAX takes 75% of the memory unless
-# XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise:
-# https://docs.jax.dev/en/latest/gpu_memory_allocation.html. Clock: peak over 528
-# tensor cores of 1,024 FLOPs.
+# One GPU, for arithmetic alone: there is no compiler for absent GPUs here. JAX takes
+# 75% of the memory unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise:
+# https://docs.jax.dev/en/latest/gpu_memory_allocation.html.
+# Peak (without sparsity), bandwidth and memory: of the SXM kind, from
+# https://www.nvidia.com/en-us/data-center/h100/, and of the RTX 4090, from the white
+# paper "NVIDIA Ada GPU Architecture", appendix A. Clocks: peak over the tensor cores,
+# 528 of 1,024 FLOPs and 512 of 128. Links are not used by one GPU.
 GPUS = {
+    "rtx4090-24gb": Chip(
+        memory=int(0.75 * 24e9),
+        flops=165e12,
+        bandwidth=1008e9,
+        link_bandwidth=32e9,
+        clock=2.52e9,
+    ),
     "h100-80gb": Chip(
         memory=int(0.75 * 80e9),
         flops=989e12,

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 
+from star_keras.distribution import parse_mesh
 from star_keras.planning.arithmetic import (
     Arithmetic,
     Iteration,
@@ -142,7 +143,7 @@ def _divisors(number):
 
 
 def _candidate(sizes, weights, mesh, zero, parts, slots):
-    batch, split = (int(axis.split(":")[1]) for axis in mesh.split(","))
+    batch, split = parse_mesh(mesh).values()
     prefill, token = sizes.sample_seconds(weights, batch, split, slots)
     return Candidate(
         mesh=mesh,

@@ -114,8 +114,17 @@ def test_what_does_not_fit_is_said_with_what_would_help(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--mesh=batch:1,model:8"], "--topology and --mesh are needed"),
+        (["--mesh=batch:1,model:8"], "--topology is needed, and --mesh for TPUs"),
         (["--suggest", "--topology=v5e-8"], "--suggest needs --n_train_samples"),
+        (["--topology=v5e-8"], "--mesh is needed for TPUs"),
+        (
+            ["--topology=h100-80gb", "--preset=gpt_j_6b", "--mesh=batch:1,model:2"],
+            "`mesh`. Expected none: h100-80gb is one device",
+        ),
+        (
+            ["--topology=rtx4090-24gb", "--preset=gpt_j_6b"],
+            "`gradient_checkpointing`. Expected True for GPUs",
+        ),
         # A flagfile of experiments.star is taken.
         (
             [

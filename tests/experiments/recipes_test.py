@@ -6,6 +6,11 @@ import shutil
 
 import pytest
 
+from star_keras import planning
+from star_keras.config import OptimizerConfig
+from star_keras.models import load_causal_lm
+from star_keras.planning.arithmetic import Arithmetic, Iteration, Weights
+from star_keras.training import compile_model
 from tests.conftest import run_experiment
 from tests.forks import ROOT
 
@@ -75,6 +80,62 @@ def test_dry_run_of_a_recipe(name, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     assert "=== Plan ===" in done.stdout
     assert re.search(r"^3 iterations, [24] training problems each", done.stdout, re.M)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_recipe_fits_the_gpus_that_it_names(name):
+    """The real shapes of the model, and the flags of the flagfile's first lines."""
+    text = (FLAGFILES / f"{name}.flags").read_text()
+    sizes = re.findall(r"^# (\d+ GB): (.*)$", text, re.M)
+    assert [size for size, _ in sizes] == ["80 GB", "24 GB"]
+    for (_, flags), topology in zip(sizes, ("h100-80gb", "rtx4090-24gb"), strict=True):
+        done = run_experiment(
+            "plan",
+            f"--flagfile={FLAGFILES / name}.flags",
+            f"--preset={FIXTURES / 'recipes' / name}",
+            f"--topology={topology}",
+            "--prefix_length=1024",
+            "--prompt_length=128",
+            *flags.split(),
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.count("GiB: fits") == 2, done.stdout
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_recipe_fits_a_v5e_8(name):
+    flags = dict(
+        re.findall(r"^--(\w+)=?(.*)$", (FLAGFILES / f"{name}.flags").read_text(), re.M)
+    )
+    model = planning.from_shapes(lambda: compiled(FIXTURES / "recipes" / name, flags))
+    work = Iteration(
+        batch_size=int(flags["batch_size"]),
+        sequence_length=int(flags["sequence_length"]),
+        steps=1,
+        completions=1,
+        prefix_length=1024,
+        prompt_length=128,
+        max_new_tokens=int(flags["max_new_tokens"]),
+    )
+    chip = planning.CHIPS["TPU v5 lite"]
+    sizes = Arithmetic(model, chip, work, splash=True)
+    assert flags["mesh"] == "batch:8,model:1"
+    weights = Weights(model, flags["mesh"], "zero" in flags, 8)
+    parts = int(flags.get("gradient_accumulation_steps", 1))
+    slots = int(flags["sample_batch_size"])
+    for memory in (
+        sizes.train_memory(weights, 8, 1, parts),
+        sizes.sample_memory(weights, 8, 1, slots),
+    ):
+        assert sum(memory.values()) < 0.9 * chip.memory, memory
+
+
+def compiled(directory, flags):
+    model = load_causal_lm(str(directory), dtype=flags["dtype"], load_weights=False)
+    compile_model(model, OptimizerConfig(gradient_checkpointing=True))
+    model.optimizer.build(model.trainable_variables)
+    return model
 
 
 def test_every_recipe_of_the_hub_is_tried():
