@@ -204,10 +204,12 @@ class Arithmetic:
         """Seconds of the prefill of a prompt, and of a decoding step."""
         work, chip = self.iteration, self.chip
         sent = 4 * len(self.caches) * self.hidden * self.item * (split - 1) / split
-        # Every device of `batch` prefills all prompts.
-        flops = 2 * self.blocks * work.prompt_length / split
+        flops = 2 * self.blocks * work.prompt_length / (batch * split)
         prefill = flops / (_SHARE_OF_PEAK * chip.flops)
-        prefill += work.prompt_length * sent / chip.link_bandwidth
+        # All devices of `batch` get the caches of a prompt, which one computes.
+        caches = self.cache_bytes(1, work.prompt_length, split)
+        exchanged = work.prompt_length * sent + (batch - 1) * caches
+        prefill += exchanged / batch / chip.link_bandwidth
         memory = self.sample_memory(weights, batch, split, slots)
         read = memory["weights"] + memory["caches"] + memory["prefix"]
         flops = 2 * (self.blocks + self.vocabulary * self.hidden) * slots

@@ -18,6 +18,8 @@ _HEADER = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%([\w.-]+) = (.*?) ([a-z][a-z0-9-]*)\((.*)$")
 _CALLED = re.compile(r"\b(?:calls|to_apply|called_computations)=\{?%([\w.-]+)")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+_ASYNC_START = 'custom_call_target="AsyncCollectiveStart"'
+_ASYNC_CHAIN = 'chain_id="'
 _SPLASH = re.compile(r"splash_mha_(fwd|dq|dkv)")
 # Matrix products of a block of queries and a block of keys.
 _PRODUCTS = {"fwd": 2, "dq": 3, "dkv": 4}
@@ -122,8 +124,13 @@ class TpuProgram:
     def _cost(self, name):
         if name not in self._costs:
             cost = Cost()
-            for instruction in self._computations[name]:
-                cost.add(self._instruction_cost(*instruction))
+            body = self._computations[name]
+            starts = any(_ASYNC_START in rest for *_, rest in body)
+            for instruction in body:
+                # An exchange beside other work is written where it starts, in each
+                # fusion that it goes on in, and where it ends.
+                if starts or _ASYNC_CHAIN not in instruction[-1]:
+                    cost.add(self._instruction_cost(*instruction))
             if name.startswith("all-reduce-scatter"):
                 cost.collectives = _scattered(cost.collectives)
             self._costs[name] = cost

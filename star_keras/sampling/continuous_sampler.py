@@ -96,9 +96,11 @@ class ContinuousSampler(ModelSampler):
         two = on_cpu and batch_size >= _TWO_WORKERS and batch_size % 2 == 0
         self.num_workers = 2 if two else 1
         self.slots = batch_size // self.num_workers
-        self.group_size = -(-self.slots // _GROUPS)
+        devices = self.layout.batch_devices
+        # A device of the batch axis prefills its part of a group.
+        self.group_size = -(-self.slots // (_GROUPS * devices)) * devices
         few = self.slots // _FEW
-        few -= few % self.layout.batch_devices
+        few -= few % devices
         self.few_slots = few or self.slots
 
     def sample(

@@ -71,6 +71,35 @@ ENTRY %main.1_spmd (x: bf16[8,4]) -> bf16[2,4] {
 }
 """  # noqa: E501
 
+# An exchange beside a matrix product, as for a TPU v5e.
+BESIDE = """
+%start (input.1: bf16[2,4]) -> (bf16[2,4], bf16[8,4], u32[]) {
+  %input.1 = bf16[2,4]{1,0} parameter(0)
+  %all-gather.1 = bf16[8,4]{1,0} all-gather(%input.1), channel_id=1, replica_groups={{0,1,2,3}}, dimensions={0}, frontend_attributes={chain_id="0"}
+  ROOT %custom-call.1 = (bf16[2,4], bf16[8,4], u32[]) custom-call(%all-gather.1), custom_call_target="AsyncCollectiveStart"
+}
+
+%async_collective_fusion.1 (input.2: bf16[2,4]) -> (f32[8,8], bf16[8,4]) {
+  %input.2 = bf16[2,4]{1,0} parameter(0)
+  %convolution.1 = f32[8,8]{1,0} convolution(%input.2, %input.2), dim_labels=bf_io->bf
+  %all-gather.2 = bf16[8,4]{1,0} all-gather(%input.2), channel_id=1, replica_groups={{0,1,2,3}}, dimensions={0}, frontend_attributes={chain_id="0"}
+  ROOT %tuple.1 = (f32[8,8], bf16[8,4]) tuple(%convolution.1, %all-gather.2)
+}
+
+%end (input.3: bf16[2,4]) -> bf16[8,4] {
+  %input.3 = bf16[2,4]{1,0} parameter(0)
+  %all-gather.3 = bf16[8,4]{1,0} all-gather(%input.3), channel_id=1, replica_groups={{0,1,2,3}}, dimensions={0}, frontend_attributes={chain_id="0"}
+  ROOT %custom-call.2 = bf16[8,4] custom-call(%all-gather.3), custom_call_target="AsyncCollectiveDone"
+}
+
+ENTRY %main.1_spmd (x: bf16[2,4]) -> bf16[8,4] {
+  %x = bf16[2,4]{1,0} parameter(0)
+  %fusion.1 = (bf16[2,4], bf16[8,4], u32[]) fusion(%x), kind=kCustom, calls=%start
+  %fusion.2 = (f32[8,8], bf16[8,4]) fusion(%x), kind=kOutput, calls=%async_collective_fusion.1, backend_config={"estimated_cycles":"50"}
+  ROOT %fusion.3 = bf16[8,4]{1,0} fusion(%x), kind=kCustom, calls=%end
+}
+"""  # noqa: E501
+
 
 @pytest.fixture
 def program():
@@ -111,6 +140,13 @@ def test_a_sum_of_which_a_share_is_kept_is_a_reduce_scatter():
     (found,) = TpuProgram(SCATTERED).cost.collectives
     assert (found.kind, found.elements, found.size) == ("reduce-scatter", 8, 64)
     assert found.moved == 64 * 3 / 4
+
+
+def test_an_exchange_beside_other_work_counts_once():
+    cost = TpuProgram(BESIDE).cost
+    ((found, times),) = cost.collectives.items()
+    assert (found.kind, found.size, times) == ("all-gather", 64, 1)
+    assert cost.cycles == 50
 
 
 def bytes_sent_in_a_ring(devices, held, part_to_send):

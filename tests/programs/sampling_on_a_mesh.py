@@ -85,6 +85,13 @@ def heads():
     return {k: cache_shapes(RingCache(model, layout)) for k, model in models.items()}
 
 
+def prefill_flops(sampler):
+    """FLOPs of a device for a group of prompts of 64 tokens."""
+    lowered = sampler.lower(prefix_length=0, prompt_length=64, cache_length=96)
+    rows = sampler.group_size
+    return lowered["prefill"].compile().cost_analysis()["flops"] / rows
+
+
 def error(make, *args, **kwargs):
     try:
         make(*args, **kwargs)
@@ -94,7 +101,8 @@ def error(make, *args, **kwargs):
 
 
 def main():
-    whole, _ = results(make_model())
+    whole, sampler = results(make_model())
+    whole_flops = prefill_flops(sampler)
     keras.distribution.set_distribution(distribution.model_parallel("batch:2,model:4"))
     split, sampler = results(make_model())
     steps = sampler.steps
@@ -102,6 +110,7 @@ def main():
         "devices": jax.device_count(),
         "whole": whole,
         "split": split,
+        "prefill_flops": [whole_flops, prefill_flops(sampler)],
         "cache": {"gpt_j": cache_shapes(steps.ring), **heads()},
         "compilations": {
             step.__name__.strip("_"): step._cache_size()

@@ -33,6 +33,12 @@ def test_split_model_scores_like_the_whole_one(found):
     )
 
 
+def test_prompts_are_prefilled_by_one_device_of_the_batch_axis_each(found):
+    whole, split = found["prefill_flops"]
+    # Split over the model axis alone it would be a fourth. Norms are not split there.
+    assert whole / 8 <= split < 0.75 * whole / 4
+
+
 def test_cache_is_split_over_slots_and_heads(found):
     assert found["cache"] == {
         "gpt_j": [[8, 4, 32, 8], [4, 1, 32, 8]],
