@@ -20,6 +20,8 @@ _CALLED = re.compile(r"\b(?:calls|to_apply|called_computations)=\{?%([\w.-]+)")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _ASYNC_START = 'custom_call_target="AsyncCollectiveStart"'
 _ASYNC_CHAIN = 'chain_id="'
+_INDEX = re.compile(r"\bindex=(\d+)")
+_NAME = re.compile(r"%([\w.-]+)")
 _SPLASH = re.compile(r"splash_mha_(fwd|dq|dkv)")
 # Matrix products of a block of queries and a block of keys.
 _PRODUCTS = {"fwd": 2, "dq": 3, "dkv": 4}
@@ -140,8 +142,9 @@ class TpuProgram:
         cost = Cost()
         if opcode == "while":
             condition = re.search(r"condition=%([\w.-]+)", rest)[1]
-            body = self._cost(re.search(r"body=%([\w.-]+)", rest)[1])
-            trips = self._trips(condition)
+            name_of_body = re.search(r"body=%([\w.-]+)", rest)[1]
+            body = self._cost(name_of_body)
+            trips = self._trips(condition, name_of_body)
             if trips is None:
                 self.loops[_source(rest) or name] = body
             cost.add(body, trips or 1)
@@ -173,20 +176,55 @@ class TpuProgram:
             cost.kernel_flops = _splash_flops(kernel[1], rest)
         return cost
 
-    def _trips(self, condition):
+    def _trips(self, condition, body):
         """Passes of a loop that counts from 0 to a constant; `None` for others."""
-        *_, root = self._computations[condition]
-        _, _, opcode, rest = root
+        *_, (_, _, opcode, rest) = self._computations[condition]
+        compared = self._computations[condition]
         if opcode == "fusion":
-            return self._trips(_CALLED.search(rest)[1])
+            compared = self._computations[_CALLED.search(rest)[1]]
+            _, _, opcode, rest = compared[-1]
         if opcode != "compare" or "direction=LT" not in rest:
             return None
-        constants = [
-            int(rest.partition(")")[0])
-            for _, _, opcode, rest in self._computations[condition]
-            if opcode == "constant"
+        ends = [
+            int(_first(rest)) for _, _, opcode, rest in compared if opcode == "constant"
         ]
-        return constants[0] if len(constants) == 1 else None
+        counters = [
+            int(_INDEX.search(rest)[1])
+            for _, _, opcode, rest in self._computations[condition]
+            if opcode == "get-tuple-element"
+        ]
+        if len(ends) != 1:
+            return None
+        # An unrolled loop counts by more than one.
+        step = self._step(body, counters[0]) if len(counters) == 1 else 1
+        return -(-ends[0] // step)
+
+    def _step(self, body, counter):
+        """What a pass adds to an element of the loop's tuple; 1 if it is not known."""
+        written = {
+            name: (opcode, rest) for name, _, opcode, rest in self._computations[body]
+        }
+        opcode, rest = written[self._computations[body][-1][0]]
+        names = _NAME.findall(_first(rest)) if opcode == "tuple" else []
+        name, step = names[counter] if counter < len(names) else None, 0
+        while name in written:
+            opcode, rest = written[name]
+            if opcode == "get-tuple-element" and _INDEX.search(rest)[1] == str(counter):
+                return step or 1
+            name = None
+            if opcode in ("add", "copy", "bitcast"):
+                for operand in _NAME.findall(_first(rest)):
+                    kind, value = written.get(operand, ("", ""))
+                    if kind == "constant":
+                        step += int(_first(value))
+                    else:
+                        name = operand
+        return 1
+
+
+def _first(rest):
+    """The operands of an instruction, of what follows its opcode."""
+    return rest.partition(")")[0]
 
 
 def _scattered(collectives):
@@ -224,7 +262,9 @@ def _collective(opcode, shape, rest):
         for dtype, axes in _ARRAY.findall(shape)
     ]
     if opcode in ("all-gather-start", "collective-permute-start"):
-        arrays = arrays[len(arrays) // 2 :][:1]  # inputs come first, then outputs
+        # Inputs come first, then outputs, then scalars of the compiler.
+        arrays = [x for x in arrays if x[0] > 1] or arrays
+        arrays = arrays[len(arrays) // 2 :]
     group = _group_size(rest)
     size = sum(elements * _item_size(dtype) for elements, dtype in arrays)
     return Collective(

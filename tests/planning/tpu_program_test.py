@@ -52,6 +52,8 @@ ENTRY %main.1_spmd (x: bf16[8,4], w: f32[2,4]) -> f32[8,4] {
   %all-gather-done = f32[8,4]{1,0} all-gather-done(%all-gather-start)
   %reduce-scatter = f32[2,4]{1,0} reduce-scatter(%g), channel_id=3, replica_groups={{0,1,2,3},{4,5,6,7}}, dimensions={0}, to_apply=%add, metadata={op_name="gradients"}
   %small = f32[4]{0} all-reduce(%v), channel_id=5, replica_groups=[2,4]<=[4,2]T(1,0), to_apply=%add, metadata={op_name="small"}
+  %collective-permute-start = (bf16[2,4]{1,0}, bf16[2,4]{1,0}, u32[]{:S(2)}, u32[]{:S(2)}) collective-permute-start(%part), channel_id=6, source_target_pairs={{0,1},{1,0}}, metadata={op_name="ring"}
+  %collective-permute-done = bf16[2,4]{1,0} collective-permute-done(%collective-permute-start)
   ROOT %collective-permute = f32[8,4]{1,0} collective-permute(%all-gather-done), channel_id=4, source_target_pairs={{0,1},{1,0}}, metadata={op_name="shift"}
 }
 """  # noqa: E501
@@ -68,6 +70,37 @@ SCATTERED = """
 ENTRY %main.1_spmd (x: bf16[8,4]) -> bf16[2,4] {
   %x = bf16[8,4]{1,0} parameter(0)
   ROOT %fusion.1 = bf16[2,4]{1,0} fusion(%x), kind=kCustom, calls=%all-reduce-scatter.1
+}
+"""  # noqa: E501
+
+# A loop over eight parts of a matrix, two in a pass.
+UNROLLED = """
+%body (p: (bf16[8,4], u32[])) -> (bf16[8,4], u32[]) {
+  %p = (bf16[8,4]{1,0}, u32[]) parameter(0)
+  %x = bf16[8,4]{1,0} get-tuple-element(%p), index=0
+  %i = u32[] get-tuple-element(%p), index=1
+  %one = u32[] constant(1)
+  %y = bf16[8,4]{1,0} fusion(%x), kind=kLoop, calls=%fused, backend_config={"estimated_cycles":"10"}
+  %add.1 = u32[] add(%i, %one)
+  %add.2 = u32[] add(%one, %add.1)
+  ROOT %t = (bf16[8,4], u32[]) tuple(%y, /*index=1*/%add.2)
+}
+
+%condition (p: (bf16[8,4], u32[])) -> pred[] {
+  %p = (bf16[8,4], u32[]) parameter(0)
+  %i = u32[] get-tuple-element(%p), index=1
+  %end = u32[] constant(8)
+  ROOT %lt = pred[] compare(%i, %end), direction=LT
+}
+
+%fused (a: bf16[8,4]) -> bf16[8,4] {
+  %a = bf16[8,4]{1,0} parameter(0)
+  ROOT %multiply = bf16[8,4]{1,0} multiply(%a, %a)
+}
+
+ENTRY %main.1_spmd (x: bf16[8,4]) -> bf16[8,4] {
+  %x = bf16[8,4]{1,0} parameter(0)
+  ROOT %while.1 = (bf16[8,4], u32[]) while(%x), condition=%condition, body=%body
 }
 """  # noqa: E501
 
@@ -127,12 +160,15 @@ def test_collectives_have_their_bytes_groups_and_times(program):
     scattered = collective("reduce-scatter", 8, 128, "gradients")
     reduced = collective("all-reduce", 32, 64, "scan/sum")
     (shifted,) = (c for c in program.cost.collectives if c.source == "shift")
+    (ring,) = (c for c in program.cost.collectives if c.source == "ring")
+    assert (ring.elements, ring.size, ring.moved) == (8, 16, 16)
     assert program.cost.collectives == {
         reduced: 14,
         gathered: 1,
         scattered: 1,
         collective("all-reduce", 4, 16, "small"): 1,
         shifted: 1,
+        ring: 1,
     }
 
 
@@ -140,6 +176,12 @@ def test_a_sum_of_which_a_share_is_kept_is_a_reduce_scatter():
     (found,) = TpuProgram(SCATTERED).cost.collectives
     assert (found.kind, found.elements, found.size) == ("reduce-scatter", 8, 64)
     assert found.moved == 64 * 3 / 4
+
+
+def test_an_unrolled_loop_has_fewer_passes():
+    assert TpuProgram(UNROLLED).cost.cycles == 4 * 10
+    once = UNROLLED.replace("add(%one, %add.1)", "copy(%add.1)")
+    assert TpuProgram(once).cost.cycles == 8 * 10
 
 
 def test_an_exchange_beside_other_work_counts_once():
