@@ -56,6 +56,23 @@ def iteration_seconds(iteration: Iteration, *, slots, step, prefill, token) -> f
     )
 
 
+def matrix_parameters(model) -> tuple[int, int]:
+    """Parameters in matrix products: of the blocks, and of the head.
+
+    Each stands for 2 FLOPs a token forward and 4 backward. The embedding's rows are
+    read, not multiplied. A tied table is the head's matrix too, and counts as such.
+
+    Args:
+        model: A `PackedCausalLM`, with values or without.
+
+    Returns:
+        The numbers of both. That of the blocks has their norms and biases in it.
+    """
+    backbone = model.backbone
+    blocks = sum(x.count_params() for x in backbone.transformer_layers)
+    return blocks, backbone.vocabulary_size * backbone.get_config()["hidden_dim"]
+
+
 class Weights:
     """Bytes of a model's variables on one device of a mesh.
 
@@ -126,7 +143,7 @@ class Arithmetic:
         self.heads = next(config[name] for name in names if name in config)
         self.attended = self.heads * self.caches[0][1]
         self.vocabulary = backbone.vocabulary_size
-        self.blocks = sum(x.count_params() for x in backbone.transformer_layers)
+        self.blocks, self.head = matrix_parameters(model)
 
     # === Memory ===
 
@@ -147,7 +164,7 @@ class Arithmetic:
             "a block": block * self.item + scores * (4 + 2 * self.item),
             "logits": logits * (2 * 4 + self.item),
             # The head and its gradient, whole over `batch`.
-            "head": self.vocabulary * self.hidden // split * (4 + self.item),
+            "head": self.head // split * (4 + self.item),
         }
 
     def sample_memory(self, weights, batch, split, slots):
@@ -183,7 +200,7 @@ class Arithmetic:
         work, chip = self.iteration, self.chip
         tokens = work.batch_size * work.sequence_length
         # 2 forward, 2 again and 4 backward; the head is not computed again.
-        flops = 8 * self.blocks + 6 * self.vocabulary * self.hidden
+        flops = 8 * self.blocks + 6 * self.head
         # Two products of queries and keys; the kernel skips those after a token.
         pairs = work.sequence_length * (1 if self.splash else 2)
         flops += 8 * len(self.caches) * pairs * self.attended
@@ -212,6 +229,6 @@ class Arithmetic:
         prefill += exchanged / batch / chip.link_bandwidth
         memory = self.sample_memory(weights, batch, split, slots)
         read = memory["weights"] + memory["caches"] + memory["prefix"]
-        flops = 2 * (self.blocks + self.vocabulary * self.hidden) * slots
+        flops = 2 * (self.blocks + self.head) * slots
         token = max(read / chip.bandwidth, flops / (batch * split) / chip.flops)
         return prefill, token + slots / batch * sent / chip.link_bandwidth

@@ -6,16 +6,11 @@ import keras
 
 from star_keras.config import SamplingConfig, TrainingConfig
 from star_keras.distribution import variable_shapes
+from star_keras.planning.arithmetic import matrix_parameters
 from star_keras.planning.plan import ProgramPlan
 from star_keras.planning.plan import plan as plan_program
 from star_keras.planning.shapes import device_bytes, lower_train_step
 from star_keras.sampling import ContinuousSampler
-
-
-def _matrix_parameters(model):
-    """Number of parameters in matrix products: all but the embedding's."""
-    embedding = model.backbone.token_embedding
-    return model.count_params() - embedding.count_params()
 
 
 def plan_training(model, device, config: TrainingConfig) -> dict:
@@ -42,7 +37,7 @@ def plan_training(model, device, config: TrainingConfig) -> dict:
         plan,
         tokens=tokens,
         # 2 forward and 4 backward, without attention and recomputation.
-        flops=6 * _matrix_parameters(model) * tokens,
+        flops=6 * sum(matrix_parameters(model)) * tokens,
         # Weights and moments, read and written once.
         moved=2 * device_bytes(state),
     )
@@ -92,23 +87,28 @@ def plan_sampling(
     held = device_bytes(variable_shapes(model.optimizer.variables))
     if model.variable_dtype != model.compute_dtype or zero:
         held += device_bytes(variable_shapes(model.variables))
-    table = sampler.variable_shapes()[
-        [v.path for v in model.variables].index(
-            model.backbone.token_embedding.embeddings.path
-        )
-    ]
+    embedding = model.backbone.token_embedding
+    paths = [v.path for v in model.variables]
+    table = sampler.variable_shapes()[paths.index(embedding.embeddings.path)]
+    table = device_bytes(table)
+    blocks, head = matrix_parameters(model)
+    # The head's matrix is read whole, also if it is the embedding's.
+    tied = getattr(embedding, "tie_weights", False)
+    # Tokens, multiplications a token, bytes not read.
+    work = {
+        "prefill": (sampler.group_size * prompt_length, blocks, table),
+        "decode": (config.sample_batch_size, blocks + head, 0 if tied else table),
+    }
     found = {}
     for name, step in lowered.items():
         plan = plan_program(step, device)
-        tokens = config.sample_batch_size
-        if name == "prefill":
-            tokens = sampler.group_size * prompt_length
+        tokens, parameters, unread = work[name]
         found[name] = estimate(
             plan,
             tokens=tokens,
-            flops=2 * _matrix_parameters(model) * tokens,
+            flops=2 * parameters * tokens,
             # Weights and caches, read once.
-            moved=plan.memory.get("arguments", 0) - device_bytes(table),
+            moved=plan.memory.get("arguments", 0) - unread,
             held=held,
             one_pass=name == "decode",
         )
