@@ -79,7 +79,7 @@ CHIPS = {
     ),
 }
 # One GPU, for arithmetic alone: there is no compiler for absent GPUs here. JAX takes
-# 75% of the memory unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise:
+# 75% of the memory unless XLA_CLIENT_MEM_FRACTION says otherwise:
 # https://docs.jax.dev/en/latest/gpu_memory_allocation.html.
 # Peak (without sparsity), bandwidth and memory: of the SXM kind, from
 # https://www.nvidia.com/en-us/data-center/h100/, and of the RTX 4090, from the white
