@@ -23,7 +23,7 @@ def print_dry_run(model, task, config, iterations, verifier=None):
         verifier: The verifier of the run, if it has one.
     """
     with message_alone():
-        num_problems = len(task.problems("train"))
+        num_problems = len(task.questions("train"))
     wanted = config.sampling.n_train_samples or num_problems
     sampling = dataclasses.replace(
         config.sampling, n_train_samples=min(wanted, _PROBLEMS)

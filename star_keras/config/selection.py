@@ -13,7 +13,8 @@ class SelectionConfig(Settings):
         "known",
         "Which rationales are right: known, those with the answer of the problem; "
         "majority, those with the answer that most samples of the problem have, "
-        "weighted by their share of its samples.",
+        "weighted by their share of its samples. Training problems then need no "
+        "answer.",
         choices=("known", "majority"),
         on_resume="fixed",
     )

@@ -68,7 +68,7 @@ def read_run(path) -> ComparedRun:
     """
     run = RunFiles(path)
     held_out = [
-        (line["problem"], line["question"], line["answer"])
+        (line["problem"], line["question"], line.get("answer"))
         for line in run.problems()
         if line["split"] == "eval"
     ]

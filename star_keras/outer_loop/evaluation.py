@@ -23,6 +23,7 @@ from star_keras.sampling.sampler import Sampler
 from star_keras.tasks.grading import answer_part, fault_of
 from star_keras.tasks.task import Problem, Task
 from star_keras.utils import files
+from star_keras.utils.errors import invalid
 from star_keras.utils.json_lines import write_json_lines
 
 
@@ -51,7 +52,7 @@ def evaluate(
         The metrics of `summarize`, and all samples in canonical order.
 
     Raises:
-        ValueError: see `attempt`.
+        ValueError: if a problem has no answer; see `attempt`.
 
     Example:
     ```python
@@ -60,6 +61,10 @@ def evaluate(
     metrics["accuracy"], metrics["accuracy_low"], metrics["accuracy_high"]
     ```
     """
+    for problem in problems:
+        if problem.answer is None:
+            rule = f"problems with an answer, which {problem.id!r} has not"
+            raise invalid("problems", rule, problem, "Add it, or leave it out.")
     samples = attempt(
         prompts,
         problems,
@@ -116,6 +121,8 @@ def accuracy_metrics(
 ) -> dict[str, float]:
     """`accuracy`, `accuracy/<class>` and `accuracy_flexible` of `summarize`.
 
+    Problems without an answer do not count; without any other the result is empty.
+
     Args:
         prompts: Made the prompts.
         problems: The problems of the samples, or more: each class has a
@@ -123,16 +130,18 @@ def accuracy_metrics(
         samples: The samples.
         prefix: Beginning of the names, e.g. `"train_"`.
     """
+    by_id = {problem.id: problem for problem in problems if problem.answer is not None}
+    if problems and not by_id:
+        return {}
     metrics = accuracy_by_class(
-        ((sample.problem_class, sample.verdict) for sample in samples),
+        ((s.problem_class, s.verdict) for s in samples if s.problem in by_id),
         f"{prefix}accuracy",
-        classes={problem.problem_class for problem in problems},
+        classes={problem.problem_class for problem in by_id.values()},
     )
     task = prompts.task
     if type(task).extract_answer_flexible is not Task.extract_answer_flexible:
-        by_id = {problem.id: problem for problem in problems}
         correct = []
-        for sample in samples:
+        for sample in (s for s in samples if s.problem in by_id):
             part = answer_part(sample.completion, prompts.opens_thoughts)
             answer = None if part is None else task.extract_answer_flexible(part)
             problem = by_id[sample.problem]

@@ -23,7 +23,8 @@ def write_problem_texts(
 
     A line of `problems.jsonl` has `split`, `problem` (the id), `problem_class`,
     `question`, `answer`, `prompt` and `hinted_prompt`. Both prompts are without the
-    worked examples; `hinted_prompt` is `null` for problems without a hint.
+    worked examples; `hinted_prompt` is `null` for problems without a hint, and
+    `answer` for those without one.
     `prompts.json` has the worked examples at the beginning of all prompts (`few_shot`
     and `few_shot_hinted`) and `answer_marker`.
 

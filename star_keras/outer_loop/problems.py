@@ -27,30 +27,35 @@ def problems_of_run(task: Task, config: StarConfig) -> dict[str, list[Problem]]:
         ValueError: see `checked_problems`; if equations are to be checked, and an
             answer is no number.
     """
-    splits = ("train",) if config.run.skip_eval else ("train", "eval")
-    problems = {split: checked_problems(task, split) for split in splits}
+    is_known = config.selection.answers == "known"
+    problems = {"train": checked_problems(task, "train", needs_answers=is_known)}
+    if not config.run.skip_eval:
+        problems["eval"] = checked_problems(task, "eval")
     for problem in problems["train"] if config.selection.check_equations else ():
-        if read_number(problem.answer) is None:
+        if problem.answer is not None and read_number(problem.answer) is None:
             rule = f"`False`, for the answer {problem.answer!r} of {problem.id!r} is "
             raise invalid("check_equations", rule + "no number", True, "Leave it out.")
     return problems
 
 
-def checked_problems(task: Task, split: str) -> list[Problem]:
+def checked_problems(
+    task: Task, split: str, *, needs_answers: bool = True
+) -> list[Problem]:
     """The problems of a split.
 
     Args:
         task: The task.
         split: One of its splits.
+        needs_answers: Whether a problem without an answer is an error.
 
     Raises:
         ValueError: if there is no such split or no problem, an id is not unique, or
-            an answer can never be right, see `star_keras.tasks.checks`; names the
-            problem.
+            an answer is missing or can never be right, see `star_keras.tasks.checks`;
+            names the problem.
     """
     check_task(task)
     task.check_split(split)
-    problems = task.problems(split)
+    problems = task.problems(split) if needs_answers else task.questions(split)
     if not isinstance(problems, Iterable):
         rule = "a sequence of `Problem` from `problems`"
         raise invalid("problems", rule, problems, f"Correct the task {task.name!r}.")
@@ -59,7 +64,7 @@ def checked_problems(task: Task, split: str) -> list[Problem]:
         raise ValueError(f"The task {task.name!r} has no problems in {split!r}.")
     ids = set()
     for problem in problems:
-        check_problem(task, problem)
+        check_problem(task, problem, needs_answers)
         if problem.id in ids:
             raise ValueError(
                 f"The task {task.name!r} has the id {problem.id!r} twice in "
@@ -81,6 +86,8 @@ def describe_problems(
     Returns:
         `task`, its name; `problems_crc32`, a check sum; and `checker`.
     """
+    firsts = [group[0] for group in problems.values()]
+    answered = [problem for problem in firsts if problem.answer is not None]
     texts = [
         {
             split: [dataclasses.asdict(problem) for problem in group]
@@ -88,11 +95,11 @@ def describe_problems(
         },
         # The first problem of each split stands for the format of all.
         [
-            [p.prefix(hint), *(p.build(group[0], hint) for group in problems.values())]
+            [p.prefix(hint), *(p.build(first, hint) for first in group)]
             for p in prompts
-            for hint in (False, True)
+            for hint, group in ((False, firsts), (True, answered))
         ],
-        [prompts[0].response("", group[0]) for group in problems.values()],
+        [prompts[0].response("", first) for first in answered],
         list(prompts[0].stop),
     ]
     checksum = zlib.crc32(json.dumps(texts).encode())

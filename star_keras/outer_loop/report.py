@@ -24,7 +24,10 @@ def show_start(
     problems: Mapping[str, Sequence[Problem]],
     prompts: PromptBuilder,
 ):
-    """Print the kind of prompts, and held-out problems that the model sees elsewhere.
+    """Print the kind of prompts, and problems to know of.
+
+    These are training problems without an answer, and held-out problems that the model
+    sees elsewhere.
 
     Args:
         progress: Where it is printed.
@@ -38,6 +41,14 @@ def show_start(
         progress.print(
             f"prompts: the model's chat template; turns end in {chat.end_of_turn} "
             "(or --nochat)"
+        )
+    train = problems["train"]
+    if unanswered := sum(problem.answer is None for problem in train):
+        known = len(train) - unanswered
+        progress.print(
+            f"{unanswered:,} of {len(train):,} training problems have no answer: "
+            "train_accuracy and majority_accuracy "
+            + (f"are those of the other {known:,}" if known else "are left out")
         )
     seen = find_contamination(problems, prompts)
     if seen:

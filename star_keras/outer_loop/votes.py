@@ -50,15 +50,17 @@ class Votes:
 
         Args:
             task: Compares answers.
-            problems: The training problems by their ids, with their true answers.
+            problems: The training problems by their ids, with the true answers that
+                are known.
 
         Returns:
             `agreement`, its mean; and `majority_accuracy`, the share of the problems
-            whose winner is the true answer.
+            with a known answer whose winner it is. Left out if none is known.
         """
+        metrics = {"agreement": mean(list(self.agreement.values()))}
         right = [
             winner is not None and not fault_of(task, winner, problems[name])
             for name, winner in self.winners.items()
+            if problems[name].answer is not None
         ]
-        agreement = mean(list(self.agreement.values()))
-        return {"agreement": agreement, "majority_accuracy": mean(right)}
+        return metrics | ({"majority_accuracy": mean(right)} if right else {})

@@ -36,20 +36,29 @@ def check_task(task: Task):
         raise invalid("few_shot_examples", rule, examples, remedy)
 
 
-def check_problem(task: Task, problem: Problem):
+def check_problem(task: Task, problem: Problem, needs_answer: bool = True):
     """Check that the answer of a problem can be right.
 
     Args:
         task: Its task.
         problem: The problem.
+        needs_answer: Whether a problem without an answer is an error.
 
     Raises:
-        ValueError: if it is no `Problem`, or its response without a rationale holds
-            a stop string or is not graded as correct; names the problem.
+        ValueError: if it is no `Problem`, has no answer, or its response without a
+            rationale holds a stop string or is not graded as correct; names the
+            problem.
     """
     if not isinstance(problem, Problem):
         remedy = f"Correct `problems` of the task {task.name!r}."
         raise invalid("problem", "a `Problem`", problem, remedy)
+    if problem.answer is None and needs_answer:
+        remedy = "With --answers=majority training problems need none."
+        rule = f"a text in the problem {problem.id!r} of the task {task.name!r}"
+        raise invalid("answer", rule, None, remedy)
+    if problem.answer is None:
+        _check_text(task, "format_question", task.format_question(problem))
+        return
     response = task.format_response("", problem)
     _check_response(task, problem, response, f"Problem {problem.id!r}")
 
@@ -76,14 +85,10 @@ def check_example(task: Task, example: FewShotExample):
 
 
 def _check_response(task, problem, response, what):
-    questions = [task.format_question(problem, hint=hint) for hint in (False, True)]
-    for name, text in (
-        *(("format_question", question) for question in questions),
-        ("format_response", response),
-    ):
-        if not isinstance(text, str):
-            rule = f"a text from `{name}` of the task {task.name!r}"
-            raise invalid(name, rule, text, "Let it return one.")
+    for hint in (False, True):
+        question = task.format_question(problem, hint=hint)
+        _check_text(task, "format_question", question)
+    _check_text(task, "format_response", response)
     for stop in task.stop:
         if stop in response:
             raise ValueError(
@@ -100,3 +105,9 @@ def _check_response(task, problem, response, what):
             f"read as {answer!r}: {reason}. Correct the answer or the rationale, or "
             "the task's `format_response` and `extract_answer`."
         )
+
+
+def _check_text(task, name, text):
+    if not isinstance(text, str):
+        rule = f"a text from `{name}` of the task {task.name!r}"
+        raise invalid(name, rule, text, "Let it return one.")

@@ -10,7 +10,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _IN_BRACKETS = re.compile(r"\(\s*([A-Z]|CORRECT)\s*\)", re.IGNORECASE)
 
 
-def read_choices(record: dict) -> tuple[str, list[str], str]:
+def read_choices(record: dict) -> tuple[str, list[str], str | None]:
     """The question, the texts of its choices and the letter of the right one.
 
     `question` is a text, or an object of `stem` and `choices`. `choices` are texts,
@@ -26,10 +26,12 @@ def read_choices(record: dict) -> tuple[str, list[str], str]:
         record: A line's JSON object.
 
     Returns:
-        E.g. `("Who barks?", ["cat", "dog"], "b")`, with single blanks.
+        E.g. `("Who barks?", ["cat", "dog"], "b")`, with single blanks; `None` for the
+        letter if the record has neither `answerKey` nor `answer`.
 
     Raises:
-        ValueError: if the record has none of these layouts, or no right choice.
+        ValueError: if the record has none of these layouts, or the right choice is
+            none of its choices.
     """
     source = record
     if isinstance(record.get("question"), dict):
@@ -46,7 +48,8 @@ def read_choices(record: dict) -> tuple[str, list[str], str]:
         _IN_BRACKETS.sub(r"[\1]", _one_line(required_text({"choice": text}, "choice")))
         for text in texts
     ]
-    return question, texts, LETTERS[_right_choice(record, labels, len(texts))]
+    place = _right_choice(record, labels, len(texts))
+    return question, texts, None if place is None else LETTERS[place]
 
 
 _REMEDY = 'Write them like ["cat", "dog"].'
@@ -86,13 +89,10 @@ def _label(text):
 
 
 def _right_choice(record, labels, count):
+    """The number of the right choice, from 0; `None` if none is given."""
     names = [n for n in ("answerKey", "answer") if optional_text(record, n) is not None]
     if not names:
-        raise ValueError(
-            "Missing 'answer'. Expected the label of the right choice as `answer` or "
-            f"`answerKey`. Received the fields {sorted(record)}. Add it, or leave the "
-            "line out."
-        )
+        return None
     places = []
     for name in names:
         value = record[name]

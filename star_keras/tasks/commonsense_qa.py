@@ -63,14 +63,21 @@ class CommonsenseQA(MultipleChoice):
             rule = "`None` with train_path and eval_path, which take its place"
             raise invalid("data_dir", rule, data_dir, "Leave it out.")
 
-    @functools.cache  # noqa: B019 (lives as long as its run)
     def problems(self, split):
+        return self._read(split, needs_answers=True)
+
+    def questions(self, split):
+        return self._read(split, needs_answers=split != "train")
+
+    @functools.cache  # noqa: B019 (lives as long as its run)
+    def _read(self, split, needs_answers):
         self.check_split(split)
         path = self._paths[split]
         if path is None and self._data_dir is not None:
             path = existing_file(self._data_dir / FILES[split], "data_dir")
         if path is not None:
-            return read_problems(path, self.problem_of, split)
+            make = functools.partial(self.problem_of, needs_answer=needs_answers)
+            return read_problems(path, make, split)
         records = tfds_records(_make_builder, split, URL + FILES[split], FILES)
         return [self.make_problem(record, "") for record in records]
 

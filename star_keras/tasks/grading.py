@@ -9,7 +9,7 @@ from star_keras.tasks.task import Problem, Task
 from star_keras.utils.errors import invalid
 from star_keras.utils.records import is_text
 
-Verdict = Literal["correct", "incorrect", "unparsed", "invalid_working"]
+Verdict = Literal["correct", "incorrect", "unparsed", "invalid_working", "unknown"]
 
 _THOUGHT = re.compile(r"</?think>")
 _LIST_MARK = re.compile(r"\A(?:[-*•]|\d+[.)])\s+")
@@ -23,8 +23,9 @@ class Grade(NamedTuple):
 
     Attributes:
         answer: The answer read from the completion, or `None`.
-        verdict: `"correct"`, `"incorrect"`, `"unparsed"` without a readable answer, or
-            `"invalid_working"` for a right answer after wrong steps.
+        verdict: `"correct"`, `"incorrect"`, `"unparsed"` without a readable answer,
+            `"invalid_working"` for a right answer after wrong steps, or `"unknown"` for
+            a readable answer to a problem without one.
         reason: Explanation of the verdict; empty for `"correct"`.
     """
 
@@ -62,6 +63,8 @@ def grade(
         _, found, rest = part.rpartition(task.answer_marker)
         place = f"in {rest[:80]!r}" if found else f"without {task.answer_marker!r}"
         return Grade(None, "unparsed", f"no answer can be read {place}")
+    if problem.answer is None:
+        return Grade(answer, "unknown", "the problem has no answer")
     fault = fault_of(task, answer, problem)
     if fault:
         return Grade(answer, "incorrect", fault)

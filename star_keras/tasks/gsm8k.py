@@ -82,12 +82,18 @@ class GSM8K(Task):
         )
 
     def problems(self, split):
+        return self._problems(split, needs_answers=True)
+
+    def questions(self, split):
+        return self._problems(split, needs_answers=split != "train")
+
+    def _problems(self, split, needs_answers):
         self.check_split(split)
         if self._paths.get(split):
-            return self._read(split)
+            return self._read(split, needs_answers)
         if split == "test":
-            return self._read("test")
-        train = self._read("train")
+            return self._read("test", needs_answers)
+        train = self._read("train", needs_answers)
         if self._paths["eval"]:
             return train
         held_out = self.validation_problems
@@ -100,12 +106,13 @@ class GSM8K(Task):
         return train[:held_out] if split == "eval" else train[held_out:]
 
     @functools.cache  # noqa: B019 (lives as long as its run)
-    def _read(self, split):
+    def _read(self, split, needs_answers):
         path = self._paths.get(split)
         if path is None and self._data_dir is not None:
             path = existing_file(self._data_dir / _FILES[split], "data_dir")
         if path is not None:
-            problems = read_problems(path, self.problem_of, split)
+            make = functools.partial(self.problem_of, needs_answer=needs_answers)
+            problems = read_problems(path, make, split)
         else:
             records = tfds_records(
                 lambda tfds: tfds.builder("gsm8k"), split, _URL, _FILES
@@ -121,6 +128,9 @@ class GSM8K(Task):
         question = " ".join(required_text(record, "question").split())
         digest = hashlib.sha256(question.encode()).hexdigest()[:16]
         problem = super().make_problem(record, digest)
+        problem = dataclasses.replace(problem, question=question)
+        if problem.answer is None:
+            return problem
         answer = read_number(problem.answer.rpartition("####")[2])
         if answer is None:
             raise invalid(
@@ -129,7 +139,7 @@ class GSM8K(Task):
                 problem.answer,
                 "Correct it, or leave the line out.",
             )
-        return dataclasses.replace(problem, question=question, answer=answer)
+        return dataclasses.replace(problem, answer=answer)
 
     def format_response(self, rationale, problem):
         steps = f" {rationale}\n" if rationale else " "

@@ -17,7 +17,7 @@ from star_keras.tasks import checkers
 from star_keras.tasks.jsonl import JsonLines
 from star_keras.tasks.latex import last_boxed
 from star_keras.tasks.read_number import last_number
-from star_keras.tasks.record_fields import optional_text, required_text
+from star_keras.tasks.record_fields import optional_text
 from star_keras.utils.errors import invalid
 from star_keras.utils.settings import checked
 
@@ -72,8 +72,9 @@ class HendrycksMath(JsonLines):
                 rule = r"a text with an answer in its last `\boxed{...}`"
                 remedy = "Add an `answer`, or leave the line out."
                 raise invalid("solution", rule, solution, remedy)
-        answer = required_text(record, "answer")
-        record["answer"] = " ".join((last_boxed(answer) or answer).split())
+        answer = optional_text(record, "answer")
+        if answer is not None:
+            record["answer"] = " ".join((last_boxed(answer) or answer).split())
         if optional_text(record, "class") is None:
             record["class"] = self._class_of(record)
         return super().make_problem(record, default_id)

@@ -5,7 +5,8 @@ One real line:
     {"question": "Which sea lies between Italy and Croatia?", "answer": "Adriatic"}
 
 Fields `id` and `class` are optional. A line of the training file with a `rationale`
-is a few-shot example instead of a problem. `null` and blank texts mean absent.
+is a few-shot example instead of a problem. `null` and blank texts mean absent. With
+`answers="majority"` training problems need no `answer`.
 """
 
 import functools
@@ -48,12 +49,20 @@ class JsonLines(Task):
         self._eval = existing_source(eval_path, "eval_path")
 
     def problems(self, split):
+        problems = self.questions(split)
+        if any(problem.answer is None for problem in problems):
+            # Read again, for the error that names the line.
+            read_problems_and_examples(self._train, self.problem_of, "train")
+        return problems
+
+    def questions(self, split):
         self.check_split(split)
         return self._train_lines[0] if split == "train" else self._eval_problems
 
     @functools.cached_property
     def _train_lines(self):
-        return read_problems_and_examples(self._train, self.problem_of, "train")
+        make_problem = functools.partial(self.problem_of, needs_answer=False)
+        return read_problems_and_examples(self._train, make_problem, "train")
 
     @functools.cached_property
     def _eval_problems(self):

@@ -50,11 +50,22 @@ def required_text(record: dict, name: str) -> str:
     """
     text = optional_text(record, name)
     if text is None:
-        if name not in record:
-            raise ValueError(
-                f"Missing {name!r}. Expected a text or a number. Received the fields "
-                f"{sorted(record)}. Add it, or leave the line out."
-            )
-        remedy = "Give it one, or leave the line out."
-        raise invalid(name, "a text that is not blank", record[name], remedy)
+        raise missing_text(record, name)
     return text
+
+
+def missing_text(record: dict, name: str, remedy: str = "") -> ValueError:
+    """The error of a field that is missing, `null` or blank.
+
+    Args:
+        record: A JSON object.
+        name: The field.
+        remedy: A further remedy.
+    """
+    if name in record:
+        remedy = f"Give it one, or leave the line out. {remedy}".strip()
+        return invalid(name, "a text that is not blank", record[name], remedy)
+    return ValueError(
+        f"Missing {name!r}. Expected a text or a number. Received the fields "
+        f"{sorted(record)}. Add it, or leave the line out. {remedy}".strip()
+    )

@@ -4,7 +4,7 @@ import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from star_keras.tasks.record_fields import optional_text
+from star_keras.tasks.record_fields import missing_text, optional_text
 from star_keras.tasks.record_sources import (
     Source,
     existing_source,
@@ -154,6 +154,9 @@ def _read(source, make_problem, prefix, records=None):
             if rationale is not None and not isinstance(rationale, str):
                 remedy = "Leave it out for a problem without one."
                 raise invalid("rationale", "a text", rationale, remedy)
+            is_example = rationale is not None and bool(rationale.strip())
+            if is_example and problem.answer is None:
+                raise missing_text(record, "answer")
         except ValueError as error:
             raise ValueError(f"{source}, {place}: {error}") from None
         if problem.id in places:
@@ -166,8 +169,7 @@ def _read(source, make_problem, prefix, records=None):
                 + ("." if what.startswith("the q") else ", or change its id.")
             )
         places[problem.id] = place
-        is_blank = rationale is None or not rationale.strip()
-        yield place, problem, None if is_blank else rationale
+        yield place, problem, rationale if is_example else None
     if not places:
         raise ValueError(
             f"{source}: the file is empty. Expected JSON lines like "

@@ -5,7 +5,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
-from star_keras.tasks.record_fields import optional_text, required_text
+from star_keras.tasks.record_fields import (
+    missing_text,
+    optional_text,
+    required_text,
+)
 from star_keras.utils.errors import invalid
 from star_keras.utils.records import is_text
 
@@ -16,12 +20,13 @@ _PLACEHOLDER = re.compile(r"\{(question|answer)\}")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Problem:
-    """A question with its answer.
+    """A question with its answer, if it is known.
 
     Attributes:
         id: Unique within the task; names the problem in files and errors.
         question: The question alone, without any prompt around it.
-        answer: The correct final answer as `Task.extract_answer` returns it.
+        answer: The correct final answer as `Task.extract_answer` returns it; `None`
+            for a training problem whose samples vote (`answers="majority"`).
         problem_class: Accuracy is also reported for each class, e.g. the
             number of digits. Empty for none.
 
@@ -32,13 +37,14 @@ class Problem:
 
     id: str
     question: str
-    answer: str
+    answer: str | None
     problem_class: str = ""
 
     def __post_init__(self):
         _check_text("id", self.id, self.id)
         _check_text("question", self.question, self.id)
-        _check_text("answer", self.answer, self.id)
+        if self.answer is not None:
+            _check_text("answer", self.answer, self.id)
         if self.problem_class:
             _check_text("problem_class", self.problem_class, self.id)
         elif self.problem_class != "":
@@ -137,6 +143,13 @@ class Task:
         """The problems of a split, the same at every call."""
         raise NotImplementedError
 
+    def questions(self, split: str) -> Sequence[Problem]:
+        """The problems of a split, also those of a file that have no answer.
+
+        Defaults to `problems`.
+        """
+        return self.problems(split)
+
     def check_split(self, split: str):
         """Check the argument of `problems`.
 
@@ -189,15 +202,18 @@ class Task:
         """A key that is the same for equal rationales of a problem."""
         return " ".join(completion.split())
 
-    def problem_of(self, record: dict, default_id: str) -> Problem:
+    def problem_of(
+        self, record: dict, default_id: str, needs_answer: bool = True
+    ) -> Problem:
         """The problem of a record whose columns have names of `field_names`.
 
         Args:
             record: The record.
             default_id: See `make_problem`.
+            needs_answer: Whether a problem without an answer is an error.
 
         Raises:
-            ValueError: if a column is missing; see `make_problem`.
+            ValueError: if a column or the answer is missing; see `make_problem`.
         """
         renamed = dict(record)
         for name, column in self.field_names.items():
@@ -205,22 +221,27 @@ class Task:
                 rule = f"one of the columns {sorted(record)}"
                 raise invalid(f"{name}_field", rule, column, "Correct the name.")
             renamed[name] = record[column]
-        return self.make_problem(renamed, default_id)
+        problem = self.make_problem(renamed, default_id)
+        if needs_answer and problem.answer is None:
+            remedy = "With --answers=majority training problems need none."
+            raise missing_text(renamed, "answer", remedy)
+        return problem
 
     def make_problem(self, record: dict, default_id: str) -> Problem:
         """The problem of a line of a JSON-lines file.
 
         Args:
-            record: Has `question` and `answer`, and optionally `id` and `class`:
-                texts or numbers. `null` and blank mean absent.
+            record: Has `question`, and optionally `answer`, `id` and `class`: texts
+                or numbers. `null` and blank mean absent.
             default_id: Its id if it has none.
 
         Raises:
             ValueError: if it is malformed; the caller adds file and line.
         """
+        answer = optional_text(record, "answer")
         return Problem(
             id=optional_text(record, "id") or default_id,
             question=required_text(record, "question"),
-            answer=required_text(record, "answer").strip(),
+            answer=None if answer is None else answer.strip(),
             problem_class=optional_text(record, "class") or "",
         )

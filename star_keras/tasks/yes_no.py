@@ -13,7 +13,7 @@ and an `answer`, `true` or `false`.
 import re
 
 from star_keras.tasks.jsonl import JsonLines
-from star_keras.tasks.record_fields import required_text
+from star_keras.tasks.record_fields import optional_text
 from star_keras.utils.errors import invalid
 
 _WORDS = {"yes": "yes", "true": "yes", "1": "yes"}
@@ -49,7 +49,10 @@ class YesNo(JsonLines):
     def make_problem(self, record, default_id):
         if isinstance(record.get("answer"), bool):
             record = {**record, "answer": str(record["answer"])}
-        word = required_text(record, "answer").strip().rstrip(".").lower()
+        answer = optional_text(record, "answer")
+        if answer is None:
+            return super().make_problem(record, default_id)
+        word = answer.strip().rstrip(".").lower()
         if word not in _WORDS:
             remedy = "Correct it, or leave the line out."
             raise invalid("answer", "yes, no, true or false", record["answer"], remedy)

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import pytest
@@ -41,6 +42,13 @@ def test_metrics_of_several_samples():
     assert metrics["truncated"] == 0
     assert metrics["num_problems"] == 4
     assert metrics["accuracy_low"] < 1 / 2 < metrics["accuracy_high"]
+
+
+def test_a_held_out_problem_needs_an_answer():
+    problem = dataclasses.replace(Doubling().problems("eval")[0], answer=None)
+    sampler = ScriptedSampler(three_tries)
+    with pytest.raises(ValueError, match="`problems`.*'double-100' has not"):
+        evaluate(PromptBuilder(Doubling()), [problem], sampler)
 
 
 def test_metrics_of_nothing_are_nan():

@@ -1,12 +1,15 @@
+import dataclasses
 import random
 
 import pytest
 
+from star_keras.config import SamplingConfig, SelectionConfig, StarConfig
 from star_keras.outer_loop.problems import (
     checked_problems,
     describe_callable,
     describe_problems,
     draw_problems,
+    problems_of_run,
 )
 from star_keras.outer_loop.prompts import PromptBuilder
 from star_keras.tasks import Problem
@@ -28,6 +31,52 @@ def test_problem_without_an_answer_is_named():
 
     with pytest.raises(ValueError, match="`answer`.*' '.*'p17'"):
         checked_problems(Unanswered(), "train")
+
+
+class Questions(Doubling):
+    """Every third training problem, or all of them, without an answer."""
+
+    def __init__(self, every=3):
+        super().__init__(train=12)
+        self._every = every
+
+    def problems(self, split):
+        return [
+            dataclasses.replace(p, answer=None)
+            if split == "train" and number % self._every == 0
+            else p
+            for number, p in enumerate(super().problems(split))
+        ]
+
+
+def test_only_training_problems_of_a_vote_may_have_no_answer():
+    with pytest.raises(ValueError, match="`answer`.*'double-0'.*--answers=majority"):
+        problems_of_run(Questions(), StarConfig())
+    config = StarConfig(
+        sampling=SamplingConfig(rationalize=False, samples_per_problem=2),
+        selection=SelectionConfig(answers="majority", check_equations=True),
+    )
+    problems = problems_of_run(Questions(), config)
+    assert problems["train"] == Questions().problems("train")
+    assert sum(p.answer is None for p in problems["train"]) == 4
+
+    class HeldOut(Doubling):
+        def problems(self, split):
+            return [dataclasses.replace(super().problems(split)[0], answer=None)]
+
+    with pytest.raises(ValueError, match="`answer`.*'double-100'"):
+        problems_of_run(HeldOut(), config)
+
+
+def test_questions_alone_have_a_description():
+    def describe(*problems):
+        return describe_problems(
+            {"train": problems}, PromptBuilder(Questions(), few_shot=False)
+        )["problems_crc32"]
+
+    first, second = Questions(every=1).problems("train")[:2]
+    known = dataclasses.replace(first, answer="0")
+    assert len({describe(*x) for x in ([first], [second], [known])}) == 3
 
 
 def test_problem_ids_must_be_unique():

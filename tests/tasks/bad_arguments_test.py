@@ -98,8 +98,6 @@ def test_a_letter_in_brackets_within_a_choice_is_not_the_answer(texts, answer, s
         ({"answer": -1}, ("`answer`", "integer from 0 to 1", "-1", "Correct")),
         ({"answer": True}, ("`answer`", "text or a finite", "True", "quotes")),
         ({"answer": "dog"}, ("`answer`", "labels ['a', 'b']", "'dog'", "Correct")),
-        ({"answer": None}, ("'answer'", "label of the right", "['answer'", "leave")),
-        ({"answerKey": ""}, ("'answer'", "label of the right", "'answerKey'", "Add")),
         ({"answer": "a", "answerKey": "b"}, ("`answer`", "same", "'a'", "Leave one")),
         ({"question": {"choices": pairs("AB")}}, ("'stem'", "Expected", "['ch", "Add")),
         ({"question": {"stem": "Who?"}}, ("`choices`", "list of texts", "None", "Wr")),

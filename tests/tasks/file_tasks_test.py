@@ -1,7 +1,10 @@
 """What holds for all tasks of files that come with worked examples."""
 
+import json
+
 import pytest
 
+from star_keras import tasks
 from star_keras.outer_loop.problems import checked_problems
 from star_keras.outer_loop.prompts import PromptBuilder
 from star_keras.tasks.checks import check_example
@@ -40,3 +43,59 @@ def test_lines_with_a_rationale_replace_the_worked_examples(make_file_task, name
     (example,) = task.few_shot_examples
     assert example.rationale == "One step."
     assert len(checked_problems(task, "train")) == 1
+
+
+ANSWERED = RECORDS | {
+    "jsonl": {"question": "1 + 1?", "answer": 2},
+    "gsm8k": {"question": "1 + 1?", "answer": "1 + 1 = 2.\n#### 2"},
+    "commonsense_qa": {"question": "q", "choices": ["a", "b"], "answerKey": "A"},
+}
+ANSWERS = {"answer", "answerKey", "solution"}
+
+
+@pytest.fixture(params=ANSWERED)
+def unanswered(request, tmp_path):
+    """The name of a task, a record, and files with and without answers."""
+    record = ANSWERED[request.param]
+    (field,) = ANSWERS & record.keys()
+    text = "question" if "question" in record else "problem"
+    bare = {k: v for k, v in record.items() if k != field}
+    records = [
+        record,
+        {**bare, text: "One?"},
+        {**record, text: "Two?", field: None},
+        {**record, text: "Three?", field: " "},
+    ]
+    paths = [tmp_path / "some.jsonl", tmp_path / "all.jsonl"]
+    for path, lines in zip(paths, (records, records[:1]), strict=True):
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return request.param, *paths
+
+
+def test_training_problems_may_have_no_answer(unanswered):
+    name, some, everything = unanswered
+    task = tasks.get(name, train_path=some, eval_path=everything)
+    problems = checked_problems(task, "train", needs_answers=False)
+    by_question = {p.question.partition("?")[0]: p.answer for p in problems}
+    assert len(problems) == 4
+    assert [by_question[text] for text in ("One", "Two", "Three")] == [None] * 3
+    known = tasks.get(name, train_path=everything, eval_path=everything)
+    (answered,) = checked_problems(known, "train")
+    assert answered in problems
+    assert checked_problems(task, "eval") == checked_problems(known, "eval")
+    # The same ids as with answers, and so the same samples.
+    assert len({p.id for p in problems}) == 4
+
+
+def test_a_missing_answer_is_an_error_that_names_the_line(unanswered):
+    name, some, everything = unanswered
+    task = tasks.get(name, train_path=some, eval_path=everything)
+    message = r"some\.jsonl, line 2: Missing 'answer'.*Add it.*--answers=majority"
+    for _ in range(2):
+        with pytest.raises(ValueError, match=message):
+            checked_problems(task, "train")
+        task.questions("train")
+    task = tasks.get(name, train_path=everything, eval_path=some)
+    for needs_answers in (True, False):
+        with pytest.raises(ValueError, match=message):
+            checked_problems(task, "eval", needs_answers=needs_answers)

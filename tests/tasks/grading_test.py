@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from star_keras.tasks import GSM8K, CommonsenseQA, Problem, WordProblems
@@ -20,6 +22,14 @@ def test_verdicts():
     assert grade(TASK, PROBLEM, "</scratch> No.") == (None, "unparsed", unread)
     unread = "the thoughts have no end"
     assert grade(TASK, PROBLEM, "4 2", opened=True) == (None, "unparsed", unread)
+
+
+def test_without_a_known_answer_the_verdict_is_unknown():
+    problem = dataclasses.replace(PROBLEM, answer=None)
+    unknown = ("4 2", "unknown", "the problem has no answer")
+    for check_working in (False, True):
+        assert grade(TASK, problem, RIGHT, check_working=check_working) == unknown
+    assert grade(TASK, problem, "who knows").verdict == "unparsed"
 
 
 def test_working_counts_only_when_asked():

@@ -43,6 +43,12 @@ def test_lines_with_a_rationale_are_the_few_shot_prompt(make_task):
     assert task.extract_answer(response) == "2"
 
 
+def test_worked_examples_need_an_answer(make_task):
+    task = make_task({"question": "q"}, {"question": "r", "rationale": "One."})
+    with pytest.raises(ValueError, match=r"train\.jsonl, line 2: Missing 'answer'"):
+        task.questions("train")
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

@@ -105,6 +105,17 @@ def test_choices_are_lists_in_all_sources(make_source):
     assert "(c) cow" in second.question
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_questions_alone_are_read_from_all_sources(make_source):
+    source = make_source([{"prompt": r["prompt"], "solution": ""} for r in RECORDS])
+    fields = {"question_field": "prompt", "answer_field": "solution"}
+    task = tasks.get("jsonl", train_path=source, eval_path=source, **fields)
+    questions = [(p.question, p.answer) for p in task.questions("train")]
+    assert questions == [(record["prompt"], None) for record in RECORDS]
+    with pytest.raises(ValueError, match="`answer`.*not blank"):
+        task.problems("train")
+
+
 @pytest.mark.parametrize(
     "name, content, message",
     [

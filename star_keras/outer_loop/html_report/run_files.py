@@ -96,7 +96,7 @@ class RunFiles:
                 f"{path} is missing: the report shows no questions and prompts. "
                 "The run writes it at its next evaluation.",
             )
-        yield from self._lines(path, ("split", "problem", "question", "answer"))
+        yield from self._lines(path, ("split", "problem", "question"))
 
     def iterations(self) -> Iterator[tuple[int, Iterator, list[dict]]]:
         """The samples of each iteration, and the decisions on them.

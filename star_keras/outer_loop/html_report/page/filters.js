@@ -19,7 +19,7 @@ class Problems {
     this.list = element("ul", { class: "list" });
     this.status = element("p", { class: "status", role: "status" });
     this.pages = element("div", { class: "pages" });
-    const signs = `By iteration: ✓ correct, ✗ incorrect, ~ right answer after wrong steps, ? unparsed; h with a hint${INDEX.runs.length > 1 ? "; | the next run" : ""}.`;
+    const signs = `By iteration: ✓ correct, ✗ incorrect, ~ right answer after wrong steps, ? unparsed, – without a known answer; h with a hint${INDEX.runs.length > 1 ? "; | the next run" : ""}.`;
     this.browser = element("div", {}, this.form(), this.status,
       element("p", { class: "note", "aria-hidden": "true" }, signs), this.list, this.pages);
     this.life = element("div", { hidden: true });
@@ -201,7 +201,7 @@ class Problems {
       }
       const verdict = this.data.name("samples", "verdict", row);
       const kind = this.data.name("samples", "kind", row);
-      const sign = { correct: "✓", unparsed: "?", invalid_working: "~" }[verdict] ?? "✗";
+      const sign = { correct: "✓", unparsed: "?", invalid_working: "~", unknown: "–" }[verdict] ?? "✗";
       const hint = kind === "rationalization" ? "h" : "";
       marks.append(element("span", { class: `mark ${verdictClass(verdict)}`, "aria-hidden": "true" }, hint + sign), " ");
       said.push(`iteration ${samples.iteration[row]}${hint && " with a hint"}: ${readable(verdict)}`);
