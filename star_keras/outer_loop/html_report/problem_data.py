@@ -28,7 +28,7 @@ _COLUMNS = {
     # Rows `[completion, answer or null]`.
     "samples": (
         *("run", "problem", "iteration", "kind", "sample", "verdict"),
-        *("tokens", "truncated", "reason", "weight", "show_hint"),
+        *("tokens", "truncated", "reason", "weight", "show_hint", "is_wrong"),
     ),
     # No rows: earlier samples that an iteration was trained on.
     "again": ("run", "problem", "sampled", "kind", "sample", "iteration", "weight"),
@@ -127,6 +127,7 @@ class ProblemData:
             reason=text(decision, "reason"),
             weight=_weight(decision),
             show_hint=decision.get("show_hint") is True,
+            is_wrong=decision.get("is_wrong") is True,
         )
 
     def index(self) -> dict:

@@ -2,12 +2,14 @@ import base64
 import gzip
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from star_keras.outer_loop.html_report.problem_data import UNDECIDED, ProblemData
 from star_keras.outer_loop.html_report.run_files import RunFiles
+from tests.outer_loop.conftest import edit
 from tests.outer_loop.html_report.conftest import make_report_run
 
 NASTY = [
@@ -89,6 +91,21 @@ def test_decisions_and_kinds_are_in_the_columns(finished):
     assert found["double-2", 1, "rationalization"] == (1, "")
     assert found["double-100", 0, "evaluation"] == (UNDECIDED, "")
     assert data.counts[0, 1, "rationale"] == {"samples": 8, "tokens": 80}
+
+
+def test_the_wrong_one_of_a_pair_is_told_by_its_decision_and_not_by_its_verdict(
+    finished, tmp_path
+):
+    run = shutil.copytree(finished, tmp_path / "run")
+    path = run / "samples" / "iteration_0001" / "selection.jsonl"
+    for number, is_wrong in ((0, False), (2, True)):  # of two wrong samples
+        edit(path, number, weight=1.0, reason="", is_wrong=is_wrong)
+    data, index = collect(run)
+    samples, problems = columns(data, "samples"), rows(data, "problems")
+    wrong = np.flatnonzero(samples["is_wrong"])
+    assert [problems[samples["problem"][row]][0] for row in wrong] == ["double-2"]
+    verdicts = {index["names"]["verdict"][samples["verdict"][row]] for row in wrong}
+    assert verdicts == {"incorrect"}
 
 
 def test_the_first_rows_of_chunks_are_known(nasty_run):

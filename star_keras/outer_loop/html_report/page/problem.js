@@ -8,7 +8,7 @@ const KINDS = {
 };
 const kindName = (kind) => KINDS[kind] ?? kind;
 const readable = (name) => (name || "none").replaceAll("_", " ");
-const verdictClass = (verdict) => (verdict === "correct" ? "correct" : "wrong");
+const verdictClass = (verdict) => ({ correct: "correct", unknown: "" })[verdict] ?? "wrong";
 
 async function problemView(data, problem) {
   const [id] = await data.problems.rows.row(problem);
@@ -28,7 +28,7 @@ function factsOf(texts, problemClass) {
   const facts = element("dl", { class: "facts-of-problem" });
   const add = (name, text) => facts.append(element("dt", {}, name), element("dd", { dir: "auto" }, visible(text)));
   if (texts) add("Question", texts[0]);
-  if (texts) add("Right answer", texts[1]);
+  if (texts) add("Right answer", texts[1] || "not known");
   if (problemClass && problemClass !== "none") add("Class", problemClass);
   return facts;
 }
@@ -72,7 +72,7 @@ function attemptView(data, problem, run, attempt, before, prompts) {
     element("span", { class: `badge ${verdictClass(verdict)}` }, readable(verdict))));
   const facts = [];
   const weight = samples.weight[row];
-  const wrong = verdict !== "correct" ? ", as the wrong one of a pair" : "";
+  const wrong = samples.is_wrong[row] ? ", as the wrong one of a pair" : "";
   if (weight > 0) facts.push(`Trained on with weight ${Number(weight.toFixed(4))}${samples.show_hint[row] ? ", hint shown" : ""}${wrong}.`);
   else if (weight === 0) facts.push(`Not trained on: ${readable(data.name("samples", "reason", row))}.`);
   for (const again of data.again.of(problem)) {
