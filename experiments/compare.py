@@ -4,7 +4,8 @@
         --output=runs/comparison
 
 Runs whose names differ in their seeds alone are one method. Prints a table of the
-methods and the commands of the runs, and writes it and a plot.
+methods and the commands of the runs, with `--evaluations` one of `pass@k`, `maj@k` and
+`best@k`, and writes them and a plot.
 """
 
 import dataclasses
@@ -30,6 +31,11 @@ class CompareSettings(Settings):
         "the run that has spent the fewest.",
         at_least=1,
     )
+    evaluations: tuple[str, ...] = setting(
+        (),
+        "Directories of experiments.evaluate with several samples of each problem, "
+        "for a table of pass@k, maj@k and best@k.",
+    )
 
     def check(self):
         for name in ("run_dirs", "output"):
@@ -47,7 +53,14 @@ def main(argv):
     from star_keras.outer_loop.comparison import write_comparison
 
     with message_alone():
-        print(write_comparison(settings.run_dirs, settings.output, settings.tokens))
+        print(
+            write_comparison(
+                settings.run_dirs,
+                settings.output,
+                settings.tokens,
+                settings.evaluations,
+            )
+        )
     print(f"The table and the plot are in {settings.output}.")
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from star_keras.config import StarConfig
 from star_keras.outer_loop import plots
 from star_keras.outer_loop.command_log import read_commands
+from star_keras.outer_loop.evaluation_table import TITLES, evaluation_rows
 from star_keras.outer_loop.html_report.run_files import RunFiles
 from star_keras.outer_loop.progress import PHASE_SECONDS, format_seconds
 from star_keras.utils import files
@@ -235,23 +236,30 @@ def _table(titles, rows):
     return "".join(f"| {' | '.join(line)} |\n" for line in cells)
 
 
-def write_comparison(paths: Sequence, directory, tokens: int | None = None) -> str:
+def write_comparison(
+    paths: Sequence, directory, tokens: int | None = None, evaluations: Sequence = ()
+) -> str:
     """Write `comparison.md` and `comparison.png`.
 
     Args:
         paths: The run directories.
         directory: Where the files go, local or `gs://`; made if needed.
         tokens: See `comparison_table`.
+        evaluations: Directories of evaluations, for a further table.
 
     Returns:
         The tables.
 
     Raises:
-        ValueError: see `group_runs`.
+        ValueError: see `group_runs` and `evaluation_rows`.
         OSError: if a file cannot be written; names it.
     """
     methods = group_runs(paths)
     table = comparison_table(methods, tokens)
+    if evaluations:
+        (first, *_), *_ = methods.values()
+        held_out = [problem for problem, *_ in first.common["held-out problems"]]
+        table += f"\n{_table(TITLES, evaluation_rows(evaluations, held_out))}"
     directory = files.absolute("output", directory)
     directory.mkdir(parents=True, exist_ok=True)
     files.write(directory / "comparison.md", table.encode("utf-8"))

@@ -8,10 +8,11 @@ from matplotlib import image
 
 from star_keras.outer_loop.command_log import read_commands, record_command
 from star_keras.outer_loop.comparison import group_runs, read_run, write_comparison
+from star_keras.outer_loop.evaluation import evaluate, save_evaluation
 from star_keras.outer_loop.problem_texts import write_problem_texts
 from star_keras.outer_loop.prompts import PromptBuilder
 from star_keras.outer_loop.run_directory import RunDirectory
-from star_keras.testing import Doubling
+from star_keras.testing import Doubling, ScriptedSampler
 
 
 def make_run(path, accuracies, tokens=100, seed=0, task=None, **groups):
@@ -89,6 +90,34 @@ def test_the_budget_can_be_chosen(tmp_path):
         title, _, *lines = rows(write_comparison(paths, tmp_path / "out", tokens))
         assert title[3] == f"accuracy at {tokens} tokens"
         assert [line[3] for line in lines[:2]] == [f"{x}.0%" for x in expected]
+
+
+def make_evaluation(path, task=None, num_samples=3, **metrics):
+    """A directory of `save_evaluation` with completions that are all right."""
+    task = task or Doubling()
+    problems, prompts = task.problems("eval"), PromptBuilder(task)
+    sampler = ScriptedSampler(lambda request: " The answer is 200.")
+    found, samples = evaluate(prompts, problems, sampler, num_samples=num_samples)
+    save_evaluation(path, found | metrics, samples)
+    return str(path)
+
+
+def test_evaluations_are_a_table_of_their_own(tmp_path):
+    run = make_run(tmp_path / "star_0", [0.1, 0.5])
+    ranked = make_evaluation(tmp_path / "ranked", **{"best@2": 0.3, "best@3": 0.25})
+    plain = make_evaluation(tmp_path / "plain", num_samples=1)
+    table = write_comparison([run], tmp_path / "out", evaluations=[ranked, plain])
+    # One of six problems has the answer 200.
+    assert rows(table)[-2:] == [
+        [ranked, "3", "16.7%", "16.7%", "16.7%", "25.0%"],
+        [plain, "1", "16.7%", "", "", ""],
+    ]
+    assert table.startswith(write_comparison([run], tmp_path / "out"))
+    other = make_evaluation(tmp_path / "other", Doubling(held_out=3))
+    for path, message in ((other, "has 3 problems"), (run, "metrics.json and comp")):
+        with pytest.raises(ValueError, match=f"`evaluations`.*{message}") as error:
+            write_comparison([run], tmp_path / "out", evaluations=[path])
+        assert path in str(error.value)
 
 
 def test_runs_that_cannot_be_compared_are_named(tmp_path):
