@@ -165,7 +165,11 @@ class ModelSettings(Settings):
         "directory, or a handle like hf://EleutherAI/gpt-j-6b.",
     )
     dtype: str = setting("float32", "E.g. float32, bfloat16 or mixed_bfloat16.")
-    mesh: str | None = setting(None, 'E.g. "batch:2,model:4". Default: one device.')
+    mesh: str | None = setting(
+        None,
+        'E.g. "batch:2,model:4", or "slice:2,batch:8,model:8" over two TPU slices. '
+        "Default: one device.",
+    )
     zero: bool = setting(
         False, "With --mesh: split weights and moments over its batch axis too."
     )

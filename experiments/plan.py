@@ -38,8 +38,8 @@ class PlanSettings(Settings):
 
     topology: str | None = setting(
         None,
-        'E.g. "v3-8", "v5e-64" or "v5e:4x8"; by arithmetic alone "rtx4090-24gb" and '
-        '"h100-80gb", one GPU. Needed.',
+        'E.g. "v3-8", "v5e-64" or "v5e:4x8", of each slice of --mesh; by arithmetic '
+        'alone "rtx4090-24gb" and "h100-80gb", one GPU. Needed.',
     )
     suggest: bool = setting(
         False,
@@ -119,7 +119,7 @@ def advice_for(name, model_settings, config, optimizer):
     if name != "train":
         return [*advice, "a smaller --sample_batch_size or --max_new_tokens"]
     parts = optimizer.gradient_accumulation_steps
-    if parts * axes["batch"] < config.training.batch_size:
+    if parts * distribution.row_parts(axes) < config.training.batch_size:
         advice.insert(0, f"--gradient_accumulation_steps={2 * parts}")
     if not optimizer.gradient_checkpointing:
         advice.insert(0, "--gradient_checkpointing")
@@ -132,14 +132,16 @@ def by_compiler(model, settings, model_settings, config):
 
     from star_keras import distribution, planning
 
-    devices = planning.tpu_devices(settings.topology)
+    slices = distribution.parse_mesh(model_settings.mesh).get("slice", 1)
+    devices = planning.tpu_devices(settings.topology, slices)
     zero = model_settings.zero
     mesh = distribution.model_parallel(model_settings.mesh, zero=zero, devices=devices)
     keras.distribution.set_distribution(mesh)
     print(
         f"Over {model_settings.mesh}{' with ZeRO' if zero else ''} of "
-        f"{settings.topology} ({len(devices)} x {devices[0].device_kind}).\nTimes are "
-        "estimates; nothing was run.",
+        f"{f'{slices} slices of ' if slices > 1 else ''}{settings.topology} "
+        f"({len(devices)} x {devices[0].device_kind}).\nTimes are estimates; nothing "
+        "was run.",
         flush=True,
     )
     return estimate(model, devices[0], settings, config, zero)

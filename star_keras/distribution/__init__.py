@@ -2,7 +2,7 @@
 
 from star_keras.distribution.initialize import initialize
 from star_keras.distribution.layouts import REPLICATED, causal_lm_layout_map
-from star_keras.distribution.mesh import parse_mesh
+from star_keras.distribution.mesh import parse_mesh, row_parts
 from star_keras.distribution.model_parallel import CausalLMParallel, model_parallel
 from star_keras.distribution.shapes import variable_shapes
 
@@ -13,5 +13,6 @@ __all__ = [
     "initialize",
     "model_parallel",
     "parse_mesh",
+    "row_parts",
     "variable_shapes",
 ]

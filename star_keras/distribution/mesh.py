@@ -1,16 +1,23 @@
 """Sizes of a mesh from a string like `"batch:2,model:4"`."""
 
+import math
+
 from star_keras.utils.errors import invalid
+
+# Axes that split the rows of a batch, the slowest first.
+ROW_AXES = ("slice", "batch")
 
 
 def parse_mesh(mesh: str) -> dict[str, int]:
     """Axis sizes from a mesh string.
 
     Args:
-        mesh: `"batch:N,model:N"` in any order. A missing axis has the size 1.
+        mesh: `"batch:N,model:N"` or `"slice:N,batch:N,model:N"`, in any order. A
+            missing `batch` or `model` has the size 1.
 
     Returns:
-        Axis sizes like `{"batch": 2, "model": 4}`, in this order.
+        Axis sizes like `{"batch": 2, "model": 4}`, in this order. `"slice"` comes
+        first, if it is given.
 
     Raises:
         ValueError: if the string is malformed.
@@ -20,12 +27,22 @@ def parse_mesh(mesh: str) -> dict[str, int]:
     parse_mesh("model:8")  # {"batch": 1, "model": 8}
     ```
     """
-    axes = {"batch": 1, "model": 1}
+    axes = {"slice": None, "batch": 1, "model": 1}
     seen = set()
     for part in mesh.split(","):
         name, _, size = part.strip().partition(":")
         if name not in axes or name in seen or not size.isdecimal() or int(size) < 1:
-            raise invalid("mesh", 'axes and their sizes like "batch:2,model:4"', mesh)
+            rule = 'axes and their sizes like "batch:2,model:4" or "slice:2,batch:8"'
+            raise invalid("mesh", rule, mesh)
         seen.add(name)
         axes[name] = int(size)
-    return axes
+    return {name: size for name, size in axes.items() if size is not None}
+
+
+def row_parts(axes: dict[str, int]) -> int:
+    """Number of parts that a mesh splits the rows of a batch into.
+
+    Args:
+        axes: Axis sizes, see `parse_mesh`.
+    """
+    return math.prod(axes.get(name, 1) for name in ROW_AXES)

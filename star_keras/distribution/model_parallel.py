@@ -1,5 +1,6 @@
 """Distribution of causal LMs over a mesh, with a checked layout for every weight."""
 
+import collections
 import math
 import re
 
@@ -8,7 +9,7 @@ import keras
 from keras.src.backend.common import global_state
 
 from star_keras.distribution.layouts import causal_lm_layout_map, is_replicated
-from star_keras.distribution.mesh import parse_mesh
+from star_keras.distribution.mesh import ROW_AXES, parse_mesh, row_parts
 
 # Paths of layer outputs of the shape (batch, length, hidden_dim).
 _HIDDEN_STATES = r"(.*/)?(token_embedding|(transformer_layer|decoder_block)_\d+)/output"
@@ -19,15 +20,17 @@ def model_parallel(mesh: str, *, zero=False, devices=None) -> "CausalLMParallel"
     """Distribution of a causal LM over a mesh of devices.
 
     `"batch:2,model:4"` splits rows over `batch` and weights over `model`;
-    `"batch:8"` is data parallelism.
+    `"batch:8"` is data parallelism. `"slice:2,batch:8,model:8"` also splits rows over
+    two TPU slices. Each has all weights, and what they exchange in a training step
+    are gradients.
 
     Args:
         mesh: Sizes of the axes, see `parse_mesh`.
         zero: Whether to split weights, gradients and the optimizer's moments over
             `batch` as well, see `CausalLMParallel`. Defaults to `False`.
         devices: optional list of devices or their names, in the order of the mesh.
-            `batch` is the slower axis. Defaults to all devices, process by
-            process.
+            `slice` is the slowest axis, `model` the fastest. Defaults to all
+            devices, slice by slice and process by process.
 
     Returns:
         A `CausalLMParallel`. Pass it to `keras.distribution.set_distribution`
@@ -35,7 +38,7 @@ def model_parallel(mesh: str, *, zero=False, devices=None) -> "CausalLMParallel"
 
     Raises:
         ValueError: if the mesh is malformed, or its size is not the number of
-            devices.
+            devices, or `slice` not the number of TPU slices.
 
     Example:
     ```
@@ -46,22 +49,53 @@ def model_parallel(mesh: str, *, zero=False, devices=None) -> "CausalLMParallel"
     axes = parse_mesh(mesh)
     if not devices:
         # As in Keras, the first process has the first rows of a batch.
-        devices = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
-        devices = [f"{device.platform}:{device.id}" for device in devices]
+        # (`create_hybrid_device_mesh` would split these rows over two processes.)
+        devices = sorted(
+            jax.devices(), key=lambda d: (_slice_of(d), d.process_index, d.id)
+        )
     if math.prod(axes.values()) != len(devices):
         raise ValueError(
             f"The mesh {mesh!r} has {math.prod(axes.values())} places, but there "
             f"are {len(devices)} devices. Expected sizes whose product is "
             f"{len(devices)}."
         )
+    _check_slices(mesh, axes.get("slice", 1), devices)
     device_mesh = keras.distribution.DeviceMesh(
         shape=tuple(axes.values()), axis_names=list(axes), devices=devices
     )
     return CausalLMParallel(device_mesh, zero=zero)
 
 
+def _slice_of(device):
+    """Number of the slice of a TPU, `None` for other devices and for names."""
+    if getattr(device, "platform", None) == "tpu":
+        return getattr(device, "slice_index", 0)
+
+
+def _check_slices(mesh, size, devices):
+    """Check that `slice` is the number of TPU slices."""
+    found = collections.Counter(map(_slice_of, devices))
+    if None not in found and len(found) != size:
+        listed = ", ".join(f"{n} in slice {at}" for at, n in sorted(found.items()))
+        raise ValueError(
+            f"The mesh {mesh!r} has the size {size} of `slice`, but the devices are in "
+            f"{len(found)} TPU slices: {listed}. Expected slice:{len(found)}."
+        )
+
+
+class _RowsLayout(keras.distribution.TensorLayout):
+    """Layout of rows over several axes of a mesh. Keras's knows one a dimension."""
+
+    @property
+    def axes(self):
+        return (ROW_AXES, *super().axes[1:])
+
+
 class CausalLMParallel(keras.distribution.ModelParallel):
     """Splits the weights of a causal LM over `model`, and its rows over `batch`.
+
+    With an axis `slice`, rows are split over `slice` and `batch` together; weights are
+    never split over `slice`.
 
     Heads, the MLP's width and the vocabulary are split over `model`, see
     `causal_lm_layout_map`. Two kinds of weights have a fallback:
@@ -78,7 +112,7 @@ class CausalLMParallel(keras.distribution.ModelParallel):
 
     Args:
         device_mesh: A `keras.distribution.DeviceMesh` with the axes `batch`
-            and `model`.
+            and `model`, and perhaps `slice` before them.
         zero: bool. Whether to split over `batch` too. Defaults to `False`.
 
     Raises:
@@ -90,12 +124,17 @@ class CausalLMParallel(keras.distribution.ModelParallel):
     """
 
     def __init__(self, device_mesh, *, zero=False):
+        self._sizes = dict(zip(device_mesh.axis_names, device_mesh.shape, strict=True))
         super().__init__(
-            layout_map=causal_lm_layout_map(device_mesh), batch_dim_name="batch"
+            layout_map=causal_lm_layout_map(device_mesh),
+            batch_dim_name=ROW_AXES if "slice" in self._sizes else "batch",
         )
         self.zero = zero
-        self._sizes = dict(zip(device_mesh.axis_names, device_mesh.shape, strict=True))
         self._unknown = {}
+
+    @property
+    def num_model_replicas(self):
+        return row_parts(self._sizes)
 
     def get_variable_layout(self, variable):
         # A layout of the user for this variable takes precedence.
@@ -113,21 +152,20 @@ class CausalLMParallel(keras.distribution.ModelParallel):
         context = global_state.get_global_attribute("current_call_ctx")
         training = self.zero and getattr(context, "training", False)
         if training and re.fullmatch(_HIDDEN_STATES, path):
-            return keras.distribution.TensorLayout(
-                ["batch", None, None], self.device_mesh
-            )
+            return self._rows_layout(3)
         return super().get_tensor_layout(path)
 
     def get_data_layout(self, data_shape):
         self.check_layouts()
         # The shape is that of this process's rows.
-        size = max(self._sizes["batch"] // self.num_processes, 1)
+        size = max(self.num_model_replicas // self.num_processes, 1)
         if data_shape[0] % size:
             raise ValueError(
                 f"A batch of {data_shape[0]} rows does not divide by the {size} "
-                f"devices of the mesh's axis 'batch'. {_nearest(data_shape[0], size)}"
+                f"devices of the mesh's axis {self.batch_dim_name!r}. "
+                f"{_nearest(data_shape[0], size)}"
             )
-        return super().get_data_layout(data_shape)
+        return self._rows_layout(len(data_shape))
 
     def check_layouts(self):
         """Check that every weight made so far has a known layout.
@@ -175,6 +213,13 @@ class CausalLMParallel(keras.distribution.ModelParallel):
         if memory and needed > memory["bytes_limit"] // 2:
             return values
         return jax.jit(lambda x: x, out_shardings=shardings)(values)
+
+    def _rows_layout(self, rank):
+        """Layout of an array of rows, with `rank` axes."""
+        rest = [None] * (rank - 1)
+        if "slice" in self._sizes:
+            return _RowsLayout([None, *rest], self.device_mesh)
+        return keras.distribution.TensorLayout(["batch", *rest], self.device_mesh)
 
     def _model_axes(self, path, shape):
         """Mesh axes of a variable without `zero`."""

@@ -96,9 +96,10 @@ class StarKerasLM(TemplateLM):
             rule = 'at least 1; "auto" is not supported'
             raise invalid("batch_size", rule, batch_size)
         self.batch_size = int(batch_size)
-        rows = 1 if mesh is None else distribution.parse_mesh(mesh)["batch"]
+        axes = {} if mesh is None else distribution.parse_mesh(mesh)
+        rows = distribution.row_parts(axes)
         if self.batch_size % rows:
-            rule = f"a multiple of {rows}, the batch axis of mesh={mesh!r}"
+            rule = f"a multiple of {rows}, the row axes of mesh={mesh!r}"
             raise invalid("batch_size", rule, self.batch_size)
         if isinstance(pretrained, keras.Model):
             for name, value in (("dtype", dtype), ("mesh", mesh)):

@@ -3,6 +3,8 @@
 Memory grows with the length of the rows, not with its square.
 """
 
+import math
+
 import jax
 import keras
 from jax.experimental.pallas.ops.tpu.splash_attention import (
@@ -134,11 +136,13 @@ def _axes(batch, heads, group):
     """Mesh axes that split the rows and the query heads, or `None`."""
     mesh = _mesh()
     rows = keras.distribution.distribution().batch_dim_name
-    others = [axis for axis in mesh.axis_names if axis != rows]
+    rows = (rows,) if isinstance(rows, str) else rows
+    others = [axis for axis in mesh.axis_names if axis not in rows]
     split = next((axis for axis in others if mesh.shape[axis] > 1), None)
     if split is not None:
         count, rest = divmod(heads * group, mesh.shape[split])
         # A device has the query heads of whole groups, or of a part of one group.
         if rest or (count % group and group % count):
             split = None
-    return rows if batch % mesh.shape[rows] == 0 else None, split
+    parts = math.prod(mesh.shape[axis] for axis in rows)
+    return rows if batch % parts == 0 else None, split

@@ -129,7 +129,7 @@ _ENVIRONMENT = {
 }
 
 
-def tpu_devices(topology):
+def tpu_devices(topology, num_slices=1):
     """The devices of a TPU topology. Programs can be compiled for them, not run.
 
     Sets libtpu's environment variables, except those already set.
@@ -137,6 +137,8 @@ def tpu_devices(topology):
     Args:
         topology: string. Name of Google Cloud, e.g. `"v3-8"`, or a kind and its
             chips along each axis, e.g. `"v5e:2x4"`.
+        num_slices: int. Number of slices of this topology, which the network of the
+            data center connects. Defaults to `1`.
 
     Returns:
         A list of JAX devices, for `model_parallel(mesh, devices=...)`.
@@ -162,7 +164,7 @@ def tpu_devices(topology):
     options = {"chip_config_name": "megacore"} if name.startswith("v4:") else {}
     try:
         devices = topologies.get_topology_desc(
-            topology_name=name, platform="tpu", **options
+            topology_name=name, platform="tpu", num_slices=num_slices, **options
         ).devices
     except jax.errors.JaxRuntimeError as error:
         if "lockfile" in str(error):

@@ -34,7 +34,8 @@ class Collective:
     """An exchange between devices.
 
     Args:
-        kind: string, e.g. `"all-reduce"`.
+        kind: string, e.g. `"all-reduce"`; `"between slices"` of any kind between
+            several slices.
         elements: int. Number of elements of its largest array, on one device.
         size: int. Bytes on one device: of the output, or of the input of a
             reduce-scatter.
@@ -50,7 +51,10 @@ class Collective:
 
     @property
     def moved(self):
-        """float. Bytes that each device sends to its neighbor in a ring."""
+        """float. Bytes that each device sends to its neighbor in a ring.
+
+        An exchange between slices goes another way and counts 0.
+        """
         if self.kind == "collective-permute":
             return float(self.size)
         # An all-reduce is a reduce-scatter and then an all-gather.
@@ -165,6 +169,8 @@ class TpuProgram:
         kind = opcode.removesuffix("-start")
         if kind in _COLLECTIVES:
             cost.collectives[_collective(opcode, shape, rest)] += 1
+        elif opcode == "send" and "_xla_megascale_transfer_type" in rest:
+            cost.collectives[_between_slices(shape, rest)] += 1
         elif opcode in ("fusion", "call", "async-start"):
             for called in _CALLED.findall(rest):
                 called = self._cost(called)
@@ -272,6 +278,23 @@ def _collective(opcode, shape, rest):
         elements=max(elements for elements, _ in arrays),
         size=size * group if kind == "reduce-scatter" else size,
         group=group,
+        source=_source(rest),
+    )
+
+
+def _between_slices(shape, rest):
+    """A share of an exchange between slices, which the hosts carry out.
+
+    The compiler splits such an exchange into one within each slice and one between
+    the slices. The latter takes nothing of the interconnect: its group is 1.
+    """
+    dtype, axes = _ARRAY.search(shape).groups()
+    elements = math.prod(int(n) for n in axes.split(",") if n)
+    return Collective(
+        kind="between slices",
+        elements=elements,
+        size=elements * _item_size(dtype),
+        group=1,
         source=_source(rest),
     )
 

@@ -173,9 +173,9 @@ class BatchSampler(ModelSampler):
         return token_ids, self._split_rows(cache), position, log_probs
 
     def _split_rows(self, cache):
-        """Split the rows over the mesh's batch axis; XLA lays out the other axes."""
+        """Split the rows over the mesh's batch axes; XLA lays out the other axes."""
         rest = [PartitionSpec.UNCONSTRAINED] * (jax.tree.leaves(cache)[0].ndim - 1)
-        return self.layout.constrain(cache, self.layout.batch_axis, *rest)
+        return self.layout.constrain(cache, self.layout.batch_axes, *rest)
 
 
 def _without_copies(prompts):

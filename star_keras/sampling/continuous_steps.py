@@ -97,7 +97,7 @@ class ContinuousSteps:
         Returns:
             A dict of `jax.stages.Lowered`: `"prefill"` and `"decode"`.
         """
-        batch_axis, heads_axis = self.layout.batch_axis, self.ring.heads_axis
+        batch_axes, heads_axis = self.layout.batch_axes, self.ring.heads_axis
 
         def cache(batch_size, length, *axes):
             sharding = self.layout.sharding(*axes)
@@ -118,7 +118,7 @@ class ContinuousSteps:
             "prefill": self.prefill.lower(variables, prompts, prefix),
             "decode": self.decode.lower(
                 variables,
-                cache(slots, cache_size(cache_length), batch_axis, heads_axis),
+                cache(slots, cache_size(cache_length), batch_axes, heads_axis),
                 array("int32"),
                 prefix,
                 *(array("int32", slots) for _ in range(4)),

@@ -1,6 +1,7 @@
 """The sharding of the arrays that samplers compute with."""
 
 import dataclasses
+import math
 import re
 
 import jax
@@ -21,11 +22,11 @@ class MeshLayout:
 
     Attributes:
         mesh: The mesh; `None` on a single device.
-        batch_axis: Mesh axis that splits the rows of a batch.
+        batch_axes: Mesh axes that split the rows of a batch.
     """
 
     mesh: Mesh | None = None
-    batch_axis: str | None = None
+    batch_axes: tuple[str, ...] = ()
 
     @classmethod
     def current(cls) -> "MeshLayout":
@@ -40,15 +41,16 @@ class MeshLayout:
             return cls()
         if isinstance(distribution, CausalLMParallel):
             distribution.check_layouts()
+        axes = distribution.batch_dim_name
         return cls(
             mesh=distribution.device_mesh.backend_mesh,
-            batch_axis=distribution.batch_dim_name,
+            batch_axes=(axes,) if isinstance(axes, str) else axes,
         )
 
     @property
     def batch_devices(self) -> int:
         """Number of parts that the rows of a batch are split into."""
-        return 1 if self.mesh is None else self.mesh.shape[self.batch_axis]
+        return math.prod(self.mesh.shape[axis] for axis in self.batch_axes)
 
     def heads_axis(self, model) -> str | None:
         """Mesh axis that splits the key-value heads of a causal LM.
@@ -72,7 +74,7 @@ class MeshLayout:
                 for size, axis in zip((*sizes, last), axes, strict=True):
                     if (
                         size == num_kv_heads
-                        and axis not in (None, self.batch_axis)
+                        and axis not in (None, *self.batch_axes)
                         and size % self.mesh.shape[axis] == 0
                     ):
                         return axis
@@ -92,7 +94,7 @@ class MeshLayout:
             raise invalid(
                 "batch_size",
                 f"a multiple of the {devices} devices of the mesh's axis "
-                f"{self.batch_axis!r}",
+                f"{' and '.join(map(repr, self.batch_axes))}",
                 batch_size,
                 f"Nearest: {-(-batch_size // devices) * devices}.",
             )
@@ -101,7 +103,7 @@ class MeshLayout:
         """A sharding of arrays.
 
         Args:
-            *axes: A mesh axis or `None` for each of the first array axes, as in
+            *axes: Mesh axes or `None` for each of the first array axes, as in
                 `PartitionSpec`.
 
         Returns:

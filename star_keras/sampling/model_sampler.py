@@ -127,7 +127,7 @@ class ModelSampler(Sampler):
         if choices or self.method != Greedy():
             # The whole vocabulary on each device: else every sum over it would
             # be an exchange.
-            logits = self.layout.constrain(logits, self.layout.batch_axis)
+            logits = self.layout.constrain(logits, self.layout.batch_axes)
         if choices:
             return next_token_by_row(logits, key_data, token_number, *choices)
         return self.method.next_token(logits, key_data, token_number)

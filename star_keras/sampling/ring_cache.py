@@ -43,7 +43,7 @@ class RingCache:
 
     def split(self, cache):
         """Split the slots and heads of a traced cache over the mesh."""
-        return self.layout.constrain(cache, self.layout.batch_axis, self.heads_axis)
+        return self.layout.constrain(cache, self.layout.batch_axes, self.heads_axis)
 
     # === Compiled ===
 

@@ -108,9 +108,12 @@ def test_run_directory_that_is_not_shared_is_an_error_and_no_hang(ends):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mesh", ("batch", "model"))
+@pytest.mark.parametrize("mesh", ("batch", "model", "slice"))
 def test_run_of_two_processes_is_that_of_one(ends, mesh):
-    """`batch` splits rows and, with `zero`, weights; `model` heads and the MLP."""
+    """`batch` splits rows and, with `zero`, weights; `model` heads and the MLP.
+
+    A process of the mesh `slice` is a slice.
+    """
     for process in (*ends("one", 1), *ends(mesh)):
         assert process.returncode == 0, process.stderr[-3000:]
 

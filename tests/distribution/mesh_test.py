@@ -1,7 +1,9 @@
+from types import SimpleNamespace
+
 import keras
 import pytest
 
-from star_keras.distribution import model_parallel, parse_mesh
+from star_keras.distribution import model_parallel, parse_mesh, row_parts
 
 
 @pytest.mark.parametrize(
@@ -21,6 +23,21 @@ def test_mesh_gives_the_sizes_of_both_axes(mesh, batch, model):
 
 
 @pytest.mark.parametrize(
+    ("mesh", "axes", "rows"),
+    (
+        ("slice:2,batch:8,model:4", {"slice": 2, "batch": 8, "model": 4}, 16),
+        ("model:4,slice:2", {"slice": 2, "batch": 1, "model": 4}, 2),
+        ("slice:1,batch:4", {"slice": 1, "batch": 4, "model": 1}, 4),
+        ("batch:4,model:2", {"batch": 4, "model": 2}, 4),
+    ),
+)
+def test_slices_come_first_and_split_rows_with_the_batch_axis(mesh, axes, rows):
+    found = parse_mesh(mesh)
+    assert list(found.items()) == list(axes.items())
+    assert row_parts(found) == rows
+
+
+@pytest.mark.parametrize(
     "mesh",
     (
         "",
@@ -35,6 +52,9 @@ def test_mesh_gives_the_sizes_of_both_axes(mesh, batch, model):
         "batch:2,model:4,",
         "batch:2,batch:4",
         "batch:2,heads:4",
+        "slices:2,batch:4",
+        "slice:0,batch:4",
+        "slice:2,slice:2",
         "batch=2,model=4",
     ),
 )
@@ -70,3 +90,37 @@ def test_rows_are_split_over_the_batch_axis():
     assert distribution.device_mesh.axis_names == ["batch", "model"]
     assert distribution.device_mesh.devices.tolist() == [DEVICES[:4], DEVICES[4:]]
     assert distribution.get_data_layout((8, 128)).axes == ("batch", None)
+
+
+@pytest.mark.parametrize("zero", (False, True))
+def test_rows_are_split_over_slices_and_batch_and_weights_within_a_slice(zero):
+    distribution = model_parallel("slice:2,batch:2,model:2", zero=zero, devices=DEVICES)
+    assert distribution.device_mesh.shape == (2, 2, 2)
+    assert distribution.device_mesh.devices[0].tolist() == [DEVICES[:2], DEVICES[2:4]]
+    assert distribution.num_model_replicas == 4
+    assert distribution.get_data_layout((8, 128)).axes == (("slice", "batch"), None)
+    with pytest.raises(ValueError, match="6 rows .* 4 devices .*'slice', 'batch'"):
+        distribution.get_data_layout((6, 128))
+    weight = SimpleNamespace(path="lm_head/kernel", shape=(32, 64))
+    axes = distribution.get_variable_layout(weight).axes
+    assert axes == ("batch" if zero else None, "model")
+
+
+def tpus(*slices):
+    """Devices with the attributes of TPUs in these slices."""
+    return [SimpleNamespace(platform="tpu", slice_index=at, id=at) for at in slices]
+
+
+@pytest.mark.parametrize("mesh", ("batch:8", "slice:1,batch:8", "slice:4,batch:2"))
+def test_slices_of_a_mesh_are_those_of_the_tpus(mesh):
+    devices = tpus(0, 0, 0, 0, 1, 1, 1, 1)
+    listed = "2 TPU slices: 4 in slice 0, 4 in slice 1. Expected slice:2"
+    with pytest.raises(ValueError, match=f"{mesh}.*{listed}"):
+        model_parallel(mesh, devices=devices)
+    split = model_parallel("slice:2,batch:4", devices=devices)
+    assert split.device_mesh.devices[1].ravel().tolist() == devices[4:]
+
+
+def test_one_tpu_slice_is_not_two():
+    with pytest.raises(ValueError, match="1 TPU slices: 4 in slice 0. .* slice:1"):
+        model_parallel("slice:2,batch:2", devices=tpus(0, 0, 0, 0))

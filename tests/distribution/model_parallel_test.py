@@ -106,3 +106,40 @@ def test_zero_gathers_weights_and_not_the_rows(found):
     collectives = found["collectives"]
     reduced = collectives["all-reduce"] + collectives["reduce-scatter"]
     assert not [s for s in reduced if s.split(",")[0] in ("16", "384")]
+
+
+# === Slices ===
+
+SLICE_CASES = [(zero, parts) for zero in (False, True) for parts in (1, 2)]
+
+
+@pytest.fixture(scope="module")
+def slices():
+    """Results of `distribution_slices`."""
+    return run_on_eight_devices("distribution_slices")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("zero", "parts"), SLICE_CASES)
+def test_model_over_two_slices_trains_and_samples_like_the_whole_one(
+    slices, zero, parts
+):
+    found = slices[f"{zero} {parts}"]
+    split, whole = found["losses"]
+    assert split == pytest.approx(whole, rel=1e-5)
+    assert found["largest"] > 1e-3
+    assert found["difference"] < 1e-5 * max(1, found["largest"])
+    split, whole = found["texts"]
+    assert len(set(whole)) > 3
+    assert split == whole
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("zero", "parts"), SLICE_CASES)
+def test_gradients_alone_go_between_slices(slices, zero, parts):
+    found = slices[f"{zero} {parts}"]
+    assert found["within"] > 10  # and the weights of `zero`
+    assert {kind for kind, *_ in found["between"]} == {"all-reduce"}
+    sent = sum(size * times for _, elements, size, times in found["between"])
+    # Once a part, and sums of the loss. On CPU a gradient of `zero` is summed whole.
+    assert 0 <= sent - parts * found["gradients"] < 100

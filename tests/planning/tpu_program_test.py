@@ -134,6 +134,19 @@ ENTRY %main.1_spmd (x: bf16[2,4]) -> bf16[8,4] {
 """  # noqa: E501
 
 
+# One of the gradients of two slices, summed within each and then between them.
+SLICES = """
+ENTRY %main.1_spmd (x: f32[256,256]) -> f32[32,8,128] {
+  %x = f32[256,256]{1,0} parameter(0)
+  %reduce-scatter.1 = f32[128,256]{1,0} reduce-scatter(%x), channel_id=1, replica_groups={{0,2},{1,3}}, dimensions={0}, to_apply=%add
+  %send = (f32[32,8,128]{2,1,0:T(8,128)}, u32[], token[]) send(%bitcast, %after-all), channel_id=2, is_host_transfer=true, frontend_attributes={_xla_megascale_target="{1,2}x{0:3}",_xla_megascale_transfer_type="ALL_REDUCE"}
+  %recv = (f32[32,8,128]{2,1,0:T(8,128)}, u32[], token[]) recv(%after-all), channel_id=1, is_host_transfer=true, frontend_attributes={_xla_megascale_target="{1,2}x{0:3}",_xla_megascale_transfer_type="ALL_REDUCE"}
+  %send-done = token[] send-done(%send), channel_id=2, is_host_transfer=true
+  ROOT %recv-done = (f32[32,8,128]{2,1,0:T(8,128)}, token[]) recv-done(%recv), channel_id=1, is_host_transfer=true
+}
+"""  # noqa: E501
+
+
 @pytest.fixture
 def program():
     return TpuProgram(textwrap.dedent(PROGRAM))
@@ -189,6 +202,15 @@ def test_an_exchange_beside_other_work_counts_once():
     ((found, times),) = cost.collectives.items()
     assert (found.kind, found.size, times) == ("all-gather", 64, 1)
     assert cost.cycles == 50
+
+
+def test_an_exchange_between_slices_counts_apart_from_the_interconnect():
+    found = {c.kind: c for c in TpuProgram(SLICES).cost.collectives}
+    assert found.keys() == {"reduce-scatter", "between slices"}
+    between = found["between slices"]
+    assert (between.elements, between.size) == (32 * 8 * 128, 4 * 32 * 8 * 128)
+    assert between.moved == 0
+    assert found["reduce-scatter"].moved == 4 * 128 * 256
 
 
 def bytes_sent_in_a_ring(devices, held, part_to_send):

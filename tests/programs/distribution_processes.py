@@ -29,7 +29,11 @@ FLAGS = (
     *("--batch_size=4", "--sequence_length=128", "--warmup_steps=0", "--verbose=0"),
     *("--max_new_tokens=48", "--sample_batch_size=8", "--temperature=0.3"),
 )
-MESHES = {"batch": ("--mesh=batch:4", "--zero"), "model": ("--mesh=model:4",)}
+MESHES = {
+    "batch": ("--mesh=batch:4", "--zero"),
+    "model": ("--mesh=model:4",),
+    "slice": ("--mesh=slice:2,batch:2", "--zero"),
+}
 
 
 def raise_an_error(other):

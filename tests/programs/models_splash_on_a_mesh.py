@@ -17,7 +17,7 @@ from star_keras.distribution import model_parallel
 from star_keras.models.splash_attention import splash_attend
 
 # Heads that divide by `model`; fewer than devices, in parts of groups; that do not
-# divide; rows that do not, alone and with heads that do not.
+# divide; rows that do not, alone and with heads that do not; slices.
 CASES = (
     ("batch:2,model:4", 4, 1, 2),
     ("batch:2,model:4", 2, 4, 2),
@@ -25,6 +25,7 @@ CASES = (
     ("batch:2,model:4", 3, 1, 2),
     ("batch:4,model:2", 1, 2, 3),
     ("batch:4,model:2", 1, 3, 3),
+    ("slice:2,batch:2,model:2", 4, 1, 4),
 )
 
 

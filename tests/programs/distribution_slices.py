@@ -1,0 +1,150 @@
+"""A model over two slices of four devices: losses, gradients, samples, exchanges.
+
+Prints JSON.
+"""
+
+import star_keras  # noqa: F401  isort: skip  (before keras: selects the backend)
+
+import json
+import math
+import re
+import sys
+
+import jax
+import keras
+import numpy as np
+
+from star_keras import testing
+from star_keras.distribution import model_parallel
+from star_keras.planning import lower_train_step
+from star_keras.planning.tpu_program import TpuProgram
+from star_keras.sampling import SampleRequest, get_sampler
+from star_keras.training.dataset import feed_token_ids
+
+MESH = "slice:2,batch:2,model:2"
+PREFIX = "Q: one?\n\n"
+REQUESTS = [
+    SampleRequest(prompt=PREFIX + "Q" * i, name=str(i), seed=(i,), prefix=PREFIX)
+    for i in range(1, 9)
+]
+
+
+def make_model(parts=1):
+    keras.utils.set_random_seed(0)
+    model = testing.tiny_causal_lm("llama", vocabulary_size=264)
+    # The change of a weight is its gradient.
+    model.compile(
+        optimizer=keras.optimizers.SGD(1.0),
+        weighted_metrics=[],
+        gradient_accumulation_steps=parts,
+    )
+    return model
+
+
+def results(parts):
+    """The loss of a step, the gradients, and greedy completions afterwards."""
+    model = make_model(parts)
+    before = [np.asarray(v.value) for v in model.trainable_variables]
+    feed_token_ids(model)
+    rng = np.random.default_rng(0)
+    token_ids, labels = rng.integers(0, 264, (2, 8, 16), "int32")
+    x = {
+        "token_ids": token_ids,
+        "padding_mask": np.ones_like(token_ids),
+        "segment_ids": np.tile(np.arange(16) // 9, (8, 1)),
+        "positions": np.tile(np.arange(16) % 9, (8, 1)),
+    }
+    weights = (rng.uniform(size=labels.shape) < 0.4).astype("float32")
+    history = model.fit(
+        x, labels, sample_weight=weights, batch_size=8, shuffle=False, verbose=0
+    ).history
+    after = [np.asarray(v.value) for v in model.trainable_variables]
+    sampler = get_sampler(model, max_new_tokens=8, batch_size=8, temperature=0.0)
+    done = {}
+    for batch in sampler.sample(REQUESTS):
+        done.update(batch)
+    return {
+        "loss": history["loss"][0],
+        "gradients": [a - b for a, b in zip(after, before, strict=True)],
+        "texts": [done[i].text for i in range(len(REQUESTS))],
+    }
+
+
+def groups(line):
+    """Replica groups of a collective, in any notation of HLO, `(groups, devices)`."""
+    if listed := re.search(r"(?:groups|pairs)=\{\{(.*?)\}\}", line):
+        return [list(map(int, g.split(","))) for g in listed[1].split("},{")]
+    if mesh := re.search(r"replica_groups=mesh\[(.*?)\](.*?) \{(.*?)\}", line):
+        sizes = {name: int(n) for name, n in re.findall(r"'(\w+)'=(\d+)", mesh[1])}
+        assert not mesh[2].strip(","), line  # an order of the devices
+        shape, kept, summed = [], [], []
+        parts = dict(re.findall(r"'(\w+)'(?::\((\d+\)\d+))?", mesh[3]))
+        for name, size in sizes.items():
+            # The notation of a part of an axis is 'axis':(devices before it)size.
+            part = parts.get(name) or f"1){size}"
+            first, middle = map(int, part.split(")"))
+            at = len(shape)
+            shape += [first, middle, size // first // middle]
+            (summed if name in parts else kept).append(at + 1)
+            kept += [at, at + 2]
+        order = kept + summed
+        count = math.prod(shape[at] for at in summed)
+        return np.arange(8).reshape(shape).transpose(order).reshape(-1, count).tolist()
+    iota = re.search(r"replica_groups=\[(.*?)\]<=\[(.*?)\](?:T\((.*?)\))?", line)
+    shape, sizes, order = (
+        [int(n) for n in found.split(",")] if found else None for found in iota.groups()
+    )
+    return np.arange(8).reshape(sizes).transpose(order).reshape(shape).tolist()
+
+
+def exchanges(zero, parts):
+    """Bytes of a device that a training step exchanges between slices, and gradients.
+
+    Of the collectives between slices: kind, elements of the largest array, bytes, and
+    times in a step.
+    """
+    model = make_model(parts)
+    model.optimizer.build(model.trainable_variables)
+    lines = lower_train_step(model, 16, 24).compile().as_text().splitlines()
+
+    def is_within(line):
+        if not re.search("replica_groups=|source_target_pairs=", line):
+            return False
+        return all(max(g) < 4 or min(g) >= 4 for g in groups(line))
+
+    program = TpuProgram("\n".join(line for line in lines if not is_within(line)))
+    distribution = model_parallel(MESH)
+    whole_over_batch = [
+        distribution.get_variable_layout(v).backend_layout.shard_shape(v.shape)
+        for v in model.trainable_variables
+    ]
+    return {
+        "between": [
+            [c.kind, c.elements, c.size, times]
+            for c, times in program.cost.collectives.items()
+        ],
+        "within": sum(map(is_within, lines)),
+        "gradients": 4 * sum(map(math.prod, whole_over_batch)),
+    }
+
+
+def main():
+    found = {"devices": jax.device_count()}
+    whole = results(1)
+    for zero in (False, True):
+        for parts in (1, 2):
+            keras.distribution.set_distribution(model_parallel(MESH, zero=zero))
+            split = results(parts)
+            pairs = zip(split["gradients"], whole["gradients"], strict=True)
+            found[f"{zero} {parts}"] = {
+                "losses": [split["loss"], whole["loss"]],
+                "difference": max(float(np.abs(a - b).max()) for a, b in pairs),
+                "largest": max(float(np.abs(g).max()) for g in whole["gradients"]),
+                "texts": [split["texts"], whole["texts"]],
+                **exchanges(zero, parts),
+            }
+    json.dump(found, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
