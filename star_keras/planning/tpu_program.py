@@ -249,15 +249,16 @@ def _scattered(collectives):
 def _splash_flops(kernel, rest):
     """FLOPs of the blocks that a kernel of splash attention does not skip."""
     operands = [
-        [int(n) for n in axes.split(",") if n]
-        for _, axes in _ARRAY.findall(_OPERANDS.search(rest)[1])
+        (dtype, [int(n) for n in axes.split(",") if n])
+        for dtype, axes in _ARRAY.findall(_OPERANDS.search(rest)[1])
     ]
-    # The grid of blocks comes first. Rows, heads, length, head size are the query's.
-    short, long = sorted(operands[0][-2:])
-    rows, heads, length, head_dim = next(x for x in operands if len(x) == 4)
+    # The grid of blocks comes first. Rows, heads, length, head size are the query's,
+    # the first operand of floats. A single row has no axis.
+    short, long = sorted(operands[0][1][-2:])
+    *rows, heads, length, head_dim = next(x for dtype, x in operands if "f" in dtype)
     # A window makes a narrow band of the grid, while causality skips half of it.
     blocks = short * long if short < long else long * (long + 1) / 2
-    pairs = rows * heads * blocks * (length / long) ** 2
+    pairs = math.prod(rows) * heads * blocks * (length / long) ** 2
     return 2 * _PRODUCTS[kernel] * pairs * head_dim
 
 

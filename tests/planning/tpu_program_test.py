@@ -285,18 +285,20 @@ def splash(name, grid, shape):
 
 
 @pytest.mark.parametrize(
-    ("name", "grid", "shape", "pairs", "products"),
+    ("name", "grid", "shape", "rows", "pairs", "products"),
     [
         # 10 of 16 blocks of 512: causal.
-        ("splash_mha_fwd_segmented_residuals", "4,4", "2,8,2048,64", 10 * 512**2, 2),
+        ("splash_mha_fwd_segmented_residuals", "4,4", "2,8,2048,64", 2, 10 * 512**2, 2),
+        # A single row on each device.
+        ("splash_mha_fwd_segmented_residuals", "4,4", "8,2048,64", 1, 10 * 512**2, 2),
         # Two blocks of 512 for each of 8: a window.
-        ("splash_mha_dq_segmented", "8,2", "2,8,4096,64", 16 * 512**2, 3),
-        ("splash_mha_dkv_segmented", "2,8", "2,8,4096,64", 16 * 512**2, 4),
+        ("splash_mha_dq_segmented", "8,2", "2,8,4096,64", 2, 16 * 512**2, 3),
+        ("splash_mha_dkv_segmented", "2,8", "2,8,4096,64", 2, 16 * 512**2, 4),
     ],
 )
 def test_work_of_attention_kernels_is_that_of_their_blocks(
-    name, grid, shape, pairs, products
+    name, grid, shape, rows, pairs, products
 ):
     program = TpuProgram(splash(name, grid, shape))
-    assert program.cost.kernel_flops == products * 2 * 2 * 8 * pairs * 64
+    assert program.cost.kernel_flops == products * 2 * rows * 8 * pairs * 64
     assert program.cost.cycles == 0

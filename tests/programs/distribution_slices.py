@@ -77,9 +77,8 @@ def groups(line):
         return [list(map(int, g.split(","))) for g in listed[1].split("},{")]
     if mesh := re.search(r"replica_groups=mesh\[(.*?)\](.*?) \{(.*?)\}", line):
         sizes = {name: int(n) for name, n in re.findall(r"'(\w+)'=(\d+)", mesh[1])}
-        assert not mesh[2].strip(","), line  # an order of the devices
-        shape, kept, summed = [], [], []
         parts = dict(re.findall(r"'(\w+)'(?::\((\d+\)\d+))?", mesh[3]))
+        shape, kept, summed = [], [], []
         for name, size in sizes.items():
             # The notation of a part of an axis is 'axis':(devices before it)size.
             part = parts.get(name) or f"1){size}"
@@ -88,14 +87,18 @@ def groups(line):
             shape += [first, middle, size // first // middle]
             (summed if name in parts else kept).append(at + 1)
             kept += [at, at + 2]
-        order = kept + summed
-        count = math.prod(shape[at] for at in summed)
-        return np.arange(8).reshape(shape).transpose(order).reshape(-1, count).tolist()
-    iota = re.search(r"replica_groups=\[(.*?)\]<=\[(.*?)\](?:T\((.*?)\))?", line)
-    shape, sizes, order = (
-        [int(n) for n in found.split(",")] if found else None for found in iota.groups()
-    )
-    return np.arange(8).reshape(sizes).transpose(order).reshape(shape).tolist()
+        devices = order_of_devices(mesh[2]).reshape(shape).transpose(kept + summed)
+        return devices.reshape(-1, math.prod(shape[at] for at in summed)).tolist()
+    iota = re.search(r"replica_groups=(\[[\d,]+\])<=(\S*?), ", line)
+    return order_of_devices(iota[2]).reshape(json.loads(iota[1])).tolist()
+
+
+def order_of_devices(text):
+    """Devices in an order like `[4,2]T(1,0)`: the numbers of a transposed array."""
+    found = re.search(r"\[([\d,]+)\](?:T\(([\d,]+)\))?", text)
+    sizes, order = found.groups() if found else ("8", None)
+    devices = np.arange(8).reshape(list(map(int, sizes.split(","))))
+    return devices.transpose(list(map(int, order.split(","))) if order else None)
 
 
 def exchanges(parts):
