@@ -142,10 +142,10 @@ class ContinuousSteps:
         Returns:
             A cache with a row for each prompt, the first token at index 0.
         """
-        # Each device of the batch axis computes its rows, and all get the caches: a
+        # Each device of the batch axes computes its rows, and all get the caches: a
         # slot may be anywhere. A prefix is one row.
         if len(token_ids) % self.layout.batch_devices == 0:
-            token_ids = self.layout.constrain(token_ids, self.layout.batch_axis)
+            token_ids = self.layout.constrain(token_ids, self.layout.batch_axes)
         with with_variables(self.model, variables):
             cache = build_cache(self.model, *token_ids.shape)
             shared = _prefix_arguments(prefix)
