@@ -56,7 +56,8 @@ class FewShotExample:
     """A problem worked out by hand, for the prompt.
 
     Raises:
-        ValueError: if the rationale is blank, no text, or holds half a character.
+        ValueError: if the problem has no answer, or the rationale is blank, no text, or
+            holds half a character.
     """
 
     problem: Problem
@@ -65,6 +66,9 @@ class FewShotExample:
     def __post_init__(self):
         if not isinstance(self.problem, Problem):
             raise invalid("problem", "a `Problem`", self.problem)
+        if self.problem.answer is None:
+            rule = f"a text in the worked example {self.problem.id!r}"
+            raise invalid("answer", rule, None, "Add it, or leave the example out.")
         _check_text("rationale", self.rationale, self.problem.id)
 
 

@@ -197,7 +197,8 @@ def test_a_file_of_questions_trains_a_model_as_one_with_answers(tmp_path):
     form = {"question": "Input:\n{question}\nTarget:\n", "answer_marker": "</scratch>"}
     form["hint"] = "Input:\n{question}\nTarget: {answer}\n"
     write(tmp_path / "form.jsonl", {"format": {**form, "stop": ["\n\n"]}})
-    sums = [(17, 25), (48, 36), (50, 29), (93, 98), (64, 77)]
+    # The model adds two digits, and guesses at three.
+    sums = [(17, 25), (48, 36), (50, 29), (193, 298), (764, 577)]
     lines = [
         {"question": " + ".join(map(spaced, pair)), "answer": spaced(sum(pair))}
         for pair in sums
@@ -218,7 +219,7 @@ def test_a_file_of_questions_trains_a_model_as_one_with_answers(tmp_path):
         model = load_causal_lm("arithmetic_base")
         compile_model(model, OptimizerConfig(learning_rate=1e-4))
         config = make_config(
-            **MAJORITY, few_shot=False, max_new_tokens=48, temperature=1.5
+            **MAJORITY, few_shot=False, max_new_tokens=64, temperature=1.5
         )
         star = StarIterationCallback(model, task, tmp_path / name, config)
         star.fit(1, verbose=0)

@@ -281,6 +281,7 @@ def test_problems_of_an_own_task_are_checked(value):
         ({"question": None}, ("`question`", "text", "None", "leave it out")),
         ({"question": "\ud83d"}, ("`question`", "surrogates", "ud83d", "leave it out")),
         ({"answer": 2}, ("`answer`", "text", "2", "leave it out")),
+        ({"answer": None}, ("`answer`", "text in the", "'p'", "None")),
         ({"answer": np.float64(2)}, ("`answer`", "text", "2.0", "leave it out")),
         ({"answer": "\udcff"}, ("`answer`", "surrogates", "udcff", "leave it out")),
         ({"problem_class": None}, ("`problem_class`", "text", "None")),
