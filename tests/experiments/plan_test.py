@@ -111,6 +111,22 @@ def test_what_does_not_fit_is_said_with_what_would_help(tmp_path):
     assert "tokens/s" not in report
 
 
+@pytest.mark.slow
+def test_each_chip_sends_its_share_of_the_gradients_once_to_the_other_slice(tmp_path):
+    estimates, report = plan_small(
+        tmp_path,
+        "--mesh=slice:2,batch:2,model:2",
+        "--batch_size=8",
+        "--sequence_length=128",
+        "--programs=train",
+    )
+    assert "of 2 slices of v5e-4 (8 x TPU v5 lite)" in report
+    sent = estimates["train"]["collectives"]["between slices"]["bytes"]
+    # In bfloat16, a quarter of them. Vectors are not split.
+    assert sent == pytest.approx(2 * PARAMETERS / 4, rel=0.02)
+    assert "between slices     " in report
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -10,6 +10,7 @@ import json
 import math
 import re
 import sys
+from types import SimpleNamespace
 
 import jax
 import keras
@@ -102,10 +103,10 @@ def order_of_devices(text):
 
 
 def exchanges(parts):
-    """Bytes of a device that a training step exchanges between slices, and gradients.
+    """Collectives of a training step between slices, and the bytes of gradients.
 
-    Of the collectives between slices: kind, elements of the largest array, bytes, and
-    times in a step.
+    The bytes are those of a device: of the gradients in the layout of their weights,
+    and with all of `batch` on the device. A loop over parts counts as one pass.
     """
     model = make_model(parts)
     model.optimizer.build(model.trainable_variables)
@@ -117,18 +118,15 @@ def exchanges(parts):
         return all(max(g) < 4 or min(g) >= 4 for g in groups(line))
 
     program = TpuProgram("\n".join(line for line in lines if not is_within(line)))
-    distribution = model_parallel(MESH)
-    whole_over_batch = [
-        distribution.get_variable_layout(v).backend_layout.shard_shape(v.shape)
-        for v in model.trainable_variables
-    ]
+    plain, sizes = model_parallel(MESH), []
+    for v in model.trainable_variables:
+        whole = plain.get_variable_layout(SimpleNamespace(path=v.path, shape=v.shape))
+        layouts = v.value.sharding, whole.backend_layout
+        sizes.append([4 * math.prod(x.shard_shape(v.shape)) for x in layouts])
     return {
-        "between": [
-            [c.kind, c.elements, c.size, times]
-            for c, times in program.cost.collectives.items()
-        ],
+        "between": [[c.kind, c.size, c.source] for c in program.cost.collectives],
         "within": sum(map(is_within, lines)),
-        "gradients": 4 * sum(map(math.prod, whole_over_batch)),
+        "gradients": np.sum(sizes, axis=0).tolist(),
     }
 
 
