@@ -1,5 +1,6 @@
-"""Sizes of a mesh from a string like `"batch:2,model:4"`."""
+"""Sizes of a mesh from a string like `"batch:2,model:4"`, and its slices."""
 
+import collections
 import math
 
 from star_keras.utils.errors import invalid
@@ -46,3 +47,29 @@ def row_parts(axes: dict[str, int]) -> int:
         axes: Axis sizes, see `parse_mesh`.
     """
     return math.prod(axes.get(name, 1) for name in ROW_AXES)
+
+
+def slice_of(device) -> int | None:
+    """Number of the slice of a TPU, `None` for other devices and for names."""
+    if getattr(device, "platform", None) == "tpu":
+        return getattr(device, "slice_index", 0)
+
+
+def check_slices(mesh: str, size: int, devices: list):
+    """Check that `slice` is the number of TPU slices.
+
+    Args:
+        mesh: The mesh, for the error.
+        size: Its number of slices.
+        devices: Its devices or their names.
+
+    Raises:
+        ValueError: if TPUs are in another number of slices.
+    """
+    found = collections.Counter(map(slice_of, devices))
+    if None not in found and len(found) != size:
+        listed = ", ".join(f"{n} in slice {at}" for at, n in sorted(found.items()))
+        raise ValueError(
+            f"The mesh {mesh!r} has the size {size} of `slice`, but the devices are in "
+            f"{len(found)} TPU slices: {listed}. Expected slice:{len(found)}."
+        )

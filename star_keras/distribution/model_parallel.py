@@ -1,6 +1,5 @@
 """Distribution of causal LMs over a mesh, with a checked layout for every weight."""
 
-import collections
 import math
 import re
 
@@ -9,7 +8,13 @@ import keras
 from keras.src.backend.common import global_state
 
 from star_keras.distribution.layouts import causal_lm_layout_map, is_replicated
-from star_keras.distribution.mesh import ROW_AXES, parse_mesh, row_parts
+from star_keras.distribution.mesh import (
+    ROW_AXES,
+    check_slices,
+    parse_mesh,
+    row_parts,
+    slice_of,
+)
 
 # Paths of layer outputs of the shape (batch, length, hidden_dim).
 _HIDDEN_STATES = r"(.*/)?(token_embedding|(transformer_layer|decoder_block)_\d+)/output"
@@ -51,7 +56,7 @@ def model_parallel(mesh: str, *, zero=False, devices=None) -> "CausalLMParallel"
         # As in Keras, the first process has the first rows of a batch.
         # (`create_hybrid_device_mesh` would split these rows over two processes.)
         devices = sorted(
-            jax.devices(), key=lambda d: (_slice_of(d), d.process_index, d.id)
+            jax.devices(), key=lambda d: (slice_of(d), d.process_index, d.id)
         )
     if math.prod(axes.values()) != len(devices):
         raise ValueError(
@@ -59,28 +64,11 @@ def model_parallel(mesh: str, *, zero=False, devices=None) -> "CausalLMParallel"
             f"are {len(devices)} devices. Expected sizes whose product is "
             f"{len(devices)}."
         )
-    _check_slices(mesh, axes.get("slice", 1), devices)
+    check_slices(mesh, axes.get("slice", 1), devices)
     device_mesh = keras.distribution.DeviceMesh(
         shape=tuple(axes.values()), axis_names=list(axes), devices=devices
     )
     return CausalLMParallel(device_mesh, zero=zero)
-
-
-def _slice_of(device):
-    """Number of the slice of a TPU, `None` for other devices and for names."""
-    if getattr(device, "platform", None) == "tpu":
-        return getattr(device, "slice_index", 0)
-
-
-def _check_slices(mesh, size, devices):
-    """Check that `slice` is the number of TPU slices."""
-    found = collections.Counter(map(_slice_of, devices))
-    if None not in found and len(found) != size:
-        listed = ", ".join(f"{n} in slice {at}" for at, n in sorted(found.items()))
-        raise ValueError(
-            f"The mesh {mesh!r} has the size {size} of `slice`, but the devices are in "
-            f"{len(found)} TPU slices: {listed}. Expected slice:{len(found)}."
-        )
 
 
 class _RowsLayout(keras.distribution.TensorLayout):
@@ -213,6 +201,26 @@ class CausalLMParallel(keras.distribution.ModelParallel):
         if memory and needed > memory["bytes_limit"] // 2:
             return values
         return jax.jit(lambda x: x, out_shardings=shardings)(values)
+
+    def for_lookup(self, variable, value):
+        """An embedding in the layout of `zero=False`, if there are slices.
+
+        From an embedding split over `batch` XLA would look up the rows of all slices,
+        and exchange them.
+
+        Args:
+            variable: Keras variable of this distribution.
+            value: Traced array, its value.
+
+        Returns:
+            The array. Unchanged for other variables, and without `zero` or slices.
+        """
+        is_embedding = re.search("embedding[/_]embeddings", variable.path)
+        if not (is_embedding and self.zero and "slice" in self._sizes):
+            return value
+        axes = self._model_axes(variable.path, tuple(variable.shape))
+        layout = keras.distribution.TensorLayout(axes, self.device_mesh)
+        return keras.distribution.distribute_tensor(value, layout)
 
     def _rows_layout(self, rank):
         """Layout of an array of rows, with `rank` axes."""

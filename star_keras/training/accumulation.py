@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import keras
 
 from star_keras.training import gradient_noise
 
@@ -32,7 +33,7 @@ def accumulated_gradients(
 
     Returns:
         `(loss, sums, gradients, non_trainable, statistics)`: those of the batch, and
-        the dict of `gradient_signal` and `gradient_noise`.
+        the dict of `gradient_signal` and `gradient_noise`, empty over several slices.
 
     Raises:
         ValueError: if `num_parts` does not divide the batch.
@@ -41,16 +42,21 @@ def accumulated_gradients(
     total_weight = weight_of(batch)
     divisor = jnp.where(total_weight == 0, 1.0, total_weight)
 
+    # The norms of each part would send its gradients over the slow links, where the
+    # compiler sums the gradients of all parts once.
+    with_statistics = not _over_slices()
+
     def accumulate(carry, part):
         total, square, non_trainable = carry
         (_, (loss, sums, non_trainable)), gradients = gradients_of(non_trainable, part)
-        # |the part's own mean gradient|^2, weighted by its share of the batch.
-        weight = weight_of(part)
-        part_square = squared_norm(gradients) * jnp.where(
-            weight == 0, 0.0, divisor / weight
-        )
         total = jax.tree.map(jnp.add, total, (gradients, loss, sums))
-        return (total, square + part_square, non_trainable), None
+        if with_statistics:
+            # |the part's own mean gradient|^2, weighted by its share of the batch.
+            weight = weight_of(part)
+            square += squared_norm(gradients) * jnp.where(
+                weight == 0, 0.0, divisor / weight
+            )
+        return (total, square, non_trainable), None
 
     zeros = (
         [jnp.zeros(v.shape, "float32") for v in trainable],
@@ -62,6 +68,8 @@ def accumulated_gradients(
     )
     gradients, loss, sums = total
     gradients = [g.astype(v.dtype) for g, v in zip(gradients, trainable, strict=True)]
+    if not with_statistics:
+        return loss, sums, gradients, non_trainable, {}
     signal, noise = gradient_noise.gradient_statistics(
         square, squared_norm(gradients), num_parts, total_weight
     )
@@ -72,6 +80,11 @@ def accumulated_gradients(
 def squared_norm(gradients: list):
     """Sum of the squares of all elements, a float32 scalar."""
     return sum(jnp.sum(g.astype("float32") ** 2) for g in gradients)
+
+
+def _over_slices():
+    distribution = keras.distribution.distribution()
+    return distribution is not None and "slice" in distribution.device_mesh.axis_names
 
 
 def _split(batch, num_parts):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import keras
 
+from star_keras.distribution import CausalLMParallel
 from star_keras.training import gradient_noise
 from star_keras.training.accumulation import accumulated_gradients, squared_norm
 from star_keras.training.checks import checked_options
@@ -71,8 +72,8 @@ class TrainingStep(EvaluationStep):
           `gradient_norm`, the norm before clipping;
           `token_utilization`, the share of tokens that are not padding.
 
-        With gradient accumulation `fit` also logs `gradient_signal`,
-        `gradient_noise` and `gradient_noise_scale`, see
+        With gradient accumulation, but not over several slices, `fit` also logs
+        `gradient_signal`, `gradient_noise` and `gradient_noise_scale`, see
         `star_keras.training.gradient_noise`. Batches with far fewer trained tokens
         than the noise scale waste steps; batches with far more waste tokens.
 
@@ -236,8 +237,11 @@ class TrainingStep(EvaluationStep):
         mapping = [
             *zip(self.trainable_variables, trainable, strict=True),
             *zip(self.non_trainable_variables, non_trainable, strict=True),
-            *zip(optimizer.variables, optimizer_variables, strict=True),
         ]
+        distribution = keras.distribution.distribution()
+        if isinstance(distribution, CausalLMParallel):
+            mapping = [(v, distribution.for_lookup(v, value)) for v, value in mapping]
+        mapping += zip(optimizer.variables, optimizer_variables, strict=True)
         with keras.StatelessScope(mapping, collect_losses=True) as scope:
             loss, sums = self._objective().loss(
                 self.hidden_states(x, training=True), self.head(), x, y, weights

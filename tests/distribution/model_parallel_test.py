@@ -127,6 +127,8 @@ def test_model_over_two_slices_trains_and_samples_like_the_whole_one(
     found = slices[f"{zero} {parts}"]
     split, whole = found["losses"]
     assert split == pytest.approx(whole, rel=1e-5)
+    # The gradient noise would need the gradients of each part.
+    assert found["logs"] == ["gradient_norm", "loss", "token_utilization"]
     assert found["largest"] > 1e-3
     assert found["difference"] < 1e-5 * max(1, found["largest"])
     split, whole = found["texts"]

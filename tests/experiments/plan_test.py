@@ -112,18 +112,26 @@ def test_what_does_not_fit_is_said_with_what_would_help(tmp_path):
 
 
 @pytest.mark.slow
-def test_each_chip_sends_its_share_of_the_gradients_once_to_the_other_slice(tmp_path):
+@pytest.mark.parametrize(
+    ("arguments", "size"),
+    # The gradients of parts are summed in float32.
+    [([], 2), (["--zero", "--gradient_accumulation_steps=2"], 4)],
+)
+def test_each_chip_sends_its_share_of_the_gradients_once_to_the_other_slice(
+    tmp_path, arguments, size
+):
     estimates, report = plan_small(
         tmp_path,
         "--mesh=slice:2,batch:2,model:2",
+        *arguments,
         "--batch_size=8",
         "--sequence_length=128",
         "--programs=train",
     )
     assert "of 2 slices of v5e-4 (8 x TPU v5 lite)" in report
     sent = estimates["train"]["collectives"]["between slices"]["bytes"]
-    # In bfloat16, a quarter of them. Vectors are not split.
-    assert sent == pytest.approx(2 * PARAMETERS / 4, rel=0.02)
+    # A quarter of them. Vectors are not split.
+    assert sent == pytest.approx(size * PARAMETERS / 4, rel=0.02)
     assert "between slices     " in report
 
 

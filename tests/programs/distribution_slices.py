@@ -67,6 +67,7 @@ def results(parts):
         done.update(batch)
     return {
         "loss": history["loss"][0],
+        "logs": sorted(history),
         "gradients": [a - b for a, b in zip(after, before, strict=True)],
         "texts": [done[i].text for i in range(len(REQUESTS))],
     }
@@ -139,6 +140,7 @@ def main():
         pairs = zip(split["gradients"], whole["gradients"], strict=True)
         found[f"{zero} {parts}"] = {
             "losses": [split["loss"], whole["loss"]],
+            "logs": split["logs"],
             "difference": max(float(np.abs(a - b).max()) for a, b in pairs),
             "largest": max(float(np.abs(g).max()) for g in whole["gradients"]),
             "texts": [split["texts"], whole["texts"]],
