@@ -5,15 +5,16 @@ import dataclasses
 import math
 import re
 
+from star_keras.planning.collectives import (
+    ARRAY,
+    KINDS,
+    read_between_slices,
+    read_collective,
+    scattered,
+    source_of,
+)
 from star_keras.utils.errors import invalid
 
-_COLLECTIVES = (
-    "all-reduce",
-    "all-gather",
-    "reduce-scatter",
-    "all-to-all",
-    "collective-permute",
-)
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%([\w.-]+) = (.*?) ([a-z][a-z0-9-]*)\((.*)$")
 _CALLED = re.compile(r"\b(?:calls|to_apply|called_computations)=\{?%([\w.-]+)")
@@ -26,40 +27,6 @@ _SPLASH = re.compile(r"splash_mha_(fwd|dq|dkv)")
 # Matrix products of a block of queries and a block of keys.
 _PRODUCTS = {"fwd": 2, "dq": 3, "dkv": 4}
 _OPERANDS = re.compile(r"operand_layout_constraints=\{(.*?\})\}")
-_ARRAY = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\]")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Collective:
-    """An exchange between devices.
-
-    Args:
-        kind: string, e.g. `"all-reduce"`; `"between slices"` of any kind between
-            several slices.
-        elements: int. Number of elements of its largest array, on one device.
-        size: int. Bytes on one device: of the output, or of the input of a
-            reduce-scatter.
-        group: int. Number of devices in one group of the exchange.
-        source: string. Name of the operation in the JAX program.
-    """
-
-    kind: str
-    elements: int
-    size: int
-    group: int
-    source: str
-
-    @property
-    def moved(self):
-        """float. Bytes that each device sends to its neighbor in a ring.
-
-        An exchange between slices goes another way and counts 0.
-        """
-        if self.kind == "collective-permute":
-            return float(self.size)
-        # An all-reduce is a reduce-scatter and then an all-gather.
-        turns = 2 if self.kind == "all-reduce" else 1
-        return turns * self.size * (self.group - 1) / self.group
 
 
 @dataclasses.dataclass
@@ -138,7 +105,7 @@ class TpuProgram:
                 if starts or _ASYNC_CHAIN not in instruction[-1]:
                     cost.add(self._instruction_cost(*instruction))
             if name.startswith("all-reduce-scatter"):
-                cost.collectives = _scattered(cost.collectives)
+                cost.collectives = scattered(cost.collectives)
             self._costs[name] = cost
         return self._costs[name]
 
@@ -150,7 +117,7 @@ class TpuProgram:
             body = self._cost(name_of_body)
             trips = self._trips(condition, name_of_body)
             if trips is None:
-                self.loops[_source(rest) or name] = body
+                self.loops[source_of(rest) or name] = body
             cost.add(body, trips or 1)
             return cost
         if opcode == "conditional":
@@ -167,10 +134,10 @@ class TpuProgram:
         if cycles := _CYCLES.search(rest):
             cost.cycles = float(cycles[1])
         kind = opcode.removesuffix("-start")
-        if kind in _COLLECTIVES:
-            cost.collectives[_collective(opcode, shape, rest)] += 1
+        if kind in KINDS:
+            cost.collectives[read_collective(opcode, shape, rest)] += 1
         elif opcode == "send" and "_xla_megascale_transfer_type" in rest:
-            cost.collectives[_between_slices(shape, rest)] += 1
+            cost.collectives[read_between_slices(shape, rest)] += 1
         elif opcode in ("fusion", "call", "async-start"):
             for called in _CALLED.findall(rest):
                 called = self._cost(called)
@@ -233,24 +200,11 @@ def _first(rest):
     return rest.partition(")")[0]
 
 
-def _scattered(collectives):
-    """Collectives of a fusion that sums arrays and keeps a share of each sum.
-
-    It is how the compiler writes a reduce-scatter.
-    """
-    counter = collections.Counter()
-    for c, times in collectives.items():
-        elements = c.elements // c.group
-        c = dataclasses.replace(c, kind="reduce-scatter", elements=elements)
-        counter[c] += times
-    return counter
-
-
 def _splash_flops(kernel, rest):
     """FLOPs of the blocks that a kernel of splash attention does not skip."""
     operands = [
         (dtype, [int(n) for n in axes.split(",") if n])
-        for dtype, axes in _ARRAY.findall(_OPERANDS.search(rest)[1])
+        for dtype, axes in ARRAY.findall(_OPERANDS.search(rest)[1])
     ]
     # The grid of blocks comes first. Rows, heads, length, head size are the query's,
     # the first operand of floats. A single row has no axis.
@@ -260,70 +214,3 @@ def _splash_flops(kernel, rest):
     blocks = short * long if short < long else long * (long + 1) / 2
     pairs = math.prod(rows) * heads * blocks * (length / long) ** 2
     return 2 * _PRODUCTS[kernel] * pairs * head_dim
-
-
-def _collective(opcode, shape, rest):
-    kind = opcode.removesuffix("-start")
-    arrays = [
-        (math.prod(int(n) for n in axes.split(",") if n), dtype)
-        for dtype, axes in _ARRAY.findall(shape)
-    ]
-    if opcode in ("all-gather-start", "collective-permute-start"):
-        # Inputs come first, then outputs, then scalars of the compiler.
-        arrays = [x for x in arrays if x[0] > 1] or arrays
-        arrays = arrays[len(arrays) // 2 :]
-    group = _group_size(rest)
-    size = sum(elements * _item_size(dtype) for elements, dtype in arrays)
-    return Collective(
-        kind=kind,
-        elements=max(elements for elements, _ in arrays),
-        size=size * group if kind == "reduce-scatter" else size,
-        group=group,
-        source=_source(rest),
-    )
-
-
-def _between_slices(shape, rest):
-    """A share of an exchange between slices, which the hosts carry out.
-
-    The compiler splits such an exchange into one within each slice and one between
-    the slices. The latter takes nothing of the interconnect: its group is 1.
-    """
-    dtype, axes = _ARRAY.search(shape).groups()
-    elements = math.prod(int(n) for n in axes.split(",") if n)
-    return Collective(
-        kind="between slices",
-        elements=elements,
-        size=elements * _item_size(dtype),
-        group=1,
-        source=_source(rest),
-    )
-
-
-def _item_size(dtype):
-    """Bytes, e.g. 2 of `"bf16"`."""
-    if dtype == "pred":
-        return 1
-    bits = re.search(r"\d+", dtype)
-    return -(-int(bits[0]) // 8) if bits else 0
-
-
-def _group_size(rest):
-    """Number of devices in a replica group, in any of its three notations."""
-    if "replica_groups=" not in rest:
-        return 1
-    if mesh := re.search(r"replica_groups=mesh\[(.*?)\].*? \{(.*?)\}", rest):
-        sizes = dict(re.findall(r"'(\w+)'=(\d+)", mesh[1]))
-        # The notation of a part of an axis is 'axis':(devices before it)size.
-        axes = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", mesh[2])
-        return math.prod(int(size or sizes[name]) for name, size in axes)
-    if groups := re.search(r"replica_groups=\[\d+,(\d+)\]", rest):
-        return int(groups[1])
-    if groups := re.search(r"replica_groups=\{\{([\d,]+)\}", rest):
-        return groups[1].count(",") + 1
-    raise ValueError(f"Unknown notation of replica groups in: {rest[:200]!r}")
-
-
-def _source(rest):
-    found = re.search(r'op_name="(.*?)"', rest)
-    return found[1] if found else ""

@@ -3,7 +3,8 @@ import textwrap
 import numpy as np
 import pytest
 
-from star_keras.planning.tpu_program import Collective, TpuProgram
+from star_keras.planning.collectives import Collective
+from star_keras.planning.tpu_program import TpuProgram
 
 PROGRAM = """
 HloModule jit_step, is_scheduled=true
