@@ -4,8 +4,8 @@
         --output=runs/comparison
 
 Runs whose names differ in their seeds alone are one method. Prints a table of the
-methods and the commands of the runs, with `--evaluations` one of `pass@k`, `maj@k` and
-`best@k`, and writes them and a plot.
+methods and the commands of the runs and, with `--evaluations`, a table of `pass@k`,
+`maj@k` and `best@k`. Writes them and a plot.
 """
 
 import dataclasses

@@ -112,7 +112,9 @@ def advice_for(name, model_settings, config, optimizer):
     """What could make a program fit."""
     from star_keras import distribution
 
-    advice = ["more of the mesh for `model`, or more devices"]
+    advice = []
+    if model_settings.mesh:
+        advice.append("more of the mesh for `model`, or more devices")
     axes = distribution.parse_mesh(model_settings.mesh or "batch:1")
     if axes["batch"] > 1 and not model_settings.zero:
         advice.insert(0, "--zero")
@@ -149,6 +151,10 @@ def by_compiler(model, settings, model_settings, config):
 
 def main(argv):
     settings, model_settings, config, optimizer = from_flags(argv, *SETTINGS)
+    if settings.suggest and "slice" in (model_settings.mesh or ""):
+        raise app.UsageError(
+            "--suggest is for one slice. Leave --mesh out: the suggestion has one."
+        )
     if settings.suggest and not config.sampling.n_train_samples:
         raise app.UsageError(
             "--suggest needs --n_train_samples, the problems of an iteration. Set it "

@@ -99,10 +99,11 @@ def by_arithmetic(model, chip, model_settings, settings, config, optimizer):
     """Estimates of training and decoding on one GPU, in the form of `estimate`.
 
     Raises:
-        ValueError: if there is a mesh, or no gradient checkpointing: the arithmetic
-            is of a step with it.
+        ValueError: if there is a mesh, no gradient checkpointing, which the arithmetic
+            is of, or parts that do not divide the batch.
     """
     from star_keras.planning.arithmetic import Arithmetic, Weights
+    from star_keras.planning.suggest import SHARE_OF_MEMORY
 
     if model_settings.mesh:
         rule = f"none: {settings.topology} is one device"
@@ -115,27 +116,29 @@ def by_arithmetic(model, chip, model_settings, settings, config, optimizer):
         prefix_length=settings.prefix_length,
         prompt_length=settings.prompt_length,
     )
+    parts = optimizer.gradient_accumulation_steps
+    if iteration.batch_size % parts:
+        rule = f"a divisor of batch_size={iteration.batch_size}"
+        raise invalid("gradient_accumulation_steps", rule, parts)
     sizes = Arithmetic(model, chip, iteration, splash=False)
     weights = Weights(model, "batch:1,model:1", False, 1)
-    parts = optimizer.gradient_accumulation_steps
     slots = config.sampling.sample_batch_size
     _, token = sizes.sample_seconds(weights, 1, 1, slots)
     rows = iteration.batch_size * iteration.sequence_length
-    found = {
-        "train": (
-            sizes.train_memory(weights, 1, 1, parts),
-            sizes.step_seconds(weights, 1, 1, False, parts),
-            rows,
-        ),
-        "decode": (sizes.sample_memory(weights, 1, 1, slots), token, slots),
-    }
+    found = {}
+    if "train" in settings.programs:
+        seconds = sizes.step_seconds(weights, 1, 1, False, parts)
+        found["train"] = sizes.train_memory(weights, 1, 1, parts), seconds, rows
+    if "sample" in settings.programs:
+        found["decode"] = sizes.sample_memory(weights, 1, 1, slots), token, slots
+    available = int(SHARE_OF_MEMORY * chip.memory)
     return {
         name: {
-            "fits": sum(memory.values()) <= chip.memory,
+            "fits": sum(memory.values()) <= available,
             "memory": {
                 **memory,
                 "needed": sum(memory.values()),
-                "available": chip.memory,
+                "available": available,
             },
             "work_seconds": seconds,
             "exchange_seconds": 0.0,

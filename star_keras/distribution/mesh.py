@@ -64,12 +64,21 @@ def check_slices(mesh: str, size: int, devices: list):
         devices: Its devices or their names.
 
     Raises:
-        ValueError: if TPUs are in another number of slices.
+        ValueError: if TPUs are in another number of slices, or not slice by slice.
     """
-    found = collections.Counter(map(slice_of, devices))
-    if None not in found and len(found) != size:
+    slices = [slice_of(device) for device in devices]
+    if None in slices:
+        return
+    found = collections.Counter(slices)
+    if len(found) != size:
         listed = ", ".join(f"{n} in slice {at}" for at, n in sorted(found.items()))
         raise ValueError(
             f"The mesh {mesh!r} has the size {size} of `slice`, but the devices are in "
             f"{len(found)} TPU slices: {listed}. Expected slice:{len(found)}."
+        )
+    count = len(slices) // size
+    if any(len(set(slices[i : i + count])) > 1 for i in range(0, len(slices), count)):
+        raise ValueError(
+            f"The devices of the mesh {mesh!r} are in the TPU slices {slices}. "
+            f"Expected them slice by slice, {count} of each."
         )

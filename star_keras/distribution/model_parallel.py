@@ -26,8 +26,8 @@ def model_parallel(mesh: str, *, zero=False, devices=None) -> "CausalLMParallel"
 
     `"batch:2,model:4"` splits rows over `batch` and weights over `model`;
     `"batch:8"` is data parallelism. `"slice:2,batch:8,model:8"` also splits rows over
-    two TPU slices. Each has all weights, and what they exchange in a training step
-    are gradients.
+    two TPU slices. Each slice holds all weights; only gradients and a few sums cross
+    slices in a training step.
 
     Args:
         mesh: Sizes of the axes, see `parse_mesh`.
@@ -147,10 +147,11 @@ class CausalLMParallel(keras.distribution.ModelParallel):
         self.check_layouts()
         # The shape is that of this process's rows.
         size = max(self.num_model_replicas // self.num_processes, 1)
+        axes = [name for name in ROW_AXES if name in self._sizes]
         if data_shape[0] % size:
             raise ValueError(
                 f"A batch of {data_shape[0]} rows does not divide by the {size} "
-                f"devices of the mesh's axis {self.batch_dim_name!r}. "
+                f"devices of the mesh's {' and '.join(axes)}. "
                 f"{_nearest(data_shape[0], size)}"
             )
         return self._rows_layout(len(data_shape))
@@ -216,7 +217,7 @@ class CausalLMParallel(keras.distribution.ModelParallel):
             The array. Unchanged for other variables, and without `zero` or slices.
         """
         is_embedding = re.search("embedding[/_]embeddings", variable.path)
-        if not (is_embedding and self.zero and "slice" in self._sizes):
+        if not (is_embedding and self.zero and self._sizes.get("slice", 1) > 1):
             return value
         axes = self._model_axes(variable.path, tuple(variable.shape))
         layout = keras.distribution.TensorLayout(axes, self.device_mesh)

@@ -135,10 +135,9 @@ def estimate(
         one_pass: Whether a step is one pass of the program's loop.
 
     Returns:
-        `fits`, `memory` (bytes by use), `flops_bound_seconds` and
-        `bandwidth_bound_seconds`; for a program that fits also `work_seconds`,
-        `exchange_seconds`, `tokens`, `tokens_per_second`, `collectives` and
-        `largest_collective`.
+        `fits`, `memory` (bytes by use) and `flops_bound_seconds`; for a program that
+        fits also `bandwidth_bound_seconds`, `work_seconds`, `exchange_seconds`,
+        `tokens`, `tokens_per_second`, `collectives` and `largest_collective`.
     """
     memory = {**plan.memory, **({"held for training": held} if held else {})}
     needed = sum(memory.values())
@@ -146,10 +145,10 @@ def estimate(
         "fits": plan.fits and needed <= plan.chip.memory,
         "memory": {**memory, "needed": needed, "available": plan.chip.memory},
         "flops_bound_seconds": flops / plan.chip.flops / _num_devices(),
-        "bandwidth_bound_seconds": moved / plan.chip.bandwidth,
     }
     if not plan.fits:
         return found
+    found["bandwidth_bound_seconds"] = moved / plan.chip.bandwidth
     cost = plan.cost
     if one_pass:
         cost = max(plan.loops.values(), key=lambda cost: cost.cycles)

@@ -49,7 +49,7 @@ def lower_train_step(model, batch_size, length):
 
     Raises:
         ValueError: if `batch_size` does not divide by the devices of the mesh's
-            axis `batch`.
+            axes of rows.
     """
     state = tuple(
         variable_shapes(variables)

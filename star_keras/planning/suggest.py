@@ -15,7 +15,7 @@ from star_keras.utils.errors import invalid
 
 # Share of the memory that candidates may take. The rest is for programs, and for
 # temporary arrays that the arithmetic does not know.
-_SHARE_OF_MEMORY = 0.9
+SHARE_OF_MEMORY = 0.9
 _SLOTS = [2**n for n in range(3, 12)]
 
 
@@ -125,14 +125,14 @@ def candidates(
             num_devices,
             " ".join(reasons),
         )
-    limit = _SHARE_OF_MEMORY * chip.memory
+    limit = SHARE_OF_MEMORY * chip.memory
     fitting = [x for x in found if x.needed <= limit]
     if not fitting:
         least = min(found, key=lambda x: x.needed)
         raise ValueError(
             f"Nothing fits: the smallest need is {least.needed / 2**30:.2f} GiB a "
             f"device, with {least.flags}, of {limit / 2**30:.2f} GiB "
-            f"({_SHARE_OF_MEMORY:.0%} of a device). Use more devices, a shorter "
+            f"({SHARE_OF_MEMORY:.0%} of a device). Use more devices, a shorter "
             "--sequence_length or --max_new_tokens, or --lora_rank."
         )
     return sorted(fitting, key=lambda x: (x.seconds(iteration), x.needed))

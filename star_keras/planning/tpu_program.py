@@ -98,11 +98,16 @@ class TpuProgram:
         if name not in self._costs:
             cost = Cost()
             body = self._computations[name]
-            starts = any(_ASYNC_START in rest for *_, rest in body)
+            # An exchange beside other work is written where it starts, in each fusion
+            # that it goes on in, and where it ends.
+            started = {
+                operand
+                for *_, rest in body
+                if _ASYNC_START in rest
+                for operand in _NAME.findall(_first(rest))
+            }
             for instruction in body:
-                # An exchange beside other work is written where it starts, in each
-                # fusion that it goes on in, and where it ends.
-                if starts or _ASYNC_CHAIN not in instruction[-1]:
+                if _ASYNC_CHAIN not in instruction[-1] or instruction[0] in started:
                     cost.add(self._instruction_cost(*instruction))
             if name.startswith("all-reduce-scatter"):
                 cost.collectives = scattered(cost.collectives)

@@ -89,11 +89,10 @@ class GSM8K(Task):
 
     def _problems(self, split, needs_answers):
         self.check_split(split)
-        if self._paths.get(split):
+        if split == "test" or (split == "eval" and self._paths["eval"]):
             return self._read(split, needs_answers)
-        if split == "test":
-            return self._read("test", needs_answers)
-        train = self._read("train", needs_answers)
+        # The problems held out of the training file need answers, the others may not.
+        train = self._read("train", needs_answers and split == "train")
         if self._paths["eval"]:
             return train
         held_out = self.validation_problems

@@ -150,7 +150,8 @@ class Task:
     def questions(self, split: str) -> Sequence[Problem]:
         """The problems of a split, also those of a file that have no answer.
 
-        Defaults to `problems`.
+        Defaults to `problems`. A task that changes the problems of another one
+        overrides both.
         """
         return self.problems(split)
 
@@ -221,6 +222,9 @@ class Task:
         """
         renamed = dict(record)
         for name, column in self.field_names.items():
+            if column not in record and name == "answer" and not needs_answer:
+                renamed.pop(name, None)
+                continue
             if column not in record:
                 rule = f"one of the columns {sorted(record)}"
                 raise invalid(f"{name}_field", rule, column, "Correct the name.")

@@ -84,7 +84,10 @@ def squared_norm(gradients: list):
 
 def _over_slices():
     distribution = keras.distribution.distribution()
-    return distribution is not None and "slice" in distribution.device_mesh.axis_names
+    if distribution is None:
+        return False
+    mesh = distribution.device_mesh
+    return dict(zip(mesh.axis_names, mesh.shape, strict=True)).get("slice", 1) > 1
 
 
 def _split(batch, num_parts):

@@ -99,7 +99,7 @@ def test_rows_are_split_over_slices_and_batch_and_weights_within_a_slice(zero):
     assert distribution.device_mesh.devices[0].tolist() == [DEVICES[:2], DEVICES[2:4]]
     assert distribution.num_model_replicas == 4
     assert distribution.get_data_layout((8, 128)).axes == (("slice", "batch"), None)
-    with pytest.raises(ValueError, match="6 rows .* 4 devices .*'slice', 'batch'"):
+    with pytest.raises(ValueError, match="6 rows .* 4 devices .*slice and batch"):
         distribution.get_data_layout((6, 128))
     weight = SimpleNamespace(path="lm_head/kernel", shape=(32, 64))
     axes = distribution.get_variable_layout(weight).axes
@@ -119,6 +119,12 @@ def test_slices_of_a_mesh_are_those_of_the_tpus(mesh):
         model_parallel(mesh, devices=devices)
     split = model_parallel("slice:2,batch:4", devices=devices)
     assert split.device_mesh.devices[1].ravel().tolist() == devices[4:]
+
+
+@pytest.mark.parametrize("slices", [(0, 1, 0, 1), (0, 0, 0, 1)])
+def test_devices_are_slice_by_slice(slices):
+    with pytest.raises(ValueError, match="slice by slice, 2 of each"):
+        model_parallel("slice:2,batch:2", devices=tpus(*slices))
 
 
 def test_one_tpu_slice_is_not_two():

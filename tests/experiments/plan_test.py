@@ -146,6 +146,17 @@ def test_each_chip_sends_its_share_of_the_gradients_once_to_the_other_slice(
             "`mesh`. Expected none: h100-80gb is one device",
         ),
         (
+            [
+                *("--topology=h100-80gb", "--preset=gpt_j_6b", "--batch_size=8"),
+                *("--gradient_checkpointing", "--gradient_accumulation_steps=3"),
+            ],
+            "`gradient_accumulation_steps`. Expected a divisor of batch_size=8",
+        ),
+        (
+            ["--suggest", "--topology=v5e-8", "--mesh=slice:2,batch:8"],
+            "--suggest is for one slice",
+        ),
+        (
             ["--topology=rtx4090-24gb", "--preset=gpt_j_6b"],
             "`gradient_checkpointing`. Expected True for GPUs",
         ),

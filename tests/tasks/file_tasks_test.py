@@ -87,6 +87,19 @@ def test_training_problems_may_have_no_answer(unanswered):
     assert len({p.id for p in problems}) == 4
 
 
+def test_records_without_the_column_of_the_answers_are_questions(tmp_path):
+    path = tmp_path / "questions.jsonl"
+    path.write_text('{"q": "One?"}\n{"q": "Two?", "answer": "of another column"}\n')
+    names = {"question_field": "q", "answer_field": "solution"}
+    task = tasks.get("jsonl", train_path=path, eval_path=path, **names)
+    assert [(p.question, p.answer) for p in task.questions("train")] == [
+        ("One?", None),
+        ("Two?", None),
+    ]
+    with pytest.raises(ValueError, match="`answer_field`. Expected one of the columns"):
+        task.problems("train")
+
+
 def test_a_missing_answer_is_an_error_that_names_the_line(unanswered):
     name, some, everything = unanswered
     task = tasks.get(name, train_path=some, eval_path=everything)

@@ -53,6 +53,26 @@ def test_own_files_need_no_carving(data_dir, tmp_path):
     assert [p.answer for p in task.problems("eval")] == ["4"]
 
 
+def test_problems_held_out_of_a_file_with_questions_need_answers(tmp_path):
+    path = tmp_path / "train.jsonl"
+    lines = [{"question": f"{n} + {n}?", "answer": f"#### {2 * n}"} for n in range(9)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    whole = tasks.GSM8K(train_path=path, validation_problems=3)
+    held_out, train = whole.problems("eval"), whole.problems("train")
+    known = {p.question for p in held_out}
+    assert len(known) == 3 and not known & {p.question for p in train}
+    for line in lines:
+        if line["question"] not in known:
+            del line["answer"]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    task = tasks.GSM8K(train_path=path, validation_problems=3)
+    assert task.problems("eval") == held_out
+    assert [p.answer for p in task.questions("train")] == [None] * 6
+    assert [p.id for p in task.questions("train")] == [p.id for p in train]
+    with pytest.raises(ValueError, match="Missing 'answer'"):
+        task.problems("train")
+
+
 def test_the_hint_is_the_final_answer_and_no_solution(data_dir):
     task = tasks.get("gsm8k", data_dir=data_dir, validation_problems=1)
     for problem in task.problems("train"):
