@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from experiments import pretrain
+from experiments import pretrain_examples
 from star_keras.tasks import Arithmetic
 
 
@@ -10,7 +10,7 @@ from star_keras.tasks import Arithmetic
     ("operation", "answer"), [("&", "6 2 4"), ("|", "2 5 9"), ("~", "1 1 7")]
 )
 def test_string_tasks_copy_from_the_right(operation, answer):
-    working, result = pretrain.copy_digits(operation, "624", "259", "117")
+    working, result = pretrain_examples.copy_digits(operation, "624", "259", "117")
     last = answer.split()[-1]
     assert result == answer
     assert working.splitlines() == [
@@ -25,14 +25,14 @@ def test_string_tasks_copy_from_the_right(operation, answer):
 def test_string_tasks_are_no_additions():
     draw = random.Random(0)
     for _ in range(200):
-        prompt, response, _ = pretrain.string_example(draw, 4, hint=False)
+        prompt, response, _ = pretrain_examples.string_example(draw, 4, hint=False)
         assert "+" not in prompt + response
 
 
 def test_longer_additions_are_only_the_worked_ones():
     draw = random.Random(0)
     worked = [("123", "456"), ("1234", "5678")]
-    examples = pretrain.mixture(
+    examples = pretrain_examples.mixture(
         draw,
         500,
         frozenset(),
@@ -51,7 +51,7 @@ def test_longer_additions_are_only_the_worked_ones():
 
 def test_what_is_held_out_is_not_shown():
     held_out = {p.id for p in Arithmetic(eval_problems=1000).problems("eval")}
-    examples = pretrain.mixture(
+    examples = pretrain_examples.mixture(
         random.Random(0),
         3000,
         held_out,
