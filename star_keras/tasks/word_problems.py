@@ -2,10 +2,9 @@
 
 One of its problems with a worked response:
 
-    Q: Nora has 75 beads. She uses 27 for a necklace and makes bracelets of 8 beads from
+    Q: Lea has 75 beads. She uses 27 for a necklace and makes bracelets of 8 beads from
     the others. How many bracelets does she make?
-    A: After the necklace 75 - 27 = 48 beads are left. They make 48 / 8 = 6 bracelets.
-    The answer is 6.
+    A: 75 - 27 = 48 beads. 48 / 8 = 6 bracelets. The answer is 6.
 
 A line of `templates/word_problems.jsonl` has a text with slots and alternatives
 (`[walks|runs]`), bounds of its numbers `a` to `d`, and its steps, whose results are `x`
@@ -122,13 +121,15 @@ class WordProblems(Task):
                     id=f"{split}-{steps}-{len(problems)}",
                     question=question,
                     answer=str(answer),
-                    problem_class="1 step" if steps == 1 else f"{steps} steps",
+                    problem_class=_problem_class(steps),
                 )
         return tuple(problems.values())
 
     @functools.cached_property
     def few_shot_examples(self):
-        return own_examples(self)
+        """Four worked examples of each number of steps, with all operations."""
+        classes = {_problem_class(steps) for steps in self.steps}
+        return [e for e in own_examples(self) if e.problem.problem_class in classes]
 
     def extract_answer(self, completion):
         """The number behind the last marker, on the same line; see `read_number`."""
@@ -142,6 +143,10 @@ class WordProblems(Task):
     def working_is_valid(self, completion, problem):
         """Whether all equations are true, and one has the answer as its result."""
         return not equation_fault(completion, problem.answer)
+
+
+def _problem_class(steps):
+    return "1 step" if steps == 1 else f"{steps} steps"
 
 
 @functools.cache

@@ -93,9 +93,19 @@ def test_worked_examples_have_all_classes_and_true_equations():
             "",
         )
         counts.append(len(find_equations(response)))
-    assert sorted(counts) == [1, 1, 2, 2, 3, 3]
+    assert counts == [1] * 4 + [2] * 4 + [3] * 4
     shown = {example.problem.question for example in TASK.few_shot_examples}
     assert not shown & {p.question for s in TASK.splits for p in TASK.problems(s)}
+
+
+@pytest.mark.parametrize("steps", [[1], [2], [3, 1]])
+def test_worked_examples_have_the_tasks_numbers_of_steps_and_all_operations(steps):
+    examples = WordProblems(steps).few_shot_examples
+    classes = {example.problem.problem_class for example in examples}
+    assert classes == {p.problem_class for p in WordProblems(steps).problems("eval")}
+    assert len(examples) == 4 * len(steps)
+    text = " ".join(example.rationale for example in examples)
+    assert set(re.findall(r" ([-+*/]) ", text)) == {*"+-*/"}
 
 
 def test_the_seed_decides_and_more_problems_begin_with_the_same():
