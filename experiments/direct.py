@@ -5,28 +5,43 @@
 
 One iteration of the outer loop whose rationales are the known answers: the base
 model is fine-tuned for `--start_steps` steps on questions and answers, and
-evaluated without worked examples. All other flags are those of
-`experiments.star`.
+evaluated without worked examples. The flags are those of `experiments.star`, and its
+flagfiles serve here too: the first line names their flags that are not used, those of
+sampling and selecting rationales.
 """
 
 from absl import app, flags
 
 from experiments import star
 from experiments.command_line import run_main
+from star_keras.config import SamplingConfig, SelectionConfig
+from star_keras.utils.settings import settings_of
 
 FLAGS = flags.FLAGS
 BASELINE = {"direct": True, "few_shot": False, "iterations": 1}
+_USED = {
+    *("direct", "few_shot", "chat", "n_train_samples"),
+    *("sampler", "max_new_tokens", "sample_batch_size"),
+}
 for _name, _value in BASELINE.items():
     FLAGS.set_default(_name, _value)
 
 
 def main(argv):
-    for name, value in BASELINE.items():
-        if FLAGS[name].value != value:
+    for name in ("direct", "few_shot"):
+        if FLAGS[name].value != BASELINE[name]:
             raise app.UsageError(
-                f"--{name} is {value} for this baseline. For other values use "
+                f"--{name} is {BASELINE[name]} for this baseline. For other values use "
                 "experiments.star."
             )
+    settings = settings_of(SamplingConfig) + settings_of(SelectionConfig)
+    unused = ["iterations", *({item.name for item in settings} - _USED)]
+    unused = [name for name in unused if FLAGS[name].value != FLAGS[name].default]
+    for name in unused:
+        FLAGS[name].unparse()
+    if unused:
+        names = ", ".join(f"--{name}" for name in sorted(unused))
+        print(f"Not used for one iteration on answers alone: {names}.", flush=True)
     star.main(argv)
 
 

@@ -55,10 +55,15 @@ def test_few_shot_evaluates_direct_and_chain_of_thought(tiny, tmp_path):
 
 
 @pytest.mark.slow
-def test_direct_trains_on_answers_alone(tiny, tmp_path):
+def test_direct_trains_on_answers_alone_with_the_flags_of_a_star_run(tiny, tmp_path):
     result = run_experiment(
         "direct",
         *tiny,
+        "--iterations=3",
+        "--temperature=0.7",
+        "--kept_per_problem=1",
+        "--max_samples_per_problem=4",
+        "--check_working",
         f"--run_dir={tmp_path / 'run'}",
         "--n_train_samples=6",
         "--start_steps=2",
@@ -68,6 +73,11 @@ def test_direct_trains_on_answers_alone(tiny, tmp_path):
         "--lora_rank=2",
     )
     assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith(
+        "Not used for one iteration on answers alone: --check_working, --iterations, "
+        "--kept_per_problem, --max_samples_per_problem, --temperature."
+    )
+    assert not (tmp_path / "run" / "samples" / "iteration_0002").exists()
     samples = tmp_path / "run" / "samples" / "iteration_0001" / "direct.jsonl"
     direct = [json.loads(line) for line in samples.read_text().splitlines()]
     assert len(direct) == 6
