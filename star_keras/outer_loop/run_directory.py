@@ -72,6 +72,8 @@ class RunDirectory:
         )
         self.manifest = self.path / "manifest.jsonl"
         self._phases: Phases | None = None
+        # A training whose weights are being saved: iteration, metrics, `keep`.
+        self._unrecorded: tuple[int, dict, int] | None = None
 
     def open(self, config: dict, free=frozenset()):
         """Make the directory this process's own; no-op if it is.
@@ -118,7 +120,8 @@ class RunDirectory:
 
     def close(self):
         """Let other processes in. No-op if it is not open."""
-        self._phases = None  # another process may go on from here
+        # Another process may go on from here.
+        self._phases = self._unrecorded = None
         self.lock.release()
 
     # === How far the run is ===
@@ -161,6 +164,8 @@ class RunDirectory:
     def finish(self, iteration: int, phase: str, metrics: dict):
         """Record a finished phase. No-op if the phase is already recorded.
 
+        A training before it is recorded first, see `finish_training`.
+
         Args:
             iteration: The iteration.
             phase: One of `PHASES`.
@@ -172,8 +177,11 @@ class RunDirectory:
         """
         if self.is_done(iteration, phase):
             return
+        self.record_training()
         self.lock.check()
-        new_files = self.samples.finished.new_digests(iteration)
+        # (The files that are there after a training are those of the evaluation.)
+        is_training = phase == "train"
+        new_files = {} if is_training else self.samples.finished.new_digests(iteration)
         finished = Phase(metrics=metrics, files=new_files)
         if processes.is_writer():
             line = manifest_line(iteration, phase, finished)
@@ -183,6 +191,45 @@ class RunDirectory:
             self.samples.finished.recorded[iteration, name] = digest
         if phase == PHASES[-1]:
             self.write_metrics()
+
+    def finish_training(self, iteration: int, variables, metrics: dict, keep: int):
+        """Save the trained weights in the background, see `record_training`.
+
+        Args:
+            iteration: The iteration.
+            variables: The variables of the model.
+            metrics: Metrics of the training.
+            keep: Number of iterations whose weights stay.
+
+        Raises:
+            OSError: if they cannot be written.
+            RuntimeError: if the directory was removed or replaced.
+        """
+        self.checkpoints.save_weights(iteration, variables)
+        self._unrecorded = iteration, metrics, keep
+
+    def record_training(self, wait: bool = True):
+        """Record the last training once its weights are on disk; else a no-op.
+
+        Then older weights and the states of the training are removed.
+
+        Args:
+            wait: Whether to wait for the weights.
+
+        Raises:
+            OSError: if the weights or the manifest cannot be written.
+            RuntimeError: if the directory was removed or replaced.
+        """
+        if self._unrecorded is None:
+            return
+        if not wait and self.checkpoints.weights.is_saving():
+            return
+        # Taken first: weights that cannot be written are never recorded.
+        (iteration, metrics, keep), self._unrecorded = self._unrecorded, None
+        self.checkpoints.weights.wait()
+        self.finish(iteration, "train", metrics)
+        self.checkpoints.prune_weights(iteration, keep)
+        self.checkpoints.prune_training()
 
     def metrics(self, iteration: int) -> dict:
         """Metrics of the finished phases of an iteration, NaN included."""
