@@ -74,7 +74,9 @@ class Checkpoints:
     def save(self, name: str, variables):
         """Save variables in the background. Waits for the previous save.
 
-        The values are copied to the host before this returns.
+        Programs that donate the variables do not change what is saved: Orbax has
+        copied it to the host. On CPU it reads the array itself, which JAX then copies
+        instead of donating it.
 
         Args:
             name: Name of the checkpoint. An existing one is replaced.
