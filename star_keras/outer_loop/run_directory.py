@@ -79,8 +79,8 @@ class RunDirectory:
         """Make the directory this process's own; no-op if it is.
 
         Removes partial checkpoints, and states of a training that the manifest
-        does not name. Moves files of phases beyond the end of a truncated
-        manifest to `discarded-<n>/`.
+        does not name. Moves files of phases beyond the end of the manifest to
+        `discarded-<n>/`: it was truncated, or a kill came before its last line.
 
         Args:
             config: Configuration of the run, as JSON: groups of named values.
@@ -120,8 +120,7 @@ class RunDirectory:
 
     def close(self):
         """Let other processes in. No-op if it is not open."""
-        # Another process may go on from here.
-        self._phases = self._unrecorded = None
+        self._phases = self._unrecorded = None  # others may go on from here
         self.lock.release()
 
     # === How far the run is ===
@@ -179,16 +178,16 @@ class RunDirectory:
             return
         self.record_training()
         self.lock.check()
-        # (The files that are there after a training are those of the evaluation.)
-        is_training = phase == "train"
-        new_files = {} if is_training else self.samples.finished.new_digests(iteration)
+        # (New files after a training are those of its evaluation.)
+        store = self.samples.finished
+        new_files = {} if phase == "train" else store.new_digests(iteration)
         finished = Phase(metrics=metrics, files=new_files)
         if processes.is_writer():
             line = manifest_line(iteration, phase, finished)
             append_json_lines(self.manifest, [line])
         self._phases[iteration, phase] = finished
         for name, digest in new_files.items():
-            self.samples.finished.recorded[iteration, name] = digest
+            store.recorded[iteration, name] = digest
         if phase == PHASES[-1]:
             self.write_metrics()
 
@@ -211,7 +210,8 @@ class RunDirectory:
     def record_training(self, wait: bool = True):
         """Record the last training once its weights are on disk; else a no-op.
 
-        Then older weights and the states of the training are removed.
+        Then older weights and the states of the training are removed. Processes may
+        record it at different moments.
 
         Args:
             wait: Whether to wait for the weights.
@@ -220,16 +220,16 @@ class RunDirectory:
             OSError: if the weights or the manifest cannot be written.
             RuntimeError: if the directory was removed or replaced.
         """
-        if self._unrecorded is None:
-            return
-        if not wait and self.checkpoints.weights.is_saving():
+        is_ready = wait or not self.checkpoints.weights.is_saving()
+        if self._unrecorded is None or not is_ready:
             return
         # Taken first: weights that cannot be written are never recorded.
         (iteration, metrics, keep), self._unrecorded = self._unrecorded, None
         self.checkpoints.weights.wait()
         self.finish(iteration, "train", metrics)
-        self.checkpoints.prune_weights(iteration, keep)
-        self.checkpoints.prune_training()
+        if processes.is_writer():  # the others would list what is being removed
+            self.checkpoints.prune_weights(iteration, keep)
+            self.checkpoints.prune_training()
 
     def metrics(self, iteration: int) -> dict:
         """Metrics of the finished phases of an iteration, NaN included."""
