@@ -1,5 +1,6 @@
 """Sharded checkpoints of Keras variables, saved asynchronously and atomically."""
 
+import concurrent.futures
 import contextlib
 import re
 import textwrap
@@ -43,7 +44,8 @@ class Checkpoints:
         self.directory = epath.Path(directory).absolute()
         self._checkpointer = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
         self._checksums = checksums
-        self._saving: str | None = None
+        self._thread = concurrent.futures.ThreadPoolExecutor(1)
+        self._saving: concurrent.futures.Future | None = None
 
     def names(self) -> list[str]:
         """Names of all checkpoints, sorted. Waits for the current save."""
@@ -72,6 +74,10 @@ class Checkpoints:
     def save(self, name: str, variables):
         """Save variables in the background. Waits for the previous save.
 
+        Programs that donate the variables do not change what is saved: Orbax has
+        copied it to the host. On CPU it reads the array itself, which JAX then copies
+        instead of donating it.
+
         Args:
             name: Name of the checkpoint. An existing one is replaced.
             variables: Keras variables of any shapes and dtypes. A checkpoint knows
@@ -90,7 +96,16 @@ class Checkpoints:
                 ),
                 force=True,
             )
-            self._saving = name
+        self._saving = self._thread.submit(self._complete, name)
+
+    def _complete(self, name):
+        self._checkpointer.wait_until_finished()
+        if processes.is_writer():
+            record_files(self.directory / name, checksums=self._checksums)
+
+    def is_saving(self) -> bool:
+        """Whether `wait` would wait. Processes may differ."""
+        return self._saving is not None and not self._saving.done()
 
     def wait(self):
         """Wait until the current save is on disk.
@@ -98,12 +113,12 @@ class Checkpoints:
         Raises:
             OSError: if it cannot be written; names the directory.
         """
-        with self._named_errors():
+        if self._saving is not None:
+            concurrent.futures.wait([self._saving])
             # Taken first: a save that fails is not waited for again.
-            name, self._saving = self._saving, None
-            self._checkpointer.wait_until_finished()
-            if name is not None and processes.is_writer():
-                record_files(self.directory / name, checksums=self._checksums)
+            saving, self._saving = self._saving, None
+            with self._named_errors():
+                saving.result()
 
     @contextlib.contextmanager
     def _named_errors(self):

@@ -45,7 +45,7 @@ def beyond_manifest(phases: Phases, samples, checkpoints: RunCheckpoints) -> lis
     """Files of phases that, by the manifest, cannot have begun.
 
     A truncated manifest leaves such files. A kill leaves only files of the phase under
-    way, and weights of the training under way.
+    way, and weights and evaluation of a training that was not recorded yet.
 
     Args:
         phases: The finished phases.

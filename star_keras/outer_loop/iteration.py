@@ -56,7 +56,7 @@ class OuterLoop:
         steps: Callable `(iteration, steps_per_pass) -> steps` in place of the
             configured schedule, or `None`.
         progress: Shows the phases.
-        interrupt: Called between batches; ends the run by an exception.
+        interrupt: Called between batches; may end the run by an exception.
 
     Attributes:
         problems: The problems of each split.

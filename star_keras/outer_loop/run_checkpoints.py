@@ -30,15 +30,15 @@ class RunCheckpoints:
         self.training = Checkpoints(path / "training", checksums=False)
 
     def save_weights(self, iteration: int, variables):
-        """Save the weights after an iteration, and wait until they are on disk.
+        """Save the weights after an iteration, asynchronously.
 
         Raises:
-            OSError: if they cannot be written.
+            OSError: if they cannot be written. An error after this call is that of
+                the next call of `weights`.
             RuntimeError: if the directory is no longer this run's.
         """
         self._check()
         self.weights.save(iteration_name(iteration), variables)
-        self.weights.wait()
 
     def prune_weights(self, iteration: int, keep: int):
         """Remove the weights of iterations up to one, except the last `keep`.

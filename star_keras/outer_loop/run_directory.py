@@ -72,13 +72,15 @@ class RunDirectory:
         )
         self.manifest = self.path / "manifest.jsonl"
         self._phases: Phases | None = None
+        # A training whose weights are being saved: iteration, metrics, `keep`.
+        self._unrecorded: tuple[int, dict, int] | None = None
 
     def open(self, config: dict, free=frozenset()):
         """Make the directory this process's own; no-op if it is.
 
         Removes partial checkpoints, and states of a training that the manifest
-        does not name. Moves files of phases beyond the end of a truncated
-        manifest to `discarded-<n>/`.
+        does not name. Moves files of phases beyond the end of the manifest to
+        `discarded-<n>/`: it was truncated, or a kill came before its last line.
 
         Args:
             config: Configuration of the run, as JSON: groups of named values.
@@ -118,7 +120,7 @@ class RunDirectory:
 
     def close(self):
         """Let other processes in. No-op if it is not open."""
-        self._phases = None  # another process may go on from here
+        self._phases = self._unrecorded = None  # others may go on from here
         self.lock.release()
 
     # === How far the run is ===
@@ -161,6 +163,8 @@ class RunDirectory:
     def finish(self, iteration: int, phase: str, metrics: dict):
         """Record a finished phase. No-op if the phase is already recorded.
 
+        A training before it is recorded first, see `finish_training`.
+
         Args:
             iteration: The iteration.
             phase: One of `PHASES`.
@@ -172,17 +176,60 @@ class RunDirectory:
         """
         if self.is_done(iteration, phase):
             return
+        self.record_training()
         self.lock.check()
-        new_files = self.samples.finished.new_digests(iteration)
+        # (New files after a training are those of its evaluation.)
+        store = self.samples.finished
+        new_files = {} if phase == "train" else store.new_digests(iteration)
         finished = Phase(metrics=metrics, files=new_files)
         if processes.is_writer():
             line = manifest_line(iteration, phase, finished)
             append_json_lines(self.manifest, [line])
         self._phases[iteration, phase] = finished
         for name, digest in new_files.items():
-            self.samples.finished.recorded[iteration, name] = digest
+            store.recorded[iteration, name] = digest
         if phase == PHASES[-1]:
             self.write_metrics()
+
+    def finish_training(self, iteration: int, variables, metrics: dict, keep: int):
+        """Save the trained weights in the background, see `record_training`.
+
+        Args:
+            iteration: The iteration.
+            variables: The variables of the model.
+            metrics: Metrics of the training.
+            keep: Number of iterations whose weights stay.
+
+        Raises:
+            OSError: if they cannot be written.
+            RuntimeError: if the directory was removed or replaced.
+        """
+        self.checkpoints.save_weights(iteration, variables)
+        self._unrecorded = iteration, metrics, keep
+
+    def record_training(self, wait: bool = True):
+        """Record the last training once its weights are on disk; else a no-op.
+
+        Then older weights and the states of the training are removed. Processes may
+        record it at different moments.
+
+        Args:
+            wait: Whether to wait for the weights.
+
+        Raises:
+            OSError: if the weights or the manifest cannot be written.
+            RuntimeError: if the directory was removed or replaced.
+        """
+        is_ready = wait or not self.checkpoints.weights.is_saving()
+        if self._unrecorded is None or not is_ready:
+            return
+        # Taken first: weights that cannot be written are never recorded.
+        (iteration, metrics, keep), self._unrecorded = self._unrecorded, None
+        self.checkpoints.weights.wait()
+        self.finish(iteration, "train", metrics)
+        if processes.is_writer():  # the others would list what is being removed
+            self.checkpoints.prune_weights(iteration, keep)
+            self.checkpoints.prune_training()
 
     def metrics(self, iteration: int) -> dict:
         """Metrics of the finished phases of an iteration, NaN included."""

@@ -85,8 +85,13 @@ class Session:
         """A context that closes the session after an exception."""
         try:
             yield
-        except BaseException:
-            self.close()
+        except BaseException as error:
+            try:
+                # An evaluation that fails does not lose the training before it.
+                if isinstance(error, Exception):
+                    self._run.record_training()
+            finally:
+                self.close()
             raise
 
     def rewind(self, iteration: int):
@@ -114,12 +119,16 @@ class Session:
         """Whether to end, see `PreemptionNotice`. All processes ask equally often."""
         return self._preemption.received()
 
-    def end_if_preempted(self):
-        """End the program after SIGTERM or Ctrl-C. All samples are on disk.
+    def between_batches(self):
+        """Record a training whose weights are on disk by now; end after SIGTERM.
+
+        All samples are on disk.
 
         Raises:
             Preempted: see `end_preempted`.
+            OSError: if the weights cannot be written.
         """
+        self._run.record_training(wait=False)
         if self.is_preempted():
             self.end_preempted()
 
@@ -137,6 +146,7 @@ class Session:
 
         def save_and_check():
             save()
+            self._run.record_training()
             self._run.checkpoints.training.wait()
             self._run.lock.check()  # it was perhaps removed meanwhile
 

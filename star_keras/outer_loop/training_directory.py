@@ -134,6 +134,7 @@ class TrainingDirectory:
     def finish(self, variables):
         """Save the weights of the finished training, and remove its checkpoints."""
         self._checkpoints.save_weights(_ITERATION, variables)
+        self._checkpoints.weights.wait()
         self._checkpoints.prune_training()
 
     def restore_weights(self, variables):

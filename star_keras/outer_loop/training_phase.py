@@ -179,7 +179,7 @@ class TrainingPhase:
         return self._reached_end
 
     def end(self, logs: dict) -> bool:
-        """Save the trained weights.
+        """Save the trained weights in the background, see `RunDirectory`.
 
         Args:
             logs: Metrics of the training.
@@ -204,12 +204,9 @@ class TrainingPhase:
             self._bar.end()
             self._bar = None
         seconds = time.monotonic() - self._start
-        checkpoints = self._run.checkpoints
-        checkpoints.save_weights(iteration, self._model.variables)
         metrics = {**logs, **self.learning_rate(), "training_seconds": seconds}
-        self._run.finish(iteration, "train", metrics)
-        checkpoints.prune_weights(iteration, self._config.run.keep_weights)
-        checkpoints.prune_training()
+        keep = self._config.run.keep_weights
+        self._run.finish_training(iteration, self._model.variables, metrics, keep)
         return True
 
     def _check_weights(self, step):

@@ -1,10 +1,12 @@
 import resource
 import shutil
+import threading
 
 import jax
 import keras
 import numpy as np
 import pytest
+from orbax.checkpoint._src.serialization import serialization
 
 from star_keras.distribution.checkpoints import Checkpoints
 from star_keras.distribution.processes import HostCopy
@@ -35,6 +37,30 @@ def test_saved_variables_come_back(tmp_path):
     assert checkpoints.names() == ["a", "b"]
     checkpoints.delete("b")
     assert checkpoints.names() == ["a"]
+
+
+def test_a_program_that_donates_the_variables_does_not_change_their_save(
+    tmp_path, monkeypatch
+):
+    """As a training step does, before the first byte is written."""
+    release, write = threading.Event(), serialization.async_serialize_from_host
+
+    async def held(*args, **kwargs):
+        assert release.wait(60)
+        return await write(*args, **kwargs)
+
+    monkeypatch.setattr(serialization, "async_serialize_from_host", held)
+    values = np.random.default_rng(0).normal(size=(256, 256)).astype("float32")
+    variable = keras.Variable(values)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save("a", [variable])
+    variable.assign(jax.jit(lambda x: x * 0, donate_argnums=0)(variable.value))
+    assert checkpoints.is_saving()
+    assert not np.array(variable.value).any()
+    release.set()
+    checkpoints.restore("a", [variable])
+    np.testing.assert_array_equal(variable.value, values)
+    assert not checkpoints.is_saving()
 
 
 @pytest.mark.parametrize(
