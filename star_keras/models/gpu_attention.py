@@ -15,7 +15,7 @@ _BLOCKS = BlockSizes(
     **{f"block_{name}": _BLOCK for name in ("q", "k", "q_dkv", "kv_dkv")},
     **{f"block_{name}": _BLOCK for name in ("q_dq", "kv_dq")},
 )
-_MOST_HEAD_DIM = 128
+_HEAD_DIMS = range(16, 129)
 _DTYPES = ("bfloat16", "float16")
 
 
@@ -24,7 +24,7 @@ def gpu_kernel_applies(
 ) -> bool:
     """Whether attention in rows of `length` tokens is left to the kernel.
 
-    It is for NVIDIA's GPUs of compute capability 8.0 or more, heads of up to 128
+    It is for NVIDIA's GPUs of compute capability 8.0 or more, heads of 16 to 128
     numbers in 16 bits, and rows whose length is a multiple of 64, without a soft cap
     or a window shorter than the row. `keras.config.disable_flash_attention()` turns
     it off.
@@ -44,7 +44,7 @@ def gpu_kernel_applies(
         and device.platform == "gpu"
         and capability[:1].isdigit()
         and float(capability) >= 8
-        and head_dim <= _MOST_HEAD_DIM
+        and head_dim in _HEAD_DIMS
         and dtype in _DTYPES
         and length % _BLOCK == 0
         and soft_cap is None
