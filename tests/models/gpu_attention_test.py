@@ -115,7 +115,7 @@ def test_other_devices_and_arrays_attend_with_all_scores():
     applies = functools.partial(gpu_kernel_applies, device=A100)
     with flash_attention_disabled():
         assert not applies(1024, 64, "bfloat16")
-    assert applies(1024, 64, "bfloat16")
+    assert applies(1024, 64, jnp.dtype("bfloat16"))
     assert applies(1024, 128, "float16", sliding_window=1024)
     assert not gpu_kernel_applies(1024, 64, "bfloat16")  # no GPU here
     for device in (
