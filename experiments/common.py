@@ -173,6 +173,11 @@ class ModelSettings(Settings):
     zero: bool = setting(
         False, "With --mesh: split weights and moments over its batch axis too."
     )
+    flash_attention: bool = setting(
+        True,
+        "Attention of packed rows by the kernels of a TPU or GPU, where they apply. "
+        "--noflash_attention: all scores in memory.",
+    )
     compilation_cache_dir: str = setting(
         os.environ.get("JAX_COMPILATION_CACHE_DIR", "~/.cache/star_keras/xla"),
         "Compiled programs are kept here from run to run. Empty: nowhere.",
@@ -181,6 +186,13 @@ class ModelSettings(Settings):
     def check(self):
         if self.zero and not self.mesh:
             raise ValueError("--zero needs a --mesh.")
+
+    def choose_attention(self):
+        """Tell Keras whether there are kernels of attention."""
+        import keras
+
+        if not self.flash_attention:
+            keras.config.disable_flash_attention()
 
     def load(self, **kwargs):
         """The causal LM, not compiled, laid out over the mesh.
@@ -203,6 +215,7 @@ class ModelSettings(Settings):
             path = epath.Path(self.compilation_cache_dir).expanduser()
             jax.config.update("jax_compilation_cache_dir", str(path))
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+        self.choose_attention()
         with message_alone():
             if self.mesh:
                 keras.distribution.set_distribution(

@@ -162,6 +162,7 @@ def main(argv):
         )
     say_hello(f"plan of {model_settings.preset} for {settings.topology}")
     load_libraries()
+    model_settings.choose_attention()
     from etils import epath
 
     from star_keras import planning

@@ -23,7 +23,7 @@ from star_keras.models.attention import (
     merge_attention,
     write_to_cache,
 )
-from star_keras.models.splash_attention import splash_applies, splash_attend
+from star_keras.models.attention_kernels import kernel_for
 
 
 @contextlib.contextmanager
@@ -202,10 +202,10 @@ class PackedAttention(RowAttention):
         self.padding_mask = padding_mask
 
     def attend(self, cache, query, key, value, *, sliding_window=None, **options):
-        if splash_applies(self.shape[1]):
-            options |= {"sliding_window": sliding_window}
+        kernel = kernel_for(query, sliding_window, options.get("soft_cap"))
+        if kernel is not None:
             ids = self._all_segment_ids()
-            return splash_attend(query, key, value, ids, **options), cache
+            return kernel(query, key, value, ids, scale=options["scale"]), cache
         offsets = jnp.arange(self.shape[1], dtype="int32")
         distance = offsets[None, :, None] - offsets[None, None, :]
         mask = distance >= 0

@@ -162,6 +162,16 @@ def test_an_error_of_a_preset_ends_a_script_with_its_message_alone():
         common.ModelSettings(preset="gpt_5", compilation_cache_dir="").load()
 
 
+def test_noflash_attention_reaches_keras():
+    import keras
+
+    common.ModelSettings(flash_attention=False).choose_attention()
+    try:
+        assert keras.config.is_flash_attention_enabled() is False
+    finally:
+        keras.config.enable_flash_attention()
+
+
 def test_a_wrong_flag_is_told_before_anything_heavy_is_imported():
     command = [
         "-X",

@@ -1,12 +1,14 @@
-"""Greatest difference of the kernel's outputs and gradients, mesh against one device.
+"""Greatest difference of a kernel's outputs and gradients, mesh against one device.
 
-The cases are meshes with numbers of key-value heads and of their query heads. Prints
-JSON.
+The cases are meshes with numbers of key-value heads, of their query heads, and of rows.
+The argument is "splash" or "gpu". Prints JSON.
 """
 
 import star_keras  # noqa: F401  isort: skip  (before keras: selects the backend)
 
+import functools
 import json
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +16,13 @@ import keras
 import numpy as np
 
 from star_keras.distribution import model_parallel
+from star_keras.models.gpu_attention import gpu_attend
 from star_keras.models.splash_attention import splash_attend
 
+KERNELS = {
+    "splash": functools.partial(splash_attend, sliding_window=90),
+    "gpu": gpu_attend,
+}
 # Heads that divide by `model`; fewer than devices, in parts of groups; that do not
 # divide; rows that do not, alone and with heads that do not; slices.
 CASES = (
@@ -38,7 +45,7 @@ def run(heads, group, rows):
     @jax.jit
     def gradients(*arrays):
         def loss(*arrays):
-            outputs = splash_attend(*arrays, segment_ids, scale=0.3, sliding_window=90)
+            outputs = attend(*arrays, segment_ids, scale=0.3)
             return jnp.sum(jnp.sin(outputs)), outputs
 
         return jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(*arrays)
@@ -46,6 +53,7 @@ def run(heads, group, rows):
     return jax.tree.leaves(jax.tree.map(np.asarray, gradients(*arrays)))
 
 
+attend = KERNELS[sys.argv[1]]
 found = {"devices": len(jax.devices())}
 for mesh, *sizes in CASES:
     keras.distribution.set_distribution(None)

@@ -1,0 +1,27 @@
+"""Which kernel computes the attention of packed rows."""
+
+import functools
+
+from star_keras.models.gpu_attention import gpu_attend, gpu_kernel_applies
+from star_keras.models.splash_attention import splash_applies, splash_attend
+
+
+def kernel_for(query, sliding_window=None, soft_cap=None):
+    """The kernel for causal attention within segments, if the device has one.
+
+    Args:
+        query: float array `(B, H, G, L, D)`, see `star_keras.models.attention`.
+        sliding_window: optional int. A query sees this many tokens, itself included.
+        soft_cap: optional float, see `attend`.
+
+    Returns:
+        Callable `(query, key, value, segment_ids, *, scale) -> outputs`, or `None`:
+        then dense attention is used.
+    """
+    length, head_dim = query.shape[3:]
+    options = {"sliding_window": sliding_window, "soft_cap": soft_cap}
+    if splash_applies(length):
+        return functools.partial(splash_attend, **options)
+    if gpu_kernel_applies(length, head_dim, query.dtype, **options):
+        return gpu_attend
+    return None
