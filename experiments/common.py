@@ -201,8 +201,8 @@ class ModelSettings(Settings):
             **kwargs: Further arguments of `load_causal_lm`.
 
         Raises:
-            SystemExit: if there is no such preset, dtype or mesh, or a file of the
-                preset is missing or damaged.
+            SystemExit: if there is no such preset, dtype, mesh or platform of
+                `JAX_PLATFORMS`, or a file of the preset is missing or damaged.
         """
         import jax
         import keras
@@ -210,6 +210,7 @@ class ModelSettings(Settings):
 
         from star_keras import distribution
         from star_keras.models import load_causal_lm
+        from star_keras.utils.devices import found_devices
 
         if self.compilation_cache_dir:
             path = epath.Path(self.compilation_cache_dir).expanduser()
@@ -217,6 +218,7 @@ class ModelSettings(Settings):
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
         self.choose_attention()
         with message_alone():
+            found_devices()
             if self.mesh:
                 keras.distribution.set_distribution(
                     distribution.model_parallel(self.mesh, zero=self.zero)
@@ -244,11 +246,15 @@ class ProcessSettings(Settings):
     )
 
     def join(self):
-        """Join the other processes, if the settings or the environment name any.
+        """Join the other processes, if any are named, and print the devices of all.
 
         Raises:
             ValueError, RuntimeError: see `star_keras.distribution.initialize`.
+            SystemExit: if there are no devices of `JAX_PLATFORMS`.
         """
+        from star_keras.distribution import processes
+        from star_keras.utils.devices import describe_devices, found_devices
+
         given = (self.coordinator, self.num_processes, self.process_id)
         given += (os.environ.get("KERAS_DISTRIBUTION_JOB_ADDRESSES"),)
         if self.distributed or any(value is not None for value in given):
@@ -260,6 +266,10 @@ class ProcessSettings(Settings):
                 self.process_id,
                 timeout_seconds=self.process_timeout,
             )
+        with message_alone():
+            devices = found_devices()
+        if processes.is_writer():
+            print(describe_devices(devices), flush=True)
 
 
 def load_libraries():

@@ -81,7 +81,7 @@ class TaskQuestions:
         elif line.startswith("{"):
             problem = self.task.problem_of(json.loads(line), "asked")
         else:
-            asked = Problem(id="asked", question=line, answer="unknown")
+            asked = Problem(id="asked", question=line, answer=None)
             return Question(prompt=self.prompts.build(asked))
         return Question(prompt=self.prompts.build(problem), problem=problem)
 

@@ -22,6 +22,8 @@ from star_keras.tasks.arithmetic import Arithmetic
 from star_keras.utils.errors import invalid
 from star_keras.utils.settings import Settings, setting
 
+_WARMUP_STEPS = 30
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PretrainSettings(Settings):
@@ -58,6 +60,14 @@ class PretrainSettings(Settings):
                 raise invalid(name, "numbers of at least 1", ",".join(value))
         if len(self.steps) != 3:
             raise invalid("steps", "three numbers", ",".join(self.steps))
+        if _decay_steps(self.steps) < 1:
+            rule = "a sum of at least 104, for warm-up and decay of the learning rate"
+            raise invalid("steps", rule, ",".join(self.steps), "Train longer.")
+
+
+def _decay_steps(steps):
+    """Steps of the decay: the last three tenths, less those of the warm-up."""
+    return sum(map(int, steps)) * 3 // 10 - _WARMUP_STEPS
 
 
 define_flags(PretrainSettings)
@@ -186,10 +196,10 @@ def main(argv):
         optimizer=keras.optimizers.Adam(
             WarmupSchedule(
                 settings.learning_rate,
-                warmup_steps=30,
+                warmup_steps=_WARMUP_STEPS,
                 hold_steps=sum(steps) * 7 // 10,
                 decay="linear",
-                decay_steps=sum(steps) * 3 // 10 - 30,
+                decay_steps=_decay_steps(settings.steps),
             ),
             beta_2=0.98,
             global_clipnorm=1.0,

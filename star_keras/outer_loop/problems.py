@@ -24,13 +24,18 @@ def problems_of_run(task: Task, config: StarConfig) -> dict[str, list[Problem]]:
         config: All settings.
 
     Raises:
-        ValueError: see `checked_problems`; if equations are to be checked, and an
-            answer is no number.
+        ValueError: see `checked_problems`; if the column of the answers is in no file;
+            if equations are to be checked, and an answer is no number.
     """
     is_known = config.selection.answers == "known"
     problems = {"train": checked_problems(task, "train", needs_answers=is_known)}
     if not config.run.skip_eval:
         problems["eval"] = checked_problems(task, "eval")
+    elif "answer" in task.field_names and all(
+        problem.answer is None for problem in problems["train"]
+    ):
+        # The column is perhaps misspelled. The error names those that are there.
+        checked_problems(task, "eval")
     for problem in problems["train"] if config.selection.check_equations else ():
         if problem.answer is not None and read_number(problem.answer) is None:
             rule = f"`False`, for the answer {problem.answer!r} of {problem.id!r} is "

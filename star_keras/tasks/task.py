@@ -221,8 +221,10 @@ class Task:
             ValueError: if a column or the answer is missing; see `make_problem`.
         """
         renamed = dict(record)
+        is_example = bool(str(record.get("rationale") or "").strip())
         for name, column in self.field_names.items():
-            if column not in record and name == "answer" and not needs_answer:
+            optional = name == "answer" and not needs_answer and not is_example
+            if column not in record and optional:
                 renamed.pop(name, None)
                 continue
             if column not in record:

@@ -51,6 +51,7 @@ def test_a_run_prints_nothing_of_absent_devices(tiny, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("star-keras 0.2.0: STaR on arithmetic from ")
+    assert re.search(r"\n\d+ (cpu|gpu|tpu) devices?( \(.+\))?\n", done.stdout)
     assert done.stderr == ""
 
 

@@ -1,9 +1,11 @@
 import dataclasses
+import json
 import random
 
 import pytest
 
-from star_keras.config import SamplingConfig, SelectionConfig, StarConfig
+from star_keras import tasks
+from star_keras.config import RunConfig, SamplingConfig, SelectionConfig, StarConfig
 from star_keras.outer_loop.problems import (
     checked_problems,
     describe_callable,
@@ -66,6 +68,34 @@ def test_only_training_problems_of_a_vote_may_have_no_answer():
 
     with pytest.raises(ValueError, match="`answer`.*'double-100'"):
         problems_of_run(HeldOut(), config)
+
+
+@pytest.mark.parametrize("name", ["jsonl", "gsm8k"])
+@pytest.mark.parametrize("skip_eval", [True, False])
+def test_a_misspelled_column_of_answers_is_named_in_a_vote(name, skip_eval, tmp_path):
+    def write(file, *records):
+        (tmp_path / file).write_text("".join(json.dumps(r) + "\n" for r in records))
+        return str(tmp_path / file)
+
+    def problems(train, column, **kwargs):
+        task = tasks.get(name, train_path=train, answer_field=column, **kwargs)
+        return problems_of_run(task, config)["train"]
+
+    config = StarConfig(
+        sampling=SamplingConfig(rationalize=False, samples_per_problem=2),
+        selection=SelectionConfig(answers="majority"),
+        run=RunConfig(skip_eval=skip_eval),
+    )
+    answered = write("a.jsonl", *({"question": q, "key": 7} for q in "xyz"))
+    bare = write("b.jsonl", *({"question": q} for q in "rst"))
+    message = r"line 1: .*`answer_field`. Expected one of .*'key', 'question'.*'kye'"
+    with pytest.raises(ValueError, match=message):
+        problems(answered, "kye", eval_path=answered)
+    if name == "gsm8k":
+        with pytest.raises(ValueError, match=message):
+            problems(answered, "kye", validation_problems=1)
+    # The held-out problems may be the only ones with the column.
+    assert [p.answer for p in problems(bare, "key", eval_path=answered)] == [None] * 3
 
 
 def test_questions_alone_have_a_description():

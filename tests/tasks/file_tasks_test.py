@@ -96,8 +96,14 @@ def test_records_without_the_column_of_the_answers_are_questions(tmp_path):
         ("One?", None),
         ("Two?", None),
     ]
-    with pytest.raises(ValueError, match="`answer_field`. Expected one of the columns"):
+    message = "`answer_field`. Expected one of the columns"
+    with pytest.raises(ValueError, match=message):
         task.problems("train")
+    # A worked example is no question alone.
+    path.write_text('{"q": "One?", "answer": "2", "rationale": "One and one."}\n')
+    task = tasks.get("jsonl", train_path=path, eval_path=path, **names)
+    with pytest.raises(ValueError, match=message):
+        task.questions("train")
 
 
 def test_a_missing_answer_is_an_error_that_names_the_line(unanswered):
