@@ -59,8 +59,9 @@ def iteration_seconds(iteration: Iteration, *, slots, step, prefill, token) -> f
 def matrix_parameters(model) -> tuple[int, int]:
     """Parameters in matrix products: of the blocks, and of the head.
 
-    Each stands for 2 FLOPs a token forward and 4 backward. The embedding's rows are
-    read, not multiplied. A tied table is the head's matrix too, and counts as such.
+    Each stands for 2 FLOPs a token forward and 2 backward, and for 2 more if it is
+    trained, see `trained_parameters`. The embedding's rows are read, not multiplied. A
+    tied table is the head's matrix too, and counts as such.
 
     Args:
         model: A `PackedCausalLM`, with values or without.
@@ -71,6 +72,18 @@ def matrix_parameters(model) -> tuple[int, int]:
     backbone = model.backbone
     blocks = sum(x.count_params() for x in backbone.transformer_layers)
     return blocks, backbone.vocabulary_size * backbone.get_config()["hidden_dim"]
+
+
+def trained_parameters(model) -> int:
+    """Those of `matrix_parameters` that have gradients, with LoRA the adapters."""
+    head = matrix_parameters(model)[1]
+    sizes = [
+        math.prod(v.shape)
+        for block in model.backbone.transformer_layers
+        for v in block.trainable_variables
+    ]
+    trained = any(math.prod(v.shape) == head for v in model.trainable_variables)
+    return sum(sizes) + (head if trained else 0)
 
 
 class Weights:
@@ -144,6 +157,7 @@ class Arithmetic:
         self.attended = self.heads * self.caches[0][1]
         self.vocabulary = backbone.vocabulary_size
         self.blocks, self.head = matrix_parameters(model)
+        self.trained = trained_parameters(model)
 
     # === Memory ===
 
@@ -199,8 +213,9 @@ class Arithmetic:
         """float. Seconds of a training step."""
         work, chip = self.iteration, self.chip
         tokens = work.batch_size * work.sequence_length
-        # 2 forward, 2 again and 4 backward; the head is not computed again.
-        flops = 8 * self.blocks + 6 * self.head
+        # 2 forward, 2 again and 2 backward; the head is not computed again. The
+        # gradients of the trained ones are 2 more.
+        flops = 6 * self.blocks + 4 * self.head + 2 * self.trained
         # Two products of queries and keys; the kernel skips those after a token.
         pairs = work.sequence_length * (1 if self.splash else 2)
         flops += 8 * len(self.caches) * pairs * self.attended

@@ -113,11 +113,14 @@ _CLOUD_NAMES = {
     "v5e-16": "v5e:4x4",
     "v5e-32": "v5e:4x8",
     "v5e-64": "v5e:8x8",
+    "v5e-256": "v5e:16x16",
     "v5p-8": "v5p:2x2x1",
     "v5p-16": "v5p:2x2x2",
     "v6e-4": "v6e:2x2",
     "v6e-8": "v6e:2x4",
     "v6e-16": "v6e:4x4",
+    "v6e-64": "v6e:8x8",
+    "v6e-256": "v6e:16x16",
 }
 _ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",  # there is no metadata server

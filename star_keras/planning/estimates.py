@@ -6,7 +6,7 @@ import keras
 
 from star_keras.config import SamplingConfig, TrainingConfig
 from star_keras.distribution import variable_shapes
-from star_keras.planning.arithmetic import matrix_parameters
+from star_keras.planning.arithmetic import matrix_parameters, trained_parameters
 from star_keras.planning.plan import ProgramPlan
 from star_keras.planning.plan import plan as plan_program
 from star_keras.planning.shapes import device_bytes, lower_train_step
@@ -36,8 +36,10 @@ def plan_training(model, device, config: TrainingConfig) -> dict:
     return estimate(
         plan,
         tokens=tokens,
-        # 2 forward and 4 backward, without attention and recomputation.
-        flops=6 * sum(matrix_parameters(model)) * tokens,
+        # 2 forward, 2 backward and 2 for gradients, without attention and
+        # recomputation.
+        flops=(4 * sum(matrix_parameters(model)) + 2 * trained_parameters(model))
+        * tokens,
         # Weights and moments, read and written once.
         moved=2 * device_bytes(state),
     )

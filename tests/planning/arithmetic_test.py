@@ -4,8 +4,14 @@ import jax
 import numpy as np
 import pytest
 
-from star_keras.planning.arithmetic import matrix_parameters
+from star_keras.config import OptimizerConfig
+from star_keras.planning.arithmetic import (
+    Weights,
+    matrix_parameters,
+    trained_parameters,
+)
 from star_keras.testing import tiny_causal_lm
+from star_keras.training import compile_model
 
 # Queries and outputs, keys and values of 2 of 4 heads, three matrices of the MLP, and
 # two norms; the logits of 258 tokens.
@@ -31,3 +37,34 @@ def test_the_head_counts_once_whether_tied_or_not(tied):
     )
     counted = 2 * (2 * BLOCK + HEAD) * rows * length
     assert 1 < lowered.cost_analysis()["flops"] / counted < 1.1
+
+
+@pytest.mark.parametrize("lora_rank", [None, 2])
+@pytest.mark.parametrize("tied", [True, False])
+def test_frozen_weights_have_no_gradients_no_moments_and_no_flops(tied, lora_rank):
+    model = tiny_causal_lm("llama3", num_layers=2, tie_word_embeddings=tied)
+    compile_model(model, OptimizerConfig(lora_rank=lora_rank))
+    model.optimizer.build(model.trainable_variables)
+    rows, length = 4, 8
+    trainable, other, moments = (
+        [v.value for v in variables]
+        for variables in (
+            model.trainable_variables,
+            model.non_trainable_variables,
+            model.optimizer.variables,
+        )
+    )
+
+    def loss(trainable, other, token_ids):
+        inputs = {"token_ids": token_ids, "padding_mask": token_ids}
+        return model.stateless_call(trainable, other, inputs)[0].sum()
+
+    step = jax.jit(jax.grad(loss)).lower(trainable, other, np.ones((rows, length), int))
+    gradients = jax.eval_shape(jax.grad(loss), trainable, other, np.ones((1, 8), int))
+    weights = Weights(model, "batch:1,model:1", False, 1)
+    assert weights.gradients == sum(x.size * x.dtype.itemsize for x in gradients)
+    assert weights.moments == sum(x.nbytes for x in moments)
+    flops = 4 * sum(matrix_parameters(model)) + 2 * trained_parameters(model)
+    counted = flops * rows * length
+    # Attention, norms and rotations are XLA's alone.
+    assert 0.95 < step.compile().cost_analysis()["flops"] / counted < 1.2
