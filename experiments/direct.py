@@ -7,7 +7,7 @@ One iteration of the outer loop whose rationales are the known answers: the base
 model is fine-tuned for `--start_steps` steps on questions and answers, and
 evaluated without worked examples. The flags are those of `experiments.star`, and its
 flagfiles serve here too: the first line names their flags that are not used, those of
-sampling and selecting rationales.
+sampling and selecting rationales and of learning from pairs.
 """
 
 from absl import app, flags
@@ -23,6 +23,7 @@ _USED = {
     *("direct", "few_shot", "chat", "n_train_samples"),
     *("sampler", "max_new_tokens", "sample_batch_size"),
 }
+_OTHERS = "iterations", "verifier", "objective", "dpo_beta", "nll_weight"
 for _name, _value in BASELINE.items():
     FLAGS.set_default(_name, _value)
 
@@ -35,7 +36,7 @@ def main(argv):
                 "experiments.star."
             )
     settings = settings_of(SamplingConfig) + settings_of(SelectionConfig)
-    unused = ["iterations", *({item.name for item in settings} - _USED)]
+    unused = [*_OTHERS, *({item.name for item in settings} - _USED)]
     unused = [name for name in unused if FLAGS[name].value != FLAGS[name].default]
     for name in unused:
         FLAGS[name].unparse()

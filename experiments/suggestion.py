@@ -56,6 +56,7 @@ def suggest(settings, model_settings, config, optimizer):
             "batch_size": iteration.batch_size,
             "sequence_length": iteration.sequence_length,
             "max_new_tokens": iteration.max_new_tokens,
+            **({} if model_settings.flash_attention else {"flash_attention": False}),
         },
         lines,
     )

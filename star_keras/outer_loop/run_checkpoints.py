@@ -40,6 +40,20 @@ class RunCheckpoints:
         self._check()
         self.weights.save(iteration_name(iteration), variables)
 
+    def wait_for_weights(self, iteration: int):
+        """Wait until the weights of `save_weights` are on disk.
+
+        Raises:
+            OSError: if they cannot be written; also if their error was raised before.
+        """
+        self.weights.wait()
+        if iteration_name(iteration) not in self.weights.names():
+            raise OSError(
+                f"The weights of iteration {iteration} could not be written to "
+                f"{self.weights.directory}. Repeat the command: the training goes on "
+                "from its last checkpoint."
+            )
+
     def prune_weights(self, iteration: int, keep: int):
         """Remove the weights of iterations up to one, except the last `keep`.
 

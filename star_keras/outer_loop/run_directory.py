@@ -119,7 +119,7 @@ class RunDirectory:
         processes.sync("the run directory is as its manifest says")
 
     def close(self):
-        """Let other processes in. No-op if it is not open."""
+        """Let others in; a save may be under way. No-op if it is not open."""
         self._phases = self._unrecorded = None  # others may go on from here
         self.lock.release()
 
@@ -225,7 +225,7 @@ class RunDirectory:
             return
         # Taken first: weights that cannot be written are never recorded.
         (iteration, metrics, keep), self._unrecorded = self._unrecorded, None
-        self.checkpoints.weights.wait()
+        self.checkpoints.wait_for_weights(iteration)
         self.finish(iteration, "train", metrics)
         if processes.is_writer():  # the others would list what is being removed
             self.checkpoints.prune_weights(iteration, keep)

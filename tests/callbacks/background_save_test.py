@@ -174,6 +174,26 @@ def test_weights_that_cannot_be_written_end_the_run(
     assert_equal_weights(model, whole_model)
 
 
+def test_weights_that_could_not_be_written_are_not_recorded_after_their_error(
+    make_star, monkeypatch
+):
+    """Another call takes the error of the save; then the evaluation fails."""
+
+    def fails(self, directory):
+        raise ValueError("No space left on device")
+
+    def end(number):
+        with pytest.raises(OSError, match="make room"):
+            star.run.checkpoints.weights.names()
+        raise ValueError("no completion")
+
+    monkeypatch.setattr(ocp.StandardCheckpointHandler, "finalize", fails)
+    star = make_star(sampler=SamplerOfEvaluation(end))
+    with pytest.raises(OSError, match="of iteration 1 could not be written"):
+        fit(star, 1)
+    assert phases(star)[-1] == (1, "pack")
+
+
 @pytest.mark.parametrize("kind", ["SIGTERM", "error"])
 def test_sigterm_and_errors_of_an_evaluation_lose_no_training(
     make_star, weights_held, kind

@@ -64,6 +64,10 @@ def test_direct_trains_on_answers_alone_with_the_flags_of_a_star_run(tiny, tmp_p
         "--kept_per_problem=1",
         "--max_samples_per_problem=4",
         "--check_working",
+        "--objective=rpo",
+        "--nll_weight=0.5",
+        "--drop_lowest=0.2",
+        "--verifier=none",
         f"--run_dir={tmp_path / 'run'}",
         "--n_train_samples=6",
         "--start_steps=2",
@@ -74,8 +78,9 @@ def test_direct_trains_on_answers_alone_with_the_flags_of_a_star_run(tiny, tmp_p
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith(
-        "Not used for one iteration on answers alone: --check_working, --iterations, "
-        "--kept_per_problem, --max_samples_per_problem, --temperature."
+        "Not used for one iteration on answers alone: --check_working, --drop_lowest, "
+        "--iterations, --kept_per_problem, --max_samples_per_problem, --nll_weight, "
+        "--objective, --temperature, --verifier."
     )
     assert not (tmp_path / "run" / "samples" / "iteration_0002").exists()
     samples = tmp_path / "run" / "samples" / "iteration_0001" / "direct.jsonl"
