@@ -76,14 +76,19 @@ def matrix_parameters(model) -> tuple[int, int]:
 
 def trained_parameters(model) -> int:
     """Those of `matrix_parameters` that have gradients, with LoRA the adapters."""
-    head = matrix_parameters(model)[1]
     sizes = [
         math.prod(v.shape)
         for block in model.backbone.transformer_layers
         for v in block.trainable_variables
     ]
+    return sum(sizes) + trained_head_parameters(model)
+
+
+def trained_head_parameters(model) -> int:
+    """The head's of `matrix_parameters`, 0 if it is frozen."""
+    head = matrix_parameters(model)[1]
     trained = any(math.prod(v.shape) == head for v in model.trainable_variables)
-    return sum(sizes) + (head if trained else 0)
+    return head if trained else 0
 
 
 class Weights:
@@ -158,6 +163,7 @@ class Arithmetic:
         self.vocabulary = backbone.vocabulary_size
         self.blocks, self.head = matrix_parameters(model)
         self.trained = trained_parameters(model)
+        self.trained_head = trained_head_parameters(model)
 
     # === Memory ===
 
@@ -177,8 +183,8 @@ class Arithmetic:
             "hidden states": len(self.caches) * tokens * self.hidden * self.item,
             "a block": block * self.item + scores * (4 + 2 * self.item),
             "logits": logits * (2 * 4 + self.item),
-            # The head and its gradient, whole over `batch`.
-            "head": self.head // split * (4 + self.item),
+            # The head and its gradient if it is trained, whole over `batch`.
+            "head": (self.head * self.item + self.trained_head * 4) // split,
         }
 
     def sample_memory(self, weights, batch, split, slots):

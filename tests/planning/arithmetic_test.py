@@ -5,13 +5,17 @@ import numpy as np
 import pytest
 
 from star_keras.config import OptimizerConfig
+from star_keras.planning import GPUS
 from star_keras.planning.arithmetic import (
+    Arithmetic,
+    Iteration,
     Weights,
     matrix_parameters,
     trained_parameters,
 )
 from star_keras.testing import tiny_causal_lm
 from star_keras.training import compile_model
+from star_keras.training.head_loss import head_cross_entropy
 
 # Queries and outputs, keys and values of 2 of 4 heads, three matrices of the MLP, and
 # two norms; the logits of 258 tokens.
@@ -68,3 +72,42 @@ def test_frozen_weights_have_no_gradients_no_moments_and_no_flops(tied, lora_ran
     counted = flops * rows * length
     # Attention, norms and rotations are XLA's alone.
     assert 0.95 < step.compile().cost_analysis()["flops"] / counted < 1.2
+
+
+def head_memory(lora_rank):
+    """Bytes of the head in a training step, by arithmetic."""
+    model = tiny_causal_lm("llama3", num_layers=2)
+    compile_model(model, OptimizerConfig(lora_rank=lora_rank))
+    model.optimizer.build(model.trainable_variables)
+    work = Iteration(
+        batch_size=4,
+        sequence_length=8,
+        steps=1,
+        completions=0,
+        prefix_length=0,
+        prompt_length=1,
+        max_new_tokens=1,
+    )
+    sizes = Arithmetic(model, GPUS["rtx4090-24gb"], work, False)
+    weights = Weights(model, "batch:1,model:1", False, 1)
+    return sizes.train_memory(weights, 1, 1, 1)["head"]
+
+
+def test_a_frozen_head_has_no_gradient_in_memory():
+    counted = head_memory(None) - head_memory(2)
+    assert counted == 4 * HEAD
+
+    def loss(hidden_states, kernel, targets, weights):
+        return head_cross_entropy(
+            hidden_states, kernel, None, targets, weights, max_logits=4 * 258
+        )
+
+    def allotted(trained):
+        """Temporary bytes, with gradients of the arguments of these numbers."""
+        arrays = (np.ones((4, 8, 32), "float32"), np.ones((32, 258), "float32"))
+        rows = np.ones((4, 8), "int32"), np.ones((4, 8), "float32")
+        step = jax.jit(jax.grad(loss, argnums=trained)).lower(*arrays, *rows)
+        return step.compile().memory_analysis().temp_size_in_bytes
+
+    # Without the kernel's gradient, all is smaller than the gradient alone.
+    assert allotted((0,)) < counted <= allotted((0, 1))
