@@ -5,9 +5,8 @@
 
 One iteration of the outer loop whose rationales are the known answers: the base
 model is fine-tuned for `--start_steps` steps on questions and answers, and
-evaluated without worked examples. The flags are those of `experiments.star`, and its
-flagfiles serve here too: the first line names their flags that are not used, those of
-sampling and selecting rationales and of learning from pairs.
+evaluated without worked examples. Flags and flagfiles are those of `experiments.star`.
+The first line of output names the given flags that answers alone do not use.
 """
 
 from absl import app, flags
@@ -19,11 +18,13 @@ from star_keras.utils.settings import settings_of
 
 FLAGS = flags.FLAGS
 BASELINE = {"direct": True, "few_shot": False, "iterations": 1}
+# Of the settings of sampling, those that answers alone have as well.
 _USED = {
     *("direct", "few_shot", "chat", "n_train_samples"),
     *("sampler", "max_new_tokens", "sample_batch_size"),
 }
-_OTHERS = "iterations", "verifier", "objective", "dpo_beta", "nll_weight"
+# Of all other settings, those that they do not have.
+_UNUSED = "iterations", "verifier", "objective", "dpo_beta", "nll_weight"
 for _name, _value in BASELINE.items():
     FLAGS.set_default(_name, _value)
 
@@ -36,7 +37,7 @@ def main(argv):
                 "experiments.star."
             )
     settings = settings_of(SamplingConfig) + settings_of(SelectionConfig)
-    unused = [*_OTHERS, *({item.name for item in settings} - _USED)]
+    unused = [*_UNUSED, *({item.name for item in settings} - _USED)]
     unused = [name for name in unused if FLAGS[name].value != FLAGS[name].default]
     for name in unused:
         FLAGS[name].unparse()

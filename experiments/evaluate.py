@@ -16,10 +16,10 @@ from experiments.command_line import define_flags, from_flags, run_main, say_hel
 from experiments.common import (
     ModelSettings,
     ProcessSettings,
-    TaskSettings,
     load_libraries,
     message_alone,
 )
+from experiments.task_settings import TaskSettings
 from star_keras.config import SAMPLER_SETTINGS, RunConfig, SamplingConfig
 from star_keras.utils.errors import invalid
 from star_keras.utils.settings import Settings, setting

@@ -23,10 +23,10 @@ from absl import flags
 from experiments.command_line import define_flags, from_flags, run_main, say_hello
 from experiments.common import (
     ModelSettings,
-    TaskSettings,
     load_libraries,
     message_alone,
 )
+from experiments.task_settings import TaskSettings
 from star_keras.config import RunConfig, SamplingConfig
 
 SETTINGS = (ModelSettings, TaskSettings, SamplingConfig, RunConfig)

@@ -16,11 +16,11 @@ from experiments.command_line import define_flags, from_flags, run_main, say_hel
 from experiments.common import (
     ModelSettings,
     ProcessSettings,
-    TaskSettings,
     load_libraries,
     message_alone,
     save_directory,
 )
+from experiments.task_settings import TaskSettings
 from star_keras.config import OptimizerConfig, StarConfig
 from star_keras.utils.errors import invalid
 from star_keras.utils.settings import Settings, setting

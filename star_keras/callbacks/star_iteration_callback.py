@@ -119,7 +119,7 @@ class StarIterationCallback(keras.callbacks.Callback):
             verifier=verifier,
             steps=steps,
             progress=progress,
-            interrupt=lambda: self._session.between_batches(),
+            between_batches=lambda: self._session.between_batches(),
         )
         check_lengths(self.loop, model.preprocessor)
         self._session = session = Session(model, run, self.loop, progress)

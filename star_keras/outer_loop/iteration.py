@@ -56,7 +56,7 @@ class OuterLoop:
         steps: Callable `(iteration, steps_per_pass) -> steps` in place of the
             configured schedule, or `None`.
         progress: Shows the phases.
-        interrupt: Called between batches; may end the run by an exception.
+        between_batches: Called between batches; may end the run by an exception.
 
     Attributes:
         problems: The problems of each split.
@@ -84,13 +84,13 @@ class OuterLoop:
         verifier=None,
         steps=None,
         progress: Progress,
-        interrupt=lambda: None,
+        between_batches=lambda: None,
     ):
         self.task, self.config, self._preprocessor = task, config, preprocessor
         self._run, self._samples = run, run.samples
         self.sampler, self.eval_sampler = sampler, eval_sampler
         self._packed, self._paired, self._steps = packed, paired, steps
-        self._progress, self._interrupt = progress, interrupt
+        self._progress, self._between_batches = progress, between_batches
         if steps is not None and not callable(steps):
             raise invalid("steps", "`None` or a callable", steps)
         if paired:
@@ -289,12 +289,12 @@ class OuterLoop:
 
     @contextlib.contextmanager
     def _bar(self, iteration, phase):
-        """A context with the `on_batch` of `attempt`: progress and interruption."""
+        """A context with the `on_batch` of `attempt`: progress, `between_batches`."""
         name = f"iteration {iteration}" if iteration else "base model"
         with self._progress.phase(f"{name}, {phase}", "completions") as bar:
 
             def on_batch(batch, done, total):
                 bar.update(done, total, sum(sample.num_tokens for sample in batch))
-                self._interrupt()
+                self._between_batches()
 
             yield on_batch

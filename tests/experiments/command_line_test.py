@@ -7,7 +7,7 @@ import sys
 import pytest
 from absl import app, flags
 
-from experiments import common
+from experiments import common, task_settings
 from experiments.command_line import define_flags, from_flags
 from star_keras import tasks
 from star_keras.config import OptimizerConfig, StarConfig
@@ -86,7 +86,7 @@ def test_every_flag_of_the_configuration_has_the_default_of_the_api(script):
 
 
 def test_flags_of_the_tasks_have_the_defaults_of_the_tasks():
-    settings = common.TaskSettings()
+    settings = task_settings.TaskSettings()
     checked = set()
     for task in tasks.TASKS.values():
         for name, parameter in inspect.signature(task).parameters.items():
@@ -140,7 +140,7 @@ def test_flags_of_processes_have_the_defaults_of_initialize():
 )
 def test_flags_that_the_task_does_not_have_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
-        common.TaskSettings(**settings)
+        task_settings.TaskSettings(**settings)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_flags_that_the_task_does_not_have_are_named(settings, message):
 )
 def test_an_error_of_a_task_ends_a_script_with_its_message_alone(settings, message):
     with pytest.raises(SystemExit, match=message):
-        common.TaskSettings(**settings).make()
+        task_settings.TaskSettings(**settings).make()
 
 
 def test_an_error_of_a_preset_ends_a_script_with_its_message_alone():

@@ -91,3 +91,17 @@ def hidden_and_gradients(model, rows, gradient_checkpointing):
 
     gradients, hidden = run([v.value for v in variables])
     return [np.asarray(x) for x in (hidden, *gradients)]
+
+
+def check_bfloat16(attend):
+    """Check that a kernel differs from all scores in float32 by rounding alone."""
+    arrays, weights, segment_ids = make_arrays(1, 2, 64, "bfloat16")
+    options = {"scale": 0.125}
+    exact = [x.astype("float32") for x in arrays]
+    expected = outputs_and_gradients(
+        attend_with_all_scores, exact, weights, segment_ids, options
+    )
+    found = outputs_and_gradients(attend, arrays, weights, segment_ids, options)
+    for one, other in zip(found, expected, strict=True):
+        # Five roundings of 2**-9, of sums of up to some hundred numbers.
+        assert np.abs(one - other).max() < 0.02 * np.abs(other).max()

@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from experiments import common
+from experiments import task_settings
 from star_keras import tasks
 from star_keras.outer_loop.problems import checked_problems, describe_problems
 from star_keras.outer_loop.prompts import PromptBuilder
@@ -138,7 +138,7 @@ def test_another_checker_is_another_configuration(make_task):
 
 def test_the_flag_reaches_every_task():
     for name in ("arithmetic", "word_problems"):
-        task = common.TaskSettings(task=name, checker="exact").make()
+        task = task_settings.TaskSettings(task=name, checker="exact").make()
         assert task.checker is CHECKERS["exact"]
     with pytest.raises(SystemExit, match="`checker`"):
-        common.TaskSettings(checker="equal").make()
+        task_settings.TaskSettings(checker="equal").make()
