@@ -25,8 +25,13 @@ def problems_of_run(task: Task, config: StarConfig) -> dict[str, list[Problem]]:
 
     Raises:
         ValueError: see `checked_problems`; if the column of the answers is in no file;
-            if equations are to be checked, and an answer is no number.
+            if equations are to be checked, and an answer is no number; if steps are,
+            and the task cannot.
     """
+    check_working = config.selection.check_working
+    if check_working and type(task).working_fault is Task.working_fault:
+        rule = f"`False`, for the task {task.name!r} cannot check steps"
+        raise invalid("check_working", rule, True, "Give it a `working_fault`.")
     is_known = config.selection.answers == "known"
     problems = {"train": checked_problems(task, "train", needs_answers=is_known)}
     if not config.run.skip_eval:

@@ -196,9 +196,15 @@ class Arithmetic(Task):
         is_number = all(len(d) == 1 and d in "0123456789" for d in digits)
         return answer if is_number else None
 
-    def working_is_valid(self, completion: str, problem: Problem) -> bool:
+    def working_fault(self, completion: str, problem: Problem) -> str:
+        """The first line that is not that of the right response."""
         rationale = scratchpad(*_operands(problem.question))
-        return completion.strip() == self.format_response(rationale, problem)
+        right = self.format_response(rationale, problem).split("\n")
+        lines = completion.strip().split("\n")
+        for line, expected in itertools.zip_longest(lines, right, fillvalue=""):
+            if line != expected:
+                return f"{line!r:.80} is not {expected!r:.80}"
+        return ""
 
 
 def make_problem(first: str, second: str) -> Problem:

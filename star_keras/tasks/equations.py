@@ -103,6 +103,8 @@ def _without_units(side):
 def equation_holds(equation: str) -> bool:
     """Whether `"20/3=6.67"` is true to the last decimal that it gives.
 
+    A whole number is never a rounded one: `"18/4=4"` is false.
+
     Args:
         equation: Two sides of plain arithmetic. Percent signs are hundredths.
 
@@ -117,7 +119,10 @@ def equation_holds(equation: str) -> bool:
     decimals = len(right.strip().partition(".")[2].partition("/")[0])
     decimals += 2 * right.endswith("/100")
     # Rounded or cut off.
-    return abs(sides[0] - sides[1]) < fractions.Fraction(1, 10**decimals)
+    difference = abs(sides[0] - sides[1])
+    if decimals == 0:
+        return not difference
+    return difference < fractions.Fraction(1, 10**decimals)
 
 
 _OPERATORS = {

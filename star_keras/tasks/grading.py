@@ -49,11 +49,11 @@ def grade(
         problem: The problem.
         completion: The completion of its prompt.
         check_working: Whether the steps must be right too, see
-            `Task.working_is_valid`.
+            `Task.working_fault`.
         opened: See `answer_part`.
 
     Raises:
-        ValueError: see `fault_of`.
+        ValueError: see `fault_of`; if `Task.working_fault` returns no text.
     """
     part = answer_part(completion, opened)
     if part is None:
@@ -68,8 +68,12 @@ def grade(
     fault = fault_of(task, answer, problem)
     if fault:
         return Grade(answer, "incorrect", fault)
-    if check_working and not task.working_is_valid(completion, problem):
-        return Grade(answer, "invalid_working", "a step is wrong")
+    fault = task.working_fault(completion, problem) if check_working else ""
+    if not is_text(fault):
+        rule = f"a text from `working_fault` of the task {task.name!r}"
+        raise invalid("working_fault", rule, fault, 'Let it return `""` for none.')
+    if fault:
+        return Grade(answer, "invalid_working", fault)
     return Grade(answer, "correct")
 
 

@@ -157,9 +157,11 @@ class GSM8K(Task):
         answer = self.extract_answer(completion)
         return answer or last_number(_ANNOTATION.sub("", completion))
 
-    def working_is_valid(self, completion, problem):
-        """Whether all calculator annotations of a completion are true."""
-        return all(equation_holds(text) for text in _ANNOTATION.findall(completion))
+    def working_fault(self, completion, problem):
+        """The first calculator annotation that is not true."""
+        annotations = _ANNOTATION.findall(completion)
+        false = next((a for a in annotations if not equation_holds(a)), None)
+        return "" if false is None else f"<<{false:.80}>> is not true"
 
     def rationale_key(self, completion):
         """The list of its equations, or the text where it has none.

@@ -26,6 +26,7 @@ from star_keras.tasks.task import Problem
 _CHOICES = "\nAnswer Choices:\n"
 _MARK = " (CORRECT)"
 _IN_BRACKETS = re.compile(r"\(\s*([A-Za-z])\s*\)")
+_ARTICLE = re.compile(r"^(?:an?|the) ")
 _ALONE = re.compile(r"\W*([A-Za-z])\W*", re.ASCII)
 
 
@@ -98,6 +99,19 @@ class MultipleChoice(JsonLines):
             return letters[0 if marker else -1].lower()
         alone = _ALONE.fullmatch(conclusion)
         return alone[1].lower() if alone else None
+
+    def working_fault(self, completion, problem):
+        """Whether the words before the letter name another choice, or none."""
+        conclusion = completion.rpartition("answer is")[2]
+        named = _plain(_IN_BRACKETS.split(conclusion, maxsplit=1)[0])
+        right = _choice_line(problem).partition(") ")[2]
+        if named == _plain(right):
+            return ""
+        return f"the words {named!r:.80} are not {right!r:.80}"
+
+
+def _plain(choice):
+    return _ARTICLE.sub("", " ".join(choice.casefold().split()).strip(" .:,\"'"))
 
 
 def _choice_line(problem):

@@ -196,12 +196,13 @@ class Task:
         """Whether an extracted answer is the problem's."""
         return answer == problem.answer
 
-    def working_is_valid(self, completion: str, problem: Problem) -> bool:
-        """Whether the steps of a completion are right, not only its answer.
+    def working_fault(self, completion: str, problem: Problem) -> str:
+        """What is wrong with the steps of a completion; empty if they are right.
 
-        Used with `check_working` alone. Defaults to yes.
+        Used with `check_working` alone, and only if the answer is right. Without this
+        method `check_working` is refused.
         """
-        return True
+        return ""
 
     def rationale_key(self, completion: str) -> str:
         """A key that is the same for equal rationales of a problem."""

@@ -140,9 +140,9 @@ class WordProblems(Task):
         """The strict reading, or else the last number, see `last_number`."""
         return self.extract_answer(completion) or last_number(completion)
 
-    def working_is_valid(self, completion, problem):
-        """Whether all equations are true, and one has the answer as its result."""
-        return not equation_fault(completion, problem.answer)
+    def working_fault(self, completion, problem):
+        """See `equation_fault`."""
+        return equation_fault(completion, problem.answer)
 
 
 def _problem_class(steps):

@@ -103,8 +103,8 @@ def test_direct_trains_on_answers_without_sampling(make_star, make_model):
 
 def test_check_working_rejects_right_answers_after_wrong_steps(make_star, make_model):
     class Strict(Doubling):
-        def working_is_valid(self, completion, problem):
-            return "1" not in problem.question
+        def working_fault(self, completion, problem):
+            return "has a 1" if "1" in problem.question else ""
 
     star = make_star(task=Strict(), check_working=True)
     history = fit(star, 1).history

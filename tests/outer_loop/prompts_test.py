@@ -66,7 +66,7 @@ def test_few_shot_examples_grade_as_correct(task):
         response = task.format_response(example.rationale, example.problem)
         answer = task.extract_answer(response)
         assert task.is_correct(answer, example.problem)
-        assert task.working_is_valid(response, example.problem)
+        assert task.working_fault(response, example.problem) == ""
         assert not any(stop in response for stop in task.stop)
 
 

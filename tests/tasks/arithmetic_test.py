@@ -35,7 +35,7 @@ def test_scratchpad_adds_and_reads_back(pair):
     assert len(lines) == len(first) + 2
     response = task.format_response(scratchpad(first, second), problem)
     assert task.extract_answer(response) == problem.answer
-    assert task.working_is_valid(response, problem)
+    assert task.working_fault(response, problem) == ""
 
 
 def test_wrong_step_with_the_right_answer_is_invalid_working():
@@ -45,7 +45,8 @@ def test_wrong_step_with_the_right_answer_is_invalid_working():
         PAPER_EXAMPLE.replace("6 + 2 , 8 3 C: 0", "6 + 2 , 7 3 C: 0"), problem
     )
     assert task.extract_answer(response) == problem.answer
-    assert not task.working_is_valid(response, problem)
+    fault = "'6 + 2 , 7 3 C: 0' is not '6 + 2 , 8 3 C: 0'"
+    assert task.working_fault(response, problem) == fault
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_flexible_numbers(completion, number):
     ],
 )
 def test_annotations(annotation, holds):
-    assert GSM8K.working_is_valid(annotation, EIGHTEEN) is holds
+    assert (GSM8K.working_fault(annotation, EIGHTEEN) == "") is holds
 
 
 def read(tmp_path, content, task="jsonl", held_out=None):

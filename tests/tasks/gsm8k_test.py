@@ -119,6 +119,8 @@ def test_every_form_of_a_number_reads_the_same(number):
         ("<<48/2=24>> <<2*(3+4)=14>> <<-3+5=2>> <<3/4=3/4>>", True),
         ("<<20/3=6.67>> <<20/3=6.66>> <<7//2=3>> <<50%*10=5>> <<1,000+1=1,001>>", True),
         ("<<48/2=25>>", False),
+        ("<<18/4=4>>", False),
+        ("<<18/4=4.50>>", True),
         ("<<20/3=6.7>> <<20/3=6.5>>", False),
         ("<<2+2=4>> <<2+2=5>>", False),
         ("<<1/0=1>>", False),
@@ -129,7 +131,7 @@ def test_every_form_of_a_number_reads_the_same(number):
     ],
 )
 def test_false_annotations_make_the_working_invalid(completion, valid):
-    assert TASK.working_is_valid(completion, PROBLEM) is valid
+    assert (TASK.working_fault(completion, PROBLEM) == "") is valid
 
 
 def test_rationales_with_the_same_equations_are_the_same():
@@ -145,7 +147,7 @@ def test_eight_examples_have_true_annotations():
     assert len(examples) == 8
     for example in examples:
         assert "<<" in example.rationale
-        assert TASK.working_is_valid(example.rationale, example.problem)
+        assert TASK.working_fault(example.rationale, example.problem) == ""
 
 
 def test_what_is_no_number_is_named(tmp_path):

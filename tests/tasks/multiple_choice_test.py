@@ -29,3 +29,25 @@ def test_columns_of_other_data_sets_are_named(make_file_task):
     )
     (problem,) = checked_problems(task, "eval")
     assert (problem.answer, problem.problem_class) == ("b", "animals")
+
+
+@pytest.mark.parametrize(
+    ("conclusion", "fault"),
+    [
+        ("fire (b).", ""),
+        ("the Fire (b).", ""),
+        ("ice (b).", "the words 'ice' are not 'fire'"),
+        ("fire (CORRECT) (b).", "the words 'fire (correct)' are not 'fire'"),
+        ("(b).", "the words '' are not 'fire'"),
+    ],
+)
+def test_working_needs_the_choice_of_the_letter_in_words(
+    make_file_task, conclusion, fault
+):
+    record = {"question": "What burns?", "choices": ["ice", "fire"], "answer": "b"}
+    task = make_file_task("multiple_choice", record)
+    (problem,) = checked_problems(task, "train")
+    completion = f" It is hot. Therefore, the answer is {conclusion}"
+    assert grade(task, problem, completion).verdict == "correct"
+    graded = grade(task, problem, completion, check_working=True)
+    assert graded == ("b", "invalid_working" if fault else "correct", fault)

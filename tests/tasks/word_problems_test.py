@@ -138,7 +138,7 @@ def test_working_needs_true_equations():
     nonsense = " 13 cakes + 154 = 63. The answer is 63."
     assert grade(TASK, problem, nonsense) == ("63", "correct", "")
     graded = grade(TASK, problem, nonsense, check_working=True)
-    assert graded == ("63", "invalid_working", "a step is wrong")
+    assert graded == ("63", "invalid_working", "false_equation")
 
 
 @pytest.mark.parametrize(
