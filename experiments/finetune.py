@@ -31,7 +31,8 @@ class FinetuneSettings(Settings):
     train_path: str | None = setting(
         None,
         "Text (*.txt), JSON lines, CSV, Parquet, hf://OWNER/NAME:SPLIT, "
-        "DIRECTORY:SPLIT, or TFRecords of token ids (*.tfrecords, *.index). Required.",
+        "DIRECTORY:SPLIT, tfds://NAME:SPLIT, or TFRecords of token ids (*.tfrecords, "
+        "*.index). Required.",
     )
     eval_path: str | None = setting(
         None, "Held-out examples, from the same sources. Default: no evaluation."

@@ -26,8 +26,8 @@ class TaskSettings(Settings):
     )
     train_path: str | None = setting(
         None,
-        "JSON lines, CSV, Parquet, hf://OWNER/NAME:SPLIT or DIRECTORY:SPLIT to train "
-        "on. Not for arithmetic and word_problems.",
+        "JSON lines, CSV, Parquet, hf://OWNER/NAME:SPLIT, DIRECTORY:SPLIT or "
+        "tfds://NAME:SPLIT to train on. Not for arithmetic and word_problems.",
     )
     eval_path: str | None = setting(
         None, "Held-out problems, from the same sources as --train_path."

@@ -18,10 +18,11 @@ from star_keras.tasks.multiple_choice import MultipleChoice
 from star_keras.tasks.record_sources import existing_file
 from star_keras.tasks.sources import (
     existing_sources,
+    files_remedy,
     own_examples,
     read_problems,
-    tfds_records,
 )
+from star_keras.tasks.tfds_records import tfds_records
 from star_keras.utils.errors import invalid
 
 FILES = {"train": "train_rand_split.jsonl", "eval": "dev_rand_split.jsonl"}
@@ -78,7 +79,8 @@ class CommonsenseQA(MultipleChoice):
         if path is not None:
             make = functools.partial(self.problem_of, needs_answer=needs_answers)
             return read_problems(path, make, split)
-        records = tfds_records(_make_builder, split, URL + FILES[split], FILES)
+        url, remedy = URL + FILES[split], files_remedy(FILES)
+        records = tfds_records(_make_builder, split, url, remedy)
         return [self.make_problem(record, "") for record in records]
 
     @functools.cached_property

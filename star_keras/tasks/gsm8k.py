@@ -23,11 +23,12 @@ from star_keras.tasks.record_fields import required_text
 from star_keras.tasks.record_sources import existing_file
 from star_keras.tasks.sources import (
     existing_sources,
+    files_remedy,
     own_examples,
     read_problems,
-    tfds_records,
 )
 from star_keras.tasks.task import Task
+from star_keras.tasks.tfds_records import tfds_records
 from star_keras.utils.errors import invalid
 from star_keras.utils.settings import checked
 
@@ -116,7 +117,7 @@ class GSM8K(Task):
             problems = read_problems(path, make, split)
         else:
             records = tfds_records(
-                lambda tfds: tfds.builder("gsm8k"), split, _URL, _FILES
+                lambda tfds: tfds.builder("gsm8k"), split, _URL, files_remedy(_FILES)
             )
             problems = [self.make_problem(record, "") for record in records]
         return sorted(problems, key=lambda problem: problem.id)

@@ -1,4 +1,4 @@
-"""Records of JSON lines, CSV, Parquet and Hugging Face datasets, read alike."""
+"""Records of JSON lines, CSV, Parquet and datasets by name, read alike."""
 
 import codecs
 import csv
@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+from star_keras.tasks.tfds_records import records_of_name
 from star_keras.utils.errors import invalid
 from star_keras.utils.files import absolute, read_utf8
 from star_keras.utils.json_lines import parse_json_line
@@ -20,6 +21,8 @@ _HUB = "hf://"
 # A split may be a part: "train[:100]".
 _SPLIT = re.compile(r"(.+?):(\w[\w.-]*(?:\[[^\]]*\])?)")
 _FORM = "hf://OWNER/NAME:SPLIT, hf://OWNER/NAME/CONFIGURATION:SPLIT or DIRECTORY:SPLIT"
+_TFDS = "tfds://"
+_TFDS_FORM = "tfds://NAME:SPLIT or tfds://NAME/CONFIGURATION:SPLIT"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,7 +43,23 @@ class Dataset:
         return f"{self.name}, split {self.split}"
 
 
-Source = Path | Dataset
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TfdsDataset:
+    """A split of a dataset of TensorFlow Datasets.
+
+    Attributes:
+        name: Its name, with `/` and a configuration where it has several.
+        split: The split, e.g. `"train"` or `"train[:100]"`.
+    """
+
+    name: str
+    split: str
+
+    def __str__(self):
+        return f"{_TFDS}{self.name}, split {self.split}"
+
+
+Source = Path | Dataset | TfdsDataset
 
 
 # Kinds of files, for errors.
@@ -55,7 +74,8 @@ def existing_source(path, name: str, expected: str = PROBLEM_FILES) -> Source:
 
     Args:
         path: The path of a file, or `hf://OWNER/NAME:SPLIT`,
-            `hf://OWNER/NAME/CONFIGURATION:SPLIT` or `DIRECTORY:SPLIT`.
+            `hf://OWNER/NAME/CONFIGURATION:SPLIT`, `DIRECTORY:SPLIT`,
+            `tfds://NAME:SPLIT` or `tfds://NAME/CONFIGURATION:SPLIT`.
         name: The argument, for the error.
         expected: What kind of file it may be, for the error.
 
@@ -64,7 +84,7 @@ def existing_source(path, name: str, expected: str = PROBLEM_FILES) -> Source:
         FileNotFoundError: if there is no such file or directory.
     """
     text = path if isinstance(path, str) else ""
-    found = _SPLIT.fullmatch(text.removeprefix(_HUB))
+    found = _SPLIT.fullmatch(text.removeprefix(_HUB).removeprefix(_TFDS))
     place, split = found.groups() if found else (text, "")
     if text.startswith(_HUB):
         parts = place.split("/")
@@ -73,6 +93,11 @@ def existing_source(path, name: str, expected: str = PROBLEM_FILES) -> Source:
         return Dataset(
             name="/".join(parts[:2]), configuration="".join(parts[2:]), split=split
         )
+    if text.startswith(_TFDS):
+        parts = place.split("/")
+        if not split or len(parts) not in (1, 2) or not all(parts):
+            raise invalid(name, _TFDS_FORM, path, "Write the split behind a colon.")
+        return TfdsDataset(name=place, split=split)
     full = Path(absolute(name, path))
     if split and not full.exists():
         directory = Path(absolute(name, place))
@@ -123,6 +148,8 @@ def read_records(source: Source) -> Iterator[tuple[str, int, dict]]:
     """
     if isinstance(source, Dataset):
         return _dataset_records(source)
+    if isinstance(source, TfdsDataset):
+        return _tfds_records(source)
     suffix = source.suffix.lower()
     if suffix in (".csv", ".tsv"):
         return _csv_records(source, "," if suffix == ".csv" else "\t")
@@ -212,6 +239,12 @@ def _dataset_records(source):
     else:
         _check_hub(source)
         rows = _loaded(datasets, source)
+    for number, record in enumerate(rows, start=1):
+        yield f"row {number}", number, record
+
+
+def _tfds_records(source):
+    rows = records_of_name(source.name, source.split)
     for number, record in enumerate(rows, start=1):
         yield f"row {number}", number, record
 

@@ -1,6 +1,5 @@
-"""Problems of files and datasets, and records of TensorFlow Datasets."""
+"""Problems of files and datasets."""
 
-import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -13,8 +12,6 @@ from star_keras.tasks.record_sources import (
 from star_keras.tasks.task import FewShotExample, Problem, Task
 from star_keras.utils.errors import invalid
 from star_keras.utils.files import absolute
-
-_SECONDS_TO_ANSWER = 5
 
 
 def existing_sources(
@@ -48,6 +45,16 @@ def existing_sources(
         split: None if path is None else existing_source(path, f"{split}_path")
         for split, path in paths.items()
     }
+
+
+def files_remedy(files: Mapping[str, str]) -> str:
+    """What to do where a download is impossible.
+
+    Args:
+        files: Official files by split.
+    """
+    names = " and ".join(files.values())
+    return f"Put the official files {names} into a directory, pass it as `data_dir`."
 
 
 def read_problems(
@@ -175,54 +182,3 @@ def _read(source, make_problem, prefix, records=None):
             f"{source}: the file is empty. Expected JSON lines like "
             '{"question": "...", "answer": "..."}. Write some into it.'
         )
-
-
-def tfds_records(
-    make_builder: Callable, split: str, url: str, files: Mapping[str, str]
-) -> Iterable[dict]:
-    """The records of a split of a TensorFlow dataset, downloaded if needed.
-
-    Args:
-        make_builder: Called with the module `tensorflow_datasets`; returns the
-            `tfds.core.DatasetBuilder`.
-        split: Name of the split there.
-        url: The first file of the download.
-        files: Official files by split, for the error.
-
-    Yields:
-        Nested dicts of Python strings.
-
-    Raises:
-        ConnectionError: if the dataset is not there and `url` cannot be
-            reached.
-    """
-    import tensorflow_datasets as tfds  # takes seconds to import
-
-    builder = make_builder(tfds)
-    if not builder.is_prepared():
-        try:
-            _check_reachable(url)
-        except OSError as error:
-            names = " and ".join(files.values())
-            raise ConnectionError(
-                f"The dataset {builder.name!r} is not in {builder.data_dir} and "
-                f"cannot be downloaded from {url} ({error}). Put the official "
-                f"files {names} into a directory and pass it as `data_dir`."
-            ) from None
-        builder.download_and_prepare()
-    for record in tfds.as_numpy(builder.as_dataset(split=split)):
-        yield _decoded(record)
-
-
-def _check_reachable(url):
-    # TensorFlow Datasets would try again for minutes.
-    request = urllib.request.Request(url, method="HEAD")
-    urllib.request.urlopen(request, timeout=_SECONDS_TO_ANSWER).close()
-
-
-def _decoded(value):
-    if isinstance(value, dict):
-        return {name: _decoded(part) for name, part in value.items()}
-    if isinstance(value, bytes):
-        return value.decode()
-    return [_decoded(part) for part in value]

@@ -2,13 +2,13 @@
 
 import itertools
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
 
 from star_keras.tasks.record_fields import required_text
 from star_keras.tasks.record_sources import (
     TEXT_FILES,
-    Dataset,
     existing_source,
     read_records,
 )
@@ -66,7 +66,7 @@ def read_fine_tuning_examples(
         rule = "that of a model with a tokenizer"
         raise invalid("preprocessor", rule, preprocessor, "Name another model.")
     source = existing_source(path, argument, TEXT_FILES)
-    is_file = not isinstance(source, Dataset)
+    is_file = isinstance(source, Path)
     if is_file and is_token_rows(source):
         examples = _rows(source, max_length, vocabulary_size)
     else:

@@ -6,7 +6,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from star_keras import tasks
-from star_keras.tasks import commonsense_qa, gsm8k, sources
+from star_keras.tasks import commonsense_qa, gsm8k, tfds_records
 
 CHOICES = ["desk", "harbor", "sea", "lake", "roof"]
 CQA = [
@@ -51,7 +51,7 @@ def official_files(tmp_path, monkeypatch):
 
     monkeypatch.setattr(tfds.download.DownloadManager, "download", download)
     monkeypatch.setattr(tfds.download.DownloadManager, "download_and_extract", download)
-    monkeypatch.setattr(sources, "_check_reachable", lambda *_: None)
+    monkeypatch.setattr(tfds_records, "_check_reachable", lambda *_: None)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
     monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(tmp_path / "tfds"))
     return directory

@@ -1,0 +1,97 @@
+"""Records of TensorFlow Datasets, https://www.tensorflow.org/datasets."""
+
+import urllib.request
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+_SECONDS_TO_ANSWER = 5
+# The library's own files. Most datasets come from other hosts.
+_LIBRARY_URL = "https://storage.googleapis.com/tfds-data/"
+
+
+def records_of_name(name: str, split: str) -> Iterator[dict]:
+    """The records of a dataset that the library knows, see `tfds_records`.
+
+    Args:
+        name: Its name, with `/` and a configuration where it has several.
+        split: Its split, e.g. `"train"` or `"train[:100]"`.
+
+    Raises:
+        ValueError: if there is no such name or split.
+        ConnectionError: see `tfds_records`.
+    """
+
+    def make_builder(tfds):
+        try:
+            return tfds.builder(name)
+        except (ValueError, ImportError) as error:
+            reason = str(error).partition("\n")[0]
+            raise ValueError(
+                f"tfds://{name}: the dataset cannot be loaded ({reason}). Correct its "
+                "name or configuration."
+            ) from None
+
+    remedy = "Prepare it where there is a network, and set TFDS_DATA_DIR."
+    return tfds_records(make_builder, split, _LIBRARY_URL, remedy)
+
+
+def tfds_records(
+    make_builder: Callable, split: str, url: str, remedy: str
+) -> Iterator[dict]:
+    """The records of a split of a TensorFlow dataset, downloaded if needed.
+
+    Args:
+        make_builder: Called with the module `tensorflow_datasets`; returns the
+            `tfds.core.DatasetBuilder`.
+        split: Name of the split there.
+        url: A file that must be reachable for a download.
+        remedy: What to do without a network, for the error.
+
+    Yields:
+        Nested dicts and lists of Python values; class labels are texts.
+
+    Raises:
+        ValueError: if there is no such split.
+        ConnectionError: if the dataset is not there and `url` cannot be reached.
+    """
+    import tensorflow_datasets as tfds  # takes seconds to import
+
+    builder = make_builder(tfds)
+    if not builder.is_prepared():
+        try:
+            _check_reachable(url)
+        except OSError as error:
+            raise ConnectionError(
+                f"The dataset {builder.name!r} is not in {builder.data_dir} and "
+                f"cannot be downloaded from {url} ({error}). {remedy}"
+            ) from None
+        builder.download_and_prepare()
+    try:
+        rows = builder.as_dataset(split=split)
+    except ValueError as error:
+        raise ValueError(
+            f"The dataset {builder.name!r} has no split {split!r} ({error}). It has "
+            f"{sorted(builder.info.splits)}."
+        ) from None
+    for row in tfds.as_numpy(rows):
+        yield _plain(row, builder.info.features)
+
+
+def _check_reachable(url):
+    # The library would try again for minutes.
+    request = urllib.request.Request(url, method="HEAD")
+    urllib.request.urlopen(request, timeout=_SECONDS_TO_ANSWER).close()
+
+
+def _plain(value, feature):
+    if isinstance(value, dict):
+        # A sequence of dicts is a dict of sequences; `feature` has the same names.
+        return {name: _plain(part, feature[name]) for name, part in value.items()}
+    if isinstance(value, np.ndarray) and value.ndim:
+        feature = getattr(feature, "feature", feature)
+        return [_plain(part, feature) for part in value]
+    if isinstance(value, bytes):
+        return value.decode()
+    value = value.item()
+    return feature.int2str(value) if hasattr(feature, "int2str") else value
