@@ -52,14 +52,12 @@ def _define(item, values):
     rule = item.rule
     if rule.choices is not None:
         flags.DEFINE_enum(enum_values=list(rule.choices), **arguments)
-    elif item.kind is int:
-        flags.DEFINE_integer(
-            lower_bound=rule.at_least, upper_bound=rule.at_most, **arguments
-        )
-    elif item.kind is float:
-        flags.DEFINE_float(
-            lower_bound=rule.at_least, upper_bound=rule.at_most, **arguments
-        )
+    elif item.kind in (int, float):
+        kind = flags.IntegerParser if item.kind is int else flags.FloatParser
+        parser = kind(rule.at_least, rule.at_most)
+        if item.default is None:
+            parser = _NumberOrNone(parser)
+        flags.DEFINE(parser, serializer=flags.ArgumentSerializer(), **arguments)
     else:
         define = {
             bool: flags.DEFINE_bool,
@@ -67,6 +65,20 @@ def _define(item, values):
             tuple: flags.DEFINE_list,
         }[item.kind]
         define(**arguments)
+
+
+class _NumberOrNone(flags.ArgumentParser):
+    """Reads `none`, which takes back the number of a flagfile."""
+
+    def __init__(self, parser):
+        self._parser = parser
+        self.syntactic_help = f"{parser.syntactic_help} or none"
+
+    def parse(self, argument):
+        return None if argument == "none" else self._parser.parse(argument)
+
+    def flag_type(self):
+        return self._parser.flag_type()
 
 
 def from_flags(

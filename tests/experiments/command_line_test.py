@@ -45,8 +45,14 @@ def test_flags_have_the_names_types_and_defaults_of_the_settings():
     ) == Draw(count=3, share=0.25, color="blue", shown=False, names=("b", "c"), limit=4)
 
 
+def test_none_takes_back_the_number_of_a_flagfile():
+    assert parse("--limit=4", "--limit=none") == Draw()
+    with pytest.raises(flags.Error):
+        parse("--count=none")
+
+
 @pytest.mark.parametrize(
-    "argument", ["--count=0", "--count=x", "--color=green", "--unknown=3"]
+    "argument", ["--count=0", "--count=x", "--limit=x", "--color=green", "--unknown=3"]
 )
 def test_bounds_choices_and_names_are_checked_while_parsing(argument):
     with pytest.raises(flags.Error):
