@@ -116,6 +116,9 @@ class ProcessSettings(Settings):
     process_id: int | None = setting(
         None, "Number of this process, from 0.", at_least=0
     )
+    start_timeout: int = setting(
+        300, "Seconds to wait for the other processes at the start.", at_least=1
+    )
     process_timeout: int = setting(
         60, "Seconds of silence after which a process is given up.", at_least=1
     )
@@ -140,6 +143,7 @@ class ProcessSettings(Settings):
                 self.num_processes,
                 self.process_id,
                 timeout_seconds=self.process_timeout,
+                start_seconds=self.start_timeout,
             )
         with message_alone():
             devices = found_devices()

@@ -38,6 +38,9 @@ def initialize(
     others after `timeout_seconds`. SIGTERM kills no process: JAX turns it into a
     notice of preemption, see `PreemptionNotice`.
 
+    A process that waits longer than `start_seconds` for the others prints it and
+    ends with code 1.
+
     Args:
         coordinator: optional string. Address `"host:port"` of process 0.
         num_processes: optional int. Number of processes.
@@ -50,7 +53,6 @@ def initialize(
     Raises:
         ValueError: if only some of the first three arguments are given, or
             `process_id` is not between 0 and `num_processes - 1`.
-        jax.errors.JaxRuntimeError: if a process is missing after `start_seconds`.
     """
     given = {"coordinator": coordinator} | {
         "num_processes": num_processes,
@@ -76,17 +78,37 @@ def initialize(
                 given["process_id"],
             )
         given["coordinator"] = given["coordinator"].split(",")[0]
-    # Keras' own function has no arguments for the timeouts.
-    jax.distributed.initialize(
-        given["coordinator"],
-        given["num_processes"],
-        given["process_id"],
-        initialization_timeout=start_seconds,
-        heartbeat_timeout_seconds=timeout_seconds,
-        shutdown_timeout_seconds=timeout_seconds,
-    )
+    waiting = threading.Timer(start_seconds, _give_up_the_start, (start_seconds,))
+    waiting.start()
+    try:
+        # Keras' own function has no arguments for the timeouts.
+        jax.distributed.initialize(
+            given["coordinator"],
+            given["num_processes"],
+            given["process_id"],
+            # At its end JAX aborts the process, with a stack trace of C++.
+            initialization_timeout=start_seconds + 60,
+            heartbeat_timeout_seconds=timeout_seconds,
+            shutdown_timeout_seconds=timeout_seconds,
+        )
+    finally:
+        waiting.cancel()
     _end_together()
     distribution_lib.initialize_rng()
+
+
+def _give_up_the_start(seconds):
+    """End this process, which waits for others that do not come."""
+    state = global_state
+    print(
+        f"Process {state.process_id} of {state.num_processes} waited {seconds} seconds "
+        f"for the others at {state.coordinator_address}, the address of process 0. "
+        "Those that do not say this too have not started, have ended, or look for "
+        "another address. Start all of them again.",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(1)
 
 
 def _end_together():

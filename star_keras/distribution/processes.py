@@ -83,6 +83,13 @@ class HostCopy:
     def __init__(self, array):
         self._shape, self._sharding = array.shape, array.sharding
         self._committed = array.committed
+        if array.is_fully_replicated:
+            # `addressable_shards` of JAX 0.10.2 fails if each process has one device
+            # and `device_put` made the array of a local one, as for Keras' new weights.
+            indices = self._sharding.addressable_devices_indices_map(self._shape)
+            whole = np.array(array)
+            self._shards = {str(index): whole for index in indices.values()}
+            return
         self._shards = {}
         for shard in array.addressable_shards:
             if str(shard.index) not in self._shards:

@@ -43,16 +43,15 @@ def ends(tmp_path_factory):
     """Function from a case of `distribution_processes` to how its processes ended."""
     directory = tmp_path_factory.mktemp("processes")
     save_padded_preset(directory / "preset")
-    environment = {"XLA_FLAGS": xla_flags(2)}
 
     @functools.cache
-    def ends(case, num_processes=2):
+    def ends(case, num_processes=2, devices=2):
         arguments = (directory, case, forks.free_address())
         running = [
             forks.Running(
                 "distribution_processes",
                 *(*arguments, number, num_processes),
-                environment=environment,
+                environment={"XLA_FLAGS": xla_flags(devices)},
             )
             for number in range(num_processes)
         ]
@@ -74,6 +73,16 @@ def save_padded_preset(path):
         widths = [(0, n - m) for n, m in zip(variable.shape, source.shape, strict=True)]
         variable.assign(np.pad(source.value, widths, constant_values=padding))
     padded.save_to_preset(str(path))
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_process_that_waits_in_vain_says_for_whom(number):
+    address = forks.free_address()
+    done = forks.run("distribution_processes", "", "wait", address, number, 3)
+    assert done.returncode == 1
+    line = f"Process {number} of 3 waited 2 seconds for the others at {address}"
+    assert line in done.stderr
+    assert "stack trace" not in done.stderr
 
 
 @pytest.mark.slow
@@ -142,6 +151,19 @@ def test_run_of_two_processes_is_that_of_one(ends, mesh):
     )
     assert len(one_sums) > 10
     assert two_sums == pytest.approx(one_sums, rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_new_weights_over_processes_of_one_device_train_as_in_one_process(ends):
+    losses = {}
+    for count in 1, 2:
+        for process in ends("new_weights", count, devices=1):
+            assert process.returncode == 0, process.stderr[-3000:]
+        lines = (ends.directory / f"new_weights_{count}/metrics.jsonl").read_text()
+        losses[count] = [json.loads(line).get("loss") for line in lines.splitlines()]
+    first, second, third = losses[1]
+    assert first is None and second > 1
+    assert losses[2] == [None, pytest.approx(second), pytest.approx(third)]
 
 
 def weight_sums(path):

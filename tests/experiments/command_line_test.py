@@ -127,6 +127,7 @@ def test_flags_of_processes_have_the_defaults_of_initialize():
     parameters = inspect.signature(initialize).parameters
     settings = common.ProcessSettings()
     assert settings.process_timeout == parameters["timeout_seconds"].default
+    assert settings.start_timeout == parameters["start_seconds"].default
     for name in ("coordinator", "num_processes", "process_id"):
         assert getattr(settings, name) is parameters[name].default is None
 

@@ -13,12 +13,15 @@ import subprocess
 import sys
 import time
 
+import keras
 import numpy as np
 from absl import app
 from jax.experimental import multihost_utils
 
 from experiments import star
-from star_keras import distribution
+from star_keras import distribution, testing
+from star_keras.callbacks import StarIterationCallback
+from star_keras.config import StarConfig, TrainingConfig
 from star_keras.distribution import processes
 from star_keras.outer_loop.run_directory import RunDirectory
 from star_keras.outer_loop.sample_store import SampleStore
@@ -65,9 +68,35 @@ def die(way, address):
     processes.sync("end")
 
 
+def wait_for_the_others(address):
+    distribution.initialize(address, count, number, start_seconds=2)
+
+
 def open_directories_of_their_own(address):
     distribution.initialize(address, count, number)
     RunDirectory(directory / f"run-{number}").open({})
+
+
+def fit_new_weights(run_dir, address):
+    if count > 1:
+        distribution.initialize(address, count, number)
+        keras.distribution.set_distribution(distribution.model_parallel("batch:2"))
+    model = testing.tiny_gpt_j()
+    sampler = testing.ScriptedSampler(double_odd_numbers, batch_size=2)
+    training = TrainingConfig(
+        batch_size=2, sequence_length=128, start_steps=3, schedule="steady"
+    )
+    config = StarConfig(training=training)
+    star = StarIterationCallback(
+        model, testing.Doubling(), run_dir, config, sampler=sampler
+    )
+    # The second iteration starts from the copy of the new weights.
+    star.fit(2, verbose=0)
+
+
+def double_odd_numbers(request):
+    question = int(request.name.removeprefix("double-"))
+    return f" The answer is {2 * question if question % 2 else 7}."
 
 
 def run_star(name, *flags):
@@ -93,8 +122,12 @@ directory, name, address, number, count = sys.argv[1:]
 directory, number, count = pathlib.Path(directory), int(number), int(count)
 if name in DEATHS:
     die(name, address)
+elif name == "wait":
+    wait_for_the_others(address)
 elif name == "not_shared":
     open_directories_of_their_own(address)
+elif name == "new_weights":
+    fit_new_weights(directory / f"{name}_{count}", address)
 elif name in MESHES:
     run_star_in_two_processes(name, address)
 else:
