@@ -17,13 +17,17 @@ from keras_hub.src.vllm.context import get_vllm_context, vllm_context_scope
 
 from star_keras.models.attention import (
     attend,
-    attend_causally,
     attend_one_query,
     attend_to_prefix,
     merge_attention,
     write_to_cache,
 )
 from star_keras.models.attention_kernels import kernel_for
+from star_keras.models.dense_attention import (
+    attend_in_blocks,
+    attend_in_rows,
+    causal_mask,
+)
 
 
 @contextlib.contextmanager
@@ -206,25 +210,9 @@ class PackedAttention(RowAttention):
         if kernel is not None:
             ids = self._all_segment_ids()
             return kernel(query, key, value, ids, scale=options["scale"]), cache
-        offsets = jnp.arange(self.shape[1], dtype="int32")
-        distance = offsets[None, :, None] - offsets[None, None, :]
-        mask = distance >= 0
-        if sliding_window is not None and sliding_window < self.shape[1]:
-            mask = mask & (distance < sliding_window)
-        if self.segment_ids is not None:
-            ids = self.segment_ids
-            mask = mask & (ids[:, :, None] == ids[:, None, :])
-        if self.padding_mask is not None:
-            mask = mask & self.padding_mask.astype("bool")[:, None, :]
-        parts = jax.lax.platform_dependent(
-            query,
-            key,
-            value,
-            mask,
-            cpu=lambda *x: attend_causally(*x, **options),
-            default=lambda *x: attend(*x, **options),
-        )
-        return parts.outputs(), cache
+        arguments = query, key, value, self.segment_ids, self.padding_mask
+        outputs = attend_in_rows(*arguments, sliding_window=sliding_window, **options)
+        return outputs, cache
 
     def _all_segment_ids(self):
         """Segments that padding has its own of."""
@@ -263,32 +251,28 @@ class CachedAttention(RowAttention):
     def attend(self, cache, query, key, value, *, sliding_window=None, **options):
         key = write_to_cache(cache[0], key, self.write_index)
         value = write_to_cache(cache[1], value, self.write_index)
-        arguments = query, key, value, self._mask(self.cache_positions, sliding_window)
-        if self.shape[1] == 1:
-            parts = jax.lax.platform_dependent(
-                *arguments,
-                cpu=lambda *x: attend(*x, few_queries=True, **options),
-                tpu=lambda *x: attend_one_query(*x, **options),
-                default=lambda *x: attend(*x, **options),
-            )
-        else:
-            parts = attend(*arguments, **options)
-        if len(cache) == 4:
-            size = cache[2].shape[2]
-            places = jnp.arange(size, dtype="int32")[None]
-            mask = (places < self.prefix_length)[:, None, :]
-            if sliding_window is not None and sliding_window < size + key.shape[2]:
-                queries = self.positions[:, :, None]
-                mask = mask & (places[:, None, :] > queries - sliding_window)
-            prefix_parts = attend_to_prefix(query, *cache[2:], mask, **options)
-            parts = merge_attention(parts, prefix_parts)
-        return parts.outputs(), (key, value)
 
-    def _mask(self, key_positions, sliding_window):
-        """`(B, L, K)`, from the positions of the keys, `(B or 1, K)`."""
-        queries, keys = self.positions[:, :, None], key_positions[:, None, :]
-        mask = keys <= queries
-        # No two tokens of a cache are farther apart than its length.
-        if sliding_window is not None and sliding_window < keys.shape[2]:
-            mask = mask & (keys > queries - sliding_window)
-        return mask
+        def attend_from(query, positions):
+            mask = causal_mask(positions, self.cache_positions, sliding_window)
+            arguments = query, key, value, mask
+            if self.shape[1] == 1:
+                parts = jax.lax.platform_dependent(
+                    *arguments,
+                    cpu=lambda *x: attend(*x, few_queries=True, **options),
+                    tpu=lambda *x: attend_one_query(*x, **options),
+                    default=lambda *x: attend(*x, **options),
+                )
+            else:
+                parts = attend(*arguments, **options)
+            if len(cache) == 4:
+                size = cache[2].shape[2]
+                places = jnp.arange(size, dtype="int32")[None]
+                mask = (places < self.prefix_length)[:, None, :]
+                if sliding_window is not None and sliding_window < size + key.shape[2]:
+                    queries = positions[:, :, None]
+                    mask = mask & (places[:, None, :] > queries - sliding_window)
+                prefix_parts = attend_to_prefix(query, *cache[2:], mask, **options)
+                parts = merge_attention(parts, prefix_parts)
+            return parts
+
+        return attend_in_blocks(attend_from, query, self.positions), (key, value)
