@@ -9,6 +9,7 @@ in float32. Columns:
     compile s  processor time of the compilation
 """
 
+import functools
 import time
 
 from absl import app, flags
@@ -31,7 +32,7 @@ def measure(attend, length):
     segment_ids = np.sort(rng.integers(0, 4, (1, length)), axis=1)
 
     def loss(query, key, value):
-        outputs = attend(query, key, value, segment_ids)
+        outputs = attend(query, key, value, segment_ids, scale=0.125)
         return (outputs**2).sum(), outputs
 
     start = time.process_time()
@@ -52,20 +53,18 @@ def main(argv):
     from jax import numpy as jnp
 
     from star_keras.models.attention import attend_causally
-    from star_keras.models.dense_attention import attend_in_rows, causal_mask
+    from star_keras.models.attention_in_blocks import attend_rows_in_blocks
 
-    def in_blocks(query, key, value, ids):
-        window = FLAGS.sliding_window
-        return attend_in_rows(
-            query, key, value, ids, scale=0.125, sliding_window=window
-        )
+    window = FLAGS.sliding_window
 
-    def all_scores(query, key, value, ids):
-        places = jnp.arange(ids.shape[1])[None]
-        mask = causal_mask(places, places, FLAGS.sliding_window)
-        mask = mask & (ids[:, :, None] == ids[:, None])
-        return attend_causally(query, key, value, mask, scale=0.125).outputs()
+    def all_scores(query, key, value, segment_ids, scale):
+        places = jnp.arange(query.shape[3])
+        distance = places[:, None] - places
+        mask = (distance >= 0) & (distance < (window or len(places)))
+        mask = mask & (segment_ids[:, :, None] == segment_ids[:, None])
+        return attend_causally(query, key, value, mask, scale=scale).outputs()
 
+    in_blocks = functools.partial(attend_rows_in_blocks, sliding_window=window)
     print(f"{'tokens':>6} {'':10} {'MiB':>8} {'CPU s':>6} {'compile s':>9}", flush=True)
     for length in map(int, FLAGS.lengths):
         for name, attend in (("all scores", all_scores), ("blocks", in_blocks)):

@@ -17,17 +17,14 @@ from keras_hub.src.vllm.context import get_vllm_context, vllm_context_scope
 
 from star_keras.models.attention import (
     attend,
+    attend_causally,
     attend_one_query,
     attend_to_prefix,
     merge_attention,
     write_to_cache,
 )
+from star_keras.models.attention_in_blocks import attend_in_blocks
 from star_keras.models.attention_kernels import kernel_for
-from star_keras.models.dense_attention import (
-    attend_in_blocks,
-    attend_in_rows,
-    causal_mask,
-)
 
 
 @contextlib.contextmanager
@@ -210,9 +207,25 @@ class PackedAttention(RowAttention):
         if kernel is not None:
             ids = self._all_segment_ids()
             return kernel(query, key, value, ids, scale=options["scale"]), cache
-        arguments = query, key, value, self.segment_ids, self.padding_mask
-        outputs = attend_in_rows(*arguments, sliding_window=sliding_window, **options)
-        return outputs, cache
+        offsets = jnp.arange(self.shape[1], dtype="int32")
+        distance = offsets[None, :, None] - offsets[None, None, :]
+        mask = distance >= 0
+        if sliding_window is not None and sliding_window < self.shape[1]:
+            mask = mask & (distance < sliding_window)
+        if self.segment_ids is not None:
+            ids = self.segment_ids
+            mask = mask & (ids[:, :, None] == ids[:, None, :])
+        if self.padding_mask is not None:
+            mask = mask & self.padding_mask.astype("bool")[:, None, :]
+        parts = jax.lax.platform_dependent(
+            query,
+            key,
+            value,
+            mask,
+            cpu=lambda *x: attend_causally(*x, **options),
+            default=lambda *x: attend(*x, **options),
+        )
+        return parts.outputs(), cache
 
     def _all_segment_ids(self):
         """Segments that padding has its own of."""
@@ -253,7 +266,7 @@ class CachedAttention(RowAttention):
         value = write_to_cache(cache[1], value, self.write_index)
 
         def attend_from(query, positions):
-            mask = causal_mask(positions, self.cache_positions, sliding_window)
+            mask = self._mask(positions, self.cache_positions, sliding_window)
             arguments = query, key, value, mask
             if self.shape[1] == 1:
                 parts = jax.lax.platform_dependent(
@@ -276,3 +289,12 @@ class CachedAttention(RowAttention):
             return parts
 
         return attend_in_blocks(attend_from, query, self.positions), (key, value)
+
+    def _mask(self, positions, key_positions, sliding_window):
+        """`(B, L, K)`, from positions `(B, L)` and those of the keys, `(B or 1, K)`."""
+        queries, keys = positions[:, :, None], key_positions[:, None, :]
+        mask = keys <= queries
+        # No two tokens of a cache are farther apart than its length.
+        if sliding_window is not None and sliding_window < keys.shape[2]:
+            mask = mask & (keys > queries - sliding_window)
+        return mask

@@ -7,7 +7,7 @@ import jax
 from jax import numpy as jnp
 
 from star_keras.distribution import model_parallel
-from star_keras.models.dense_attention import queries_at_once
+from star_keras.models.attention_in_blocks import queries_at_once
 from star_keras.models.forward import cache_shapes
 from star_keras.sampling.ring_cache import cache_size, prefix_size
 

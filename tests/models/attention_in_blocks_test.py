@@ -3,8 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from star_keras.models.attention_modes import CachedAttention
-from star_keras.models.dense_attention import attend_in_rows
+from star_keras.models.attention_in_blocks import attend_rows_in_blocks
+from star_keras.models.attention_modes import CachedAttention, PackedAttention
+from tests.conftest import run_on_eight_devices
 from tests.models.attention_kernels import (
     attend_with_all_scores,
     make_arrays,
@@ -19,23 +20,19 @@ def assert_close(found, expected):
 
 
 @pytest.mark.parametrize(
-    ("heads", "group", "packed", "options"),
+    ("heads", "group", "options"),
     (
-        (1, 1, False, {}),
-        (2, 1, True, {"soft_cap": 2.0}),
-        (1, 2, True, {"sliding_window": 100}),
-        (1, 2, False, {"sliding_window": 700, "soft_cap": 2.0}),
+        (1, 1, {}),
+        (2, 1, {"soft_cap": 2.0}),
+        (1, 2, {"sliding_window": 100}),
+        (1, 2, {"sliding_window": 700, "soft_cap": 2.0}),
     ),
 )
-def test_blocks_have_outputs_and_gradients_of_all_scores(heads, group, packed, options):
-    arrays, weights, segment_ids = make_arrays(heads, group, 8, length=LENGTH)
+def test_blocks_have_outputs_and_gradients_of_all_scores(heads, group, options):
+    arrays = make_arrays(heads, group, 8, length=LENGTH)
     options = {"scale": 0.4, **options}
-    expected = outputs_and_gradients(
-        attend_with_all_scores, arrays, weights, segment_ids * packed, options
-    )
-    found = outputs_and_gradients(
-        attend_in_rows, arrays, weights, segment_ids if packed else None, options
-    )
+    expected = outputs_and_gradients(attend_with_all_scores, *arrays, options)
+    found = outputs_and_gradients(attend_rows_in_blocks, *arrays, options)
     for one, other in zip(found, expected, strict=True):
         assert_close(one, other)
 
@@ -43,13 +40,22 @@ def test_blocks_have_outputs_and_gradients_of_all_scores(heads, group, packed, o
 def test_no_token_of_a_block_sees_padding():
     arrays, _, segment_ids = make_arrays(1, 1, 8, length=LENGTH)
     padding_mask = np.arange(LENGTH) % 5 != 2
-    found = attend_in_rows(*arrays, None, padding_mask[None], scale=0.4)
+    attention = PackedAttention((2, LENGTH), segment_ids, np.stack(2 * [padding_mask]))
+    found, _ = attention.attend(None, *arrays, scale=0.4)
     expected = attend_with_all_scores(
         *(x[..., padding_mask, :] for x in arrays),
-        jnp.zeros((2, padding_mask.sum())),
+        segment_ids[:, padding_mask],
         scale=0.4,
     )
     assert_close(found[..., padding_mask, :], expected)
+
+
+def test_every_layout_of_a_mesh_computes_the_same():
+    found = run_on_eight_devices("models_kernel_on_a_mesh", "blocks")
+    assert found.pop("devices") == 8
+    assert len(found) == 7
+    for case, difference in found.items():
+        assert difference < 2e-5, case
 
 
 @pytest.mark.parametrize("sliding_window", (None, 300))
@@ -78,15 +84,15 @@ def test_prefill_in_blocks_is_that_of_shorter_pieces(sliding_window):
         np.testing.assert_array_equal(one, other)
 
 
-def gradient_of_rows(length, **options):
+def gradient_of_rows(length):
     shapes = [(1, 1, 1, length, 8)] + 2 * [(1, 1, length, 8)]
     arrays = [jax.ShapeDtypeStruct(shape, "float32") for shape in shapes]
-    ids = jax.ShapeDtypeStruct((1, length), "int32")
 
-    def loss(query, key, value, ids):
-        return attend_in_rows(query, key, value, ids, scale=0.4, **options).sum()
+    def loss(*arrays):
+        attention = PackedAttention((1, length))
+        return attention.attend(None, *arrays, scale=0.4)[0].sum()
 
-    return jax.jit(jax.grad(loss, argnums=(0, 1, 2))).trace(*arrays, ids)
+    return jax.jit(jax.grad(loss, argnums=(0, 1, 2))).trace(*arrays)
 
 
 def test_memory_of_a_long_row_grows_with_its_length():
