@@ -88,9 +88,6 @@ def attend_causally(query, key, value, mask, **options):
     Returns:
         `AttentionParts`.
     """
-    length = query.shape[3]
-    count = max(1, min(4, length // 64))
-    bounds = [length * i // count for i in range(count + 1)]
     blocks = [
         attend(
             query[:, :, :, start:end],
@@ -99,11 +96,17 @@ def attend_causally(query, key, value, mask, **options):
             mask[:, start:end, :end],
             **options,
         )
-        for start, end in itertools.pairwise(bounds)
+        for start, end in causal_bounds(query.shape[3])
     ]
     return AttentionParts(
         *(ops.concatenate(arrays, axis=3) for arrays in zip(*blocks, strict=True))
     )
+
+
+def causal_bounds(length):
+    """Pairs `(start, end)` of up to four blocks of at least 64 queries each."""
+    count = max(1, min(4, length // 64))
+    return itertools.pairwise(length * i // count for i in range(count + 1))
 
 
 def attend_one_query(query, key, value, mask, **options):

@@ -23,6 +23,7 @@ from star_keras.models.attention import (
     merge_attention,
     write_to_cache,
 )
+from star_keras.models.attention_in_blocks import attend_in_blocks
 from star_keras.models.attention_kernels import kernel_for
 
 
@@ -263,30 +264,35 @@ class CachedAttention(RowAttention):
     def attend(self, cache, query, key, value, *, sliding_window=None, **options):
         key = write_to_cache(cache[0], key, self.write_index)
         value = write_to_cache(cache[1], value, self.write_index)
-        arguments = query, key, value, self._mask(self.cache_positions, sliding_window)
-        if self.shape[1] == 1:
-            parts = jax.lax.platform_dependent(
-                *arguments,
-                cpu=lambda *x: attend(*x, few_queries=True, **options),
-                tpu=lambda *x: attend_one_query(*x, **options),
-                default=lambda *x: attend(*x, **options),
-            )
-        else:
-            parts = attend(*arguments, **options)
-        if len(cache) == 4:
-            size = cache[2].shape[2]
-            places = jnp.arange(size, dtype="int32")[None]
-            mask = (places < self.prefix_length)[:, None, :]
-            if sliding_window is not None and sliding_window < size + key.shape[2]:
-                queries = self.positions[:, :, None]
-                mask = mask & (places[:, None, :] > queries - sliding_window)
-            prefix_parts = attend_to_prefix(query, *cache[2:], mask, **options)
-            parts = merge_attention(parts, prefix_parts)
-        return parts.outputs(), (key, value)
 
-    def _mask(self, key_positions, sliding_window):
-        """`(B, L, K)`, from the positions of the keys, `(B or 1, K)`."""
-        queries, keys = self.positions[:, :, None], key_positions[:, None, :]
+        def attend_from(query, positions):
+            mask = self._mask(positions, self.cache_positions, sliding_window)
+            arguments = query, key, value, mask
+            if self.shape[1] == 1:
+                parts = jax.lax.platform_dependent(
+                    *arguments,
+                    cpu=lambda *x: attend(*x, few_queries=True, **options),
+                    tpu=lambda *x: attend_one_query(*x, **options),
+                    default=lambda *x: attend(*x, **options),
+                )
+            else:
+                parts = attend(*arguments, **options)
+            if len(cache) == 4:
+                size = cache[2].shape[2]
+                places = jnp.arange(size, dtype="int32")[None]
+                mask = (places < self.prefix_length)[:, None, :]
+                if sliding_window is not None and sliding_window < size + key.shape[2]:
+                    queries = positions[:, :, None]
+                    mask = mask & (places[:, None, :] > queries - sliding_window)
+                prefix_parts = attend_to_prefix(query, *cache[2:], mask, **options)
+                parts = merge_attention(parts, prefix_parts)
+            return parts
+
+        return attend_in_blocks(attend_from, query, self.positions), (key, value)
+
+    def _mask(self, positions, key_positions, sliding_window):
+        """`(B, L, K)`, from positions `(B, L)` and those of the keys, `(B or 1, K)`."""
+        queries, keys = positions[:, :, None], key_positions[:, None, :]
         mask = keys <= queries
         # No two tokens of a cache are farther apart than its length.
         if sliding_window is not None and sliding_window < keys.shape[2]:

@@ -7,6 +7,7 @@ import jax
 from jax import numpy as jnp
 
 from star_keras.distribution import model_parallel
+from star_keras.models.attention_in_blocks import queries_at_once
 from star_keras.models.forward import cache_shapes
 from star_keras.sampling.ring_cache import cache_size, prefix_size
 
@@ -175,7 +176,8 @@ class Arithmetic:
         logits = min(_MAX_LOGITS, tokens * self.vocabulary // split)
         # One block at a time, forward and backward.
         block = 2 * tokens * (4 * self.hidden + 3 * (self.mlp + self.attended) // split)
-        scores = 0 if self.splash else rows * self.heads * length**2 // split
+        pairs = 0 if self.splash else queries_at_once(length) * length
+        scores = rows * self.heads * pairs // split
         return {
             "weights": weights.weights,
             "moments": weights.moments,

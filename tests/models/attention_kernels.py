@@ -1,4 +1,4 @@
-"""What the tests of both kernels of attention share."""
+"""What the tests of kernels of attention, and of blocks, share."""
 
 import contextlib
 
@@ -38,12 +38,12 @@ def attend_with_all_scores(
     return jnp.einsum("bhgqk,bhgkd->bhgqd", jax.nn.softmax(scores), value)
 
 
-def make_arrays(heads, group, head_dim, dtype="float32"):
+def make_arrays(heads, group, head_dim, dtype="float32", length=LENGTH):
     """Query, key, value, and the weights of a loss; segments that cross blocks."""
     rng = np.random.default_rng(0)
-    shapes = [(2, heads, group, LENGTH, head_dim)] + 2 * [(2, heads, LENGTH, head_dim)]
+    shapes = [(2, heads, group, length, head_dim)] + 2 * [(2, heads, length, head_dim)]
     arrays = [jnp.asarray(rng.normal(size=s), dtype) for s in (*shapes, shapes[0])]
-    segment_ids = jnp.asarray(np.sort(rng.integers(0, 3, (2, LENGTH)), axis=1), "int32")
+    segment_ids = jnp.asarray(np.sort(rng.integers(0, 3, (2, length)), axis=1), "int32")
     return arrays[:3], arrays[3], segment_ids
 
 

@@ -74,27 +74,37 @@ def test_frozen_weights_have_no_gradients_no_moments_and_no_flops(tied, lora_ran
     assert 0.95 < step.compile().cost_analysis()["flops"] / counted < 1.2
 
 
-def head_memory(lora_rank):
-    """Bytes of the head in a training step, by arithmetic."""
+def train_memory(lora_rank=None, length=8, splash=False):
+    """Bytes of a training step of 4 rows, by arithmetic."""
     model = tiny_causal_lm("llama3", num_layers=2)
     compile_model(model, OptimizerConfig(lora_rank=lora_rank))
     model.optimizer.build(model.trainable_variables)
     work = Iteration(
         batch_size=4,
-        sequence_length=8,
+        sequence_length=length,
         steps=1,
         completions=0,
         prefix_length=0,
         prompt_length=1,
         max_new_tokens=1,
     )
-    sizes = Arithmetic(model, GPUS["rtx4090-24gb"], work, False)
+    sizes = Arithmetic(model, GPUS["rtx4090-24gb"], work, splash)
     weights = Weights(model, "batch:1,model:1", False, 1)
-    return sizes.train_memory(weights, 1, 1, 1)["head"]
+    return sizes.train_memory(weights, 1, 1, 1)
+
+
+@pytest.mark.parametrize(("length", "queries"), ((1024, 1024), (4096, 128)))
+def test_scores_of_long_rows_are_those_of_a_block(length, queries):
+    all_of_it, others = (
+        train_memory(length=length, splash=splash)["a block"]
+        for splash in (False, True)
+    )
+    # 4 rows, 4 heads; scores in float32, and two more in the compute dtype.
+    assert all_of_it - others == 4 * 4 * queries * length * 3 * 4
 
 
 def test_a_frozen_head_has_no_gradient_in_memory():
-    counted = head_memory(None) - head_memory(2)
+    counted = train_memory(None)["head"] - train_memory(2)["head"]
     assert counted == 4 * HEAD
 
     def loss(hidden_states, kernel, targets, weights):

@@ -1,7 +1,7 @@
 """Greatest difference of a kernel's outputs and gradients, mesh against one device.
 
 The cases are meshes with numbers of key-value heads, of their query heads, and of rows.
-The argument is "splash" or "gpu". Prints JSON.
+The argument is "splash", "gpu" or "blocks". Prints JSON.
 """
 
 import star_keras  # noqa: F401  isort: skip  (before keras: selects the backend)
@@ -16,13 +16,16 @@ import keras
 import numpy as np
 
 from star_keras.distribution import model_parallel
+from star_keras.models.attention_in_blocks import attend_rows_in_blocks
 from star_keras.models.gpu_attention import gpu_attend
 from star_keras.models.splash_attention import splash_attend
 
 KERNELS = {
     "splash": functools.partial(splash_attend, sliding_window=90),
     "gpu": gpu_attend,
+    "blocks": attend_rows_in_blocks,
 }
+LENGTH = 640 if sys.argv[1] == "blocks" else 128  # two blocks in each quarter
 # Heads that divide by `model`; fewer than devices, in parts of groups; that do not
 # divide; rows that do not, alone and with heads that do not; slices.
 CASES = (
@@ -38,9 +41,9 @@ CASES = (
 
 def run(heads, group, rows):
     rng = np.random.default_rng(0)
-    shapes = [(rows, heads, group, 128, 16)] + 2 * [(rows, heads, 128, 16)]
+    shapes = [(rows, heads, group, LENGTH, 16)] + 2 * [(rows, heads, LENGTH, 16)]
     arrays = [jnp.asarray(rng.normal(size=shape), "float32") for shape in shapes]
-    segment_ids = jnp.asarray(rng.integers(0, 2, (rows, 128)), "int32")
+    segment_ids = jnp.asarray(rng.integers(0, 2, (rows, LENGTH)), "int32")
 
     @jax.jit
     def gradients(*arrays):
