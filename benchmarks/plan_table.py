@@ -1,4 +1,4 @@
-"""Plans of an iteration of GSM8K on absent TPUs, by arithmetic. A Markdown table.
+"""Plans of an iteration of GSM8K on absent TPUs, by arithmetic. Two Markdown tables.
 
     python -m benchmarks.plan_table
 
@@ -14,13 +14,17 @@ from star_keras import planning
 from star_keras.config import OptimizerConfig
 from star_keras.models.splash_attention import splash_applies
 from star_keras.planning.arithmetic import Iteration, matrix_parameters
-from star_keras.planning.suggest import candidates
+from star_keras.planning.suggest import NothingFitsError, candidates
 
 MODELS = {
     "GPT-J 6B": "gpt_j_6b",
     "Llama-3.2-1B": "tests/fixtures/recipes/gsm8k_llama3.2_1b",
     "Llama-3.1-8B": "tests/fixtures/plans/llama3.1_8b",
     "Qwen2.5-7B": "tests/fixtures/plans/qwen2.5_7b",
+}
+LARGE_MODELS = {
+    "GPT-J 20B": "tests/fixtures/plans/gpt_j_20b",
+    "GPT-J 40B": "tests/fixtures/plans/gpt_j_40b",
 }
 TOPOLOGIES = (
     "v3-8",
@@ -32,13 +36,14 @@ TOPOLOGIES = (
     "v6e-64",
     "v6e-256",
 )
+LARGE_TOPOLOGIES = ("v3-128", "v4-128", "v5e-256")
 PROBLEMS = 7473  # of GSM8K's training set
 PREFIX, PROMPT, NEW, LENGTH = 700, 128, 256, 1024
 HEADER = (
     "model",
     "TPU",
     "settings",
-    "GiB a device",
+    "GiB a device, training / sampling",
     "training tokens/s",
     "share of peak",
     "sampled tokens/s",
@@ -72,9 +77,7 @@ def row(model, topology: str) -> list[str]:
     splash = splash_applies(LENGTH, devices[0])
     try:
         best = candidates(model, chip, len(devices), work, splash=splash)[0]
-    except ValueError as error:
-        if "Nothing fits" not in str(error):
-            raise
+    except NothingFitsError:
         return [topology, "does not fit", *["-"] * (len(HEADER) - 3)]
     # A device of v3 is one of a chip's two cores.
     chips = len(devices) // (2 if topology.startswith("v3") else 1)
@@ -84,12 +87,14 @@ def row(model, topology: str) -> list[str]:
     flops = 6 * sum(matrix_parameters(model)) * tokens
     share = flops / best.step_seconds / (len(devices) * chip.flops)
     sampled = PROBLEMS * NEW
+    uses = best.train_memory, best.sample_memory
+    memory = [sum(sizes.values()) / 2**30 for sizes in uses]
     parts = f", {best.parts} parts" if best.parts > 1 else ""
     settings = f"`{best.mesh}`{' ZeRO' if best.zero else ''}{parts}, "
     return [
         topology,
         settings + f"{best.slots} slots",
-        f"{best.needed / 2**30:.1f} of {chip.memory / 2**30:.1f}",
+        f"{memory[0]:.1f} / {memory[1]:.1f} of {chip.memory / 2**30:.1f}",
         f"{tokens / best.step_seconds:,.0f}",
         f"{share:.0%}",
         f"{sampled / sampling:,.0f}",
@@ -100,14 +105,21 @@ def row(model, topology: str) -> list[str]:
     ]
 
 
-def main():
+def print_table(models: dict[str, str], topologies: tuple[str, ...]):
+    """Print the rows of each model, each on its line as soon as it is known."""
     print("|", " | ".join(HEADER), "|")
     print("|", " | ".join(["---"] * len(HEADER)), "|")
-    for name, preset in MODELS.items():
+    for name, preset in models.items():
         settings = ModelSettings(preset=preset, dtype="mixed_bfloat16")
         model = make_model(settings, OptimizerConfig(gradient_checkpointing=True))
-        for topology in TOPOLOGIES:
+        for topology in topologies:
             print("|", " | ".join([name, *row(model, topology)]), "|", flush=True)
+
+
+def main():
+    print_table(MODELS, TOPOLOGIES)
+    print()
+    print_table(LARGE_MODELS, LARGE_TOPOLOGIES)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from jax import numpy as jnp
 from star_keras.distribution import model_parallel
 from star_keras.models.attention_in_blocks import queries_at_once
 from star_keras.models.forward import cache_shapes
-from star_keras.sampling.ring_cache import cache_size, prefix_size
+from star_keras.sampling.continuous_sampler import group_size
+from star_keras.sampling.ring_cache import cache_size, prefix_size, prompt_size
 
 # Share of the peak that compiled training steps reach, see docs/tpu.md.
 _SHARE_OF_PEAK = 0.6
@@ -194,12 +195,21 @@ class Arithmetic:
         work = self.iteration
         length = cache_size(work.prompt_length + work.max_new_tokens)
         prefix = prefix_size(work.prefix_length) if work.prefix_length else 0
+        caches = self.cache_bytes(slots, length, split) // batch
+        # The last prompts stay, whole on each device of `batch`.
+        group = group_size(slots, batch)
+        prompts = self.cache_bytes(group, prompt_size(work.prompt_length), split)
+        # Prompts are as long as the caches when they enter them. Caches that grow are
+        # copied.
+        entering = self.cache_bytes(group, length, split)
+        logits = 2 * 4 * slots * self.vocabulary // (batch * split)
         return {
             "weights": weights.gathered,
-            "caches": self.cache_bytes(slots, length, split) // batch,
+            "caches": caches,
             "prefix": self.cache_bytes(1, prefix, split),
+            "prompts": prompts,
             "held for training": weights.held,
-            "logits": 2 * 4 * slots * self.vocabulary // (batch * split),
+            "temporary": max(entering, caches, logits),
         }
 
     def cache_bytes(self, rows, length, split):

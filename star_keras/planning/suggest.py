@@ -16,7 +16,10 @@ from star_keras.utils.errors import invalid
 # Share of the memory that candidates may take. The rest is for programs, and for
 # temporary arrays that the arithmetic does not know.
 SHARE_OF_MEMORY = 0.9
-_SLOTS = [2**n for n in range(3, 12)]
+
+
+class NothingFitsError(ValueError):
+    """No settings fit in the memory of the devices."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,7 +94,8 @@ def candidates(
         A list of `Candidate`, never empty.
 
     Raises:
-        ValueError: if no mesh divides the model and the batch, or nothing fits.
+        ValueError: if no mesh divides the model and the batch.
+        NothingFitsError: if none of the settings fits.
     """
     sizes = Arithmetic(model, chip, iteration, splash)
     found, reasons = [], []
@@ -111,12 +115,11 @@ def candidates(
                 )
                 continue
             parts = _divisors(iteration.batch_size // batch)
-            slots = [n for n in _SLOTS if n % batch == 0 and n >= batch]
-            # More slots than completions would be empty.
-            slots = [n for n in slots if n < 2 * iteration.completions] or slots[:1]
             found += [
                 _candidate(sizes, weights, mesh, zero, *pair)
-                for pair in itertools.product(parts, slots)
+                for pair in itertools.product(
+                    parts, numbers_of_slots(batch, iteration.completions)
+                )
             ]
     if not found:
         raise invalid(
@@ -129,13 +132,33 @@ def candidates(
     fitting = [x for x in found if x.needed <= limit]
     if not fitting:
         least = min(found, key=lambda x: x.needed)
-        raise ValueError(
+        raise NothingFitsError(
             f"Nothing fits: the smallest need is {least.needed / 2**30:.2f} GiB a "
             f"device, with {least.flags}, of {limit / 2**30:.2f} GiB "
             f"({SHARE_OF_MEMORY:.0%} of a device). Use more devices, a shorter "
             "--sequence_length or --max_new_tokens, or --lora_rank."
         )
     return sorted(fitting, key=lambda x: (x.seconds(iteration), x.needed))
+
+
+def numbers_of_slots(batch: int, completions: int) -> list[int]:
+    """Numbers of slots to try: completions fill them 1, 2, 3, 4, 6, 8, 12, ... times.
+
+    Args:
+        batch: Devices that share the slots.
+        completions: Completions of an iteration. More slots would be empty.
+
+    Returns:
+        Multiples of `batch`, from one slot a device to slots for all completions.
+
+    Example:
+    ```python
+    numbers_of_slots(4, 41)  # [4, 8, 12, 16, 24, 44]
+    ```
+    """
+    each = max(1, -(-completions // batch))
+    fills = {m * 2**n for n in range(each.bit_length()) for m in (2, 3)}
+    return sorted({batch * -(-each // times) for times in (1, *fills)})
 
 
 def _divisors(number):

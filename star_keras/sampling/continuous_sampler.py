@@ -27,6 +27,16 @@ _AHEAD = 2
 _TWO_WORKERS = 64
 
 
+def group_size(slots: int, devices: int) -> int:
+    """Number of prompts that are prefilled together.
+
+    Args:
+        slots: Slots of a worker.
+        devices: Devices of the batch axes. Each prefills its part of a group.
+    """
+    return -(-slots // (_GROUPS * devices)) * devices
+
+
 class ContinuousSampler(ModelSampler):
     """Decodes in slots; the next prompt takes the slot of a finished sample.
 
@@ -97,8 +107,7 @@ class ContinuousSampler(ModelSampler):
         self.num_workers = 2 if two else 1
         self.slots = batch_size // self.num_workers
         devices = self.layout.batch_devices
-        # A device of the batch axis prefills its part of a group.
-        self.group_size = -(-self.slots // (_GROUPS * devices)) * devices
+        self.group_size = group_size(self.slots, devices)
         few = self.slots // _FEW
         few -= few % devices
         self.few_slots = few or self.slots

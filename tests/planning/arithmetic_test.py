@@ -1,11 +1,14 @@
-"""Parameters in matrix products, counted by hand and by XLA."""
+"""Parameters in matrix products, counted by hand and by XLA; plans of docs/tpu.md."""
+
+import re
 
 import jax
 import numpy as np
 import pytest
 
 from star_keras.config import OptimizerConfig
-from star_keras.planning import GPUS
+from star_keras.models import load_causal_lm
+from star_keras.planning import CHIPS, GPUS, from_shapes
 from star_keras.planning.arithmetic import (
     Arithmetic,
     Iteration,
@@ -16,6 +19,7 @@ from star_keras.planning.arithmetic import (
 from star_keras.testing import tiny_causal_lm
 from star_keras.training import compile_model
 from star_keras.training.head_loss import head_cross_entropy
+from tests.forks import ROOT
 
 # Queries and outputs, keys and values of 2 of 4 heads, three matrices of the MLP, and
 # two norms; the logits of 258 tokens.
@@ -121,3 +125,57 @@ def test_a_frozen_head_has_no_gradient_in_memory():
 
     # Without the kernel's gradient, all is smaller than the gradient alone.
     assert allotted((0,)) < counted <= allotted((0, 1))
+
+
+# Rows of a step, the kind of device, and whether it has splash attention.
+POOLS = {
+    "v3-128": (1024, "TPU v3", False),
+    "v4-128": (512, "TPU v4", True),
+    "v5e-256": (2048, "TPU v5 lite", True),
+}
+SETTINGS = re.compile(
+    r"`(batch:(\d+),model:(\d+))` ZeRO(?:, (\d+) parts)?, (\d+) slots"
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "width"), [("20B", 44, 6144), ("40B", 50, 8192)]
+)
+def test_plans_of_large_models_are_those_of_the_docs(name, layers, width):
+    def make():
+        directory = ROOT / "tests" / "fixtures" / "plans" / f"gpt_j_{name.lower()}"
+        model = load_causal_lm(
+            str(directory), dtype="mixed_bfloat16", load_weights=False
+        )
+        compile_model(model, OptimizerConfig(gradient_checkpointing=True))
+        model.optimizer.build(model.trainable_variables)
+        return model
+
+    model = from_shapes(make)
+    vocabulary = 50_400
+    blocks = layers * (12 * width**2 + 7 * width)
+    ends = 2 * vocabulary * width + vocabulary + 2 * width
+    assert model.count_params() == blocks + ends
+    page = (ROOT / "docs" / "tpu.md").read_text()
+    assert f"{blocks + ends:,}" in page
+    for topology, (rows, kind, splash) in POOLS.items():
+        (line,) = re.findall(rf"^\| GPT-J {name} \| {topology} \|(.*)$", page, re.M)
+        mesh, *sizes = SETTINGS.search(line).groups(default="1")
+        batch, split, parts, slots = map(int, sizes)
+        work = Iteration(
+            batch_size=rows,
+            sequence_length=1024,
+            steps=1,
+            completions=7473,
+            prefix_length=700,
+            prompt_length=128,
+            max_new_tokens=256,
+        )
+        chip = CHIPS[kind]
+        sums = Arithmetic(model, chip, work, splash)
+        weights = Weights(model, mesh, True, batch * split)
+        train = sum(sums.train_memory(weights, batch, split, parts).values())
+        sample = sum(sums.sample_memory(weights, batch, split, slots).values())
+        assert max(train, sample) <= 0.9 * chip.memory
+        gib = [f"{size / 2**30:.1f}" for size in (train, sample, chip.memory)]
+        assert "{} / {} of {}".format(*gib) in line

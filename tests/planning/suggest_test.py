@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import jax
@@ -9,7 +10,8 @@ from star_keras.config import OptimizerConfig
 from star_keras.distribution import variable_shapes
 from star_keras.models.forward import build_cache
 from star_keras.planning.arithmetic import Arithmetic, Iteration, Weights
-from star_keras.planning.suggest import candidates
+from star_keras.planning.suggest import NothingFitsError, candidates, numbers_of_slots
+from star_keras.sampling import ContinuousSampler
 from star_keras.testing import tiny_causal_lm
 from star_keras.training import compile_model
 
@@ -103,6 +105,117 @@ def test_cache_bytes_are_those_of_the_sampler_with_heads_split_where_they_divide
     assert found == whole // pieces
 
 
+@pytest.mark.parametrize("slots", [32, 48])
+def test_prompts_and_temporary_memory_are_those_of_the_samplers_functions(model, slots):
+    sampler = ContinuousSampler(model, max_new_tokens=32, batch_size=slots)
+    ring, group = sampler.steps.ring, sampler.group_size
+    cache, shorter, new = (
+        jax.eval_shape(
+            lambda rows=rows, length=length: build_cache(model, rows, length)
+        )
+        for rows, length in ((slots, 80), (slots, 64), (group, 32))
+    )
+    sizes = Arithmetic(model, chip(), WORK, False)
+    memory = sizes.sample_memory(
+        Weights(model, "batch:1,model:1", False, 1), 1, 1, slots
+    )
+    assert memory["prompts"] == planning.device_bytes(new)
+    assert memory["caches"] == planning.device_bytes(cache)
+    index = jax.ShapeDtypeStruct((), "int32")
+    growing = ring.resize.lower(shorter, index, 80, slots).compile().memory_analysis()
+    copied = growing.temp_size_in_bytes + growing.output_size_in_bytes
+    assert copied == pytest.approx(memory["caches"], rel=1e-3)
+    assert memory["temporary"] >= memory["caches"]
+
+
+@pytest.mark.slow
+def test_prompts_that_enter_the_caches_of_tpus_are_as_long_as_these():
+    """For XLA's CPU compiler they take no memory, for the one of TPUs they do."""
+    pytest.importorskip("libtpu")
+    devices = planning.tpu_devices("v5e-8")
+    model = planning.from_shapes(
+        lambda: tiny_causal_lm(
+            "llama",
+            num_layers=8,
+            hidden_dim=512,
+            num_query_heads=4,
+            num_key_value_heads=4,
+            dtype="bfloat16",
+        )
+    )
+    compile_model(model, OptimizerConfig())
+    slots, length = 1024, 384
+    work = dataclasses.replace(WORK, prompt_length=112, max_new_tokens=256)
+    keras.distribution.set_distribution(
+        planning_distribution("batch:4,model:2", devices)
+    )
+    try:
+        sampler = ContinuousSampler(model, max_new_tokens=256, batch_size=slots)
+    finally:
+        keras.distribution.set_distribution(None)
+    ring, group, layout = sampler.steps.ring, sampler.group_size, sampler.layout
+
+    def cache(rows, length, axes):
+        sharding = layout.sharding(axes, ring.heads_axis)
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+            jax.eval_shape(lambda: build_cache(model, rows, length)),
+        )
+
+    whole, new = cache(slots, length, layout.batch_axes), cache(group, 112, None)
+    index, lengths, source = (
+        jax.ShapeDtypeStruct(shape, "int32") for shape in ((), (group,), (slots,))
+    )
+    lowered = ring.insert.lower(whole, index, new, lengths, source)
+    found = planning.plan(lowered, devices[0]).memory["temporary"]
+    sizes = Arithmetic(model, chip(), work, False)
+    entering = sizes.cache_bytes(group, length, 2)
+    # And the keys of a layer as they will be.
+    keys = planning.device_bytes(whole[0][0])
+    assert found == pytest.approx(entering + keys, rel=0.1)
+
+
+def test_prompts_are_whole_on_each_device_of_batch(model):
+    sizes = Arithmetic(model, chip(), WORK, False)
+
+    def memory(batch, slots):
+        weights = Weights(model, f"batch:{batch},model:1", False, batch)
+        return sizes.sample_memory(weights, batch, 1, slots)
+
+    alone, shared = memory(1, 64), memory(4, 256)
+    assert shared["caches"] == alone["caches"]
+    assert shared["prompts"] == 4 * alone["prompts"]
+
+
+def test_slots_end_where_they_hold_all_completions():
+    assert numbers_of_slots(1, 10) == [1, 2, 3, 4, 5, 10]
+    assert numbers_of_slots(4, 41) == [4, 8, 12, 16, 24, 44]
+    assert numbers_of_slots(6, 41) == [6, 12, 18, 24, 42]
+    assert numbers_of_slots(64, 3) == [64]
+
+
+@pytest.mark.parametrize("completions", [0, 1, 7, 63, 64, 7473])
+@pytest.mark.parametrize("batch", [1, 3, 64])
+def test_slots_begin_with_one_a_device_and_hold_all_completions_at_last(
+    batch, completions
+):
+    found = numbers_of_slots(batch, completions)
+    assert found[0] == batch
+    assert all(slots % batch == 0 for slots in found)
+    assert found[-1] - batch < max(1, completions) <= found[-1]
+
+
+def test_memory_alone_limits_the_slots_of_many_devices(model):
+    work = dataclasses.replace(WORK, completions=10_000)
+    slow = chip(bandwidth=1e6)
+    best = candidates(model, slow, 4, work, splash=False)[0]
+    assert best.slots == 10_000
+    small = dataclasses.replace(slow, memory=best.needed // 2)
+    found = candidates(model, small, 4, work, splash=False)[0]
+    assert found.slots < 10_000
+    assert found.needed <= 0.9 * small.memory
+
+
 def test_seconds_of_an_iteration_are_steps_prefills_and_fills_of_the_slots(model):
     for found in candidates(model, chip(), 1, WORK, splash=False)[:5]:
         fills = -(-1000 // found.slots)
@@ -151,7 +264,9 @@ def test_little_memory_is_met_with_accumulation_and_fewer_slots(model):
 
 
 def test_a_model_that_fits_nowhere_is_refused_with_its_smallest_need(model):
-    with pytest.raises(ValueError, match=r"smallest need is .* GiB.*more devices"):
+    with pytest.raises(
+        NothingFitsError, match=r"smallest need is .* GiB.*more devices"
+    ):
         candidates(model, chip(memory=1000), 2, WORK, splash=False)
 
 
