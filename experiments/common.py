@@ -127,7 +127,7 @@ class ProcessSettings(Settings):
         """Join the other processes, if any are named, and print the devices of all.
 
         Raises:
-            ValueError, RuntimeError: see `star_keras.distribution.initialize`.
+            ValueError: see `star_keras.distribution.initialize`.
             SystemExit: if there are no devices of `JAX_PLATFORMS`.
         """
         from star_keras.distribution import processes

@@ -20,8 +20,8 @@ class SelectionConfig(Settings):
     )
     check_working: bool = setting(
         False,
-        "Keep only rationales whose steps are right, for tasks that can tell. The "
-        "paper checks the answer alone.",
+        "Keep only rationales whose steps are right. Tasks that cannot tell refuse it. "
+        "The paper checks the answer alone.",
         on_resume="fixed",
     )
     check_equations: bool = setting(

@@ -86,7 +86,7 @@ def initialize(
             given["coordinator"],
             given["num_processes"],
             given["process_id"],
-            # At its end JAX aborts the process, with a stack trace of C++.
+            # At its end JAX aborts the process with a stack trace.
             initialization_timeout=start_seconds + 60,
             heartbeat_timeout_seconds=timeout_seconds,
             shutdown_timeout_seconds=timeout_seconds,
@@ -100,14 +100,19 @@ def initialize(
 def _give_up_the_start(seconds):
     """End this process, which waits for others that do not come."""
     state = global_state
-    print(
+    text = (
         f"Process {state.process_id} of {state.num_processes} waited {seconds} seconds "
         f"for the others at {state.coordinator_address}, the address of process 0. "
         "Those that do not say this too have not started, have ended, or look for "
-        "another address. Start all of them again.",
-        file=sys.stderr,
-        flush=True,
+        "another address. Start all of them again."
     )
+    if state.coordinator_address is None:  # on a TPU slice, while it is looked up
+        text = (
+            f"A process waited {seconds} seconds for the address of process 0. Check "
+            "that its host runs and can be reached, or pass `coordinator`, "
+            "`num_processes` and `process_id`."
+        )
+    print(text, file=sys.stderr, flush=True)
     os._exit(1)
 
 

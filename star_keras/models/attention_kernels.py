@@ -10,7 +10,7 @@ from star_keras.models.gpu_attention import gpu_attend, gpu_kernel_applies
 from star_keras.models.splash_attention import splash_applies, splash_attend
 
 
-def kernel_for(query, sliding_window=None, soft_cap=None):
+def attention_of_rows(query, sliding_window=None, soft_cap=None):
     """Causal attention within segments without all scores at once.
 
     Args:

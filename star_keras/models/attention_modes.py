@@ -24,7 +24,7 @@ from star_keras.models.attention import (
     write_to_cache,
 )
 from star_keras.models.attention_in_blocks import attend_in_blocks
-from star_keras.models.attention_kernels import kernel_for
+from star_keras.models.attention_kernels import attention_of_rows
 
 
 @contextlib.contextmanager
@@ -203,10 +203,10 @@ class PackedAttention(RowAttention):
         self.padding_mask = padding_mask
 
     def attend(self, cache, query, key, value, *, sliding_window=None, **options):
-        kernel = kernel_for(query, sliding_window, options.get("soft_cap"))
-        if kernel is not None:
+        attend_rows = attention_of_rows(query, sliding_window, options.get("soft_cap"))
+        if attend_rows is not None:
             ids = self._all_segment_ids()
-            return kernel(query, key, value, ids, scale=options["scale"]), cache
+            return attend_rows(query, key, value, ids, scale=options["scale"]), cache
         offsets = jnp.arange(self.shape[1], dtype="int32")
         distance = offsets[None, :, None] - offsets[None, None, :]
         mask = distance >= 0

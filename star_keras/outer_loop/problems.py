@@ -31,7 +31,8 @@ def problems_of_run(task: Task, config: StarConfig) -> dict[str, list[Problem]]:
     check_working = config.selection.check_working
     if check_working and type(task).working_fault is Task.working_fault:
         rule = f"`False`, for the task {task.name!r} cannot check steps"
-        raise invalid("check_working", rule, True, "Give it a `working_fault`.")
+        remedy = "Leave it out, or give the task a `working_fault`."
+        raise invalid("check_working", rule, True, remedy)
     is_known = config.selection.answers == "known"
     problems = {"train": checked_problems(task, "train", needs_answers=is_known)}
     if not config.run.skip_eval:

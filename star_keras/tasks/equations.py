@@ -103,7 +103,8 @@ def _without_units(side):
 def equation_holds(equation: str) -> bool:
     """Whether `"20/3=6.67"` is true to the last decimal that it gives.
 
-    A whole number is never a rounded one: `"18/4=4"` is false.
+    A whole number without a percent sign is never a rounded one: `"18/4=4"` is false,
+    and so is `"6.67*3=20"`. `"1/3=33%"` is true.
 
     Args:
         equation: Two sides of plain arithmetic. Percent signs are hundredths.

@@ -26,6 +26,7 @@ from star_keras.tasks.task import Problem
 _CHOICES = "\nAnswer Choices:\n"
 _MARK = " (CORRECT)"
 _IN_BRACKETS = re.compile(r"\(\s*([A-Za-z])\s*\)")
+_MARKS = " .:,*\"'"
 _ARTICLE = re.compile(r"^(?:an?|the) ")
 _ALONE = re.compile(r"\W*([A-Za-z])\W*", re.ASCII)
 
@@ -91,9 +92,7 @@ class MultipleChoice(JsonLines):
         After the last "answer is", the first letter in brackets counts. Without
         "answer is", the last letter in brackets counts.
         """
-        text = self.answer_marker
-        text = "answer is" if text.endswith("answer is") else text
-        _, marker, conclusion = completion.rpartition(text)
+        _, marker, conclusion = self._split_at_marker(completion)
         letters = _IN_BRACKETS.findall(conclusion)
         if letters:
             return letters[0 if marker else -1].lower()
@@ -101,17 +100,23 @@ class MultipleChoice(JsonLines):
         return alone[1].lower() if alone else None
 
     def working_fault(self, completion, problem):
-        """Whether the words before the letter name another choice, or none."""
-        conclusion = completion.rpartition("answer is")[2]
+        """What is wrong with the words before the letter: not the right choice."""
+        conclusion = self._split_at_marker(completion)[2]
         named = _plain(_IN_BRACKETS.split(conclusion, maxsplit=1)[0])
         right = _choice_line(problem).partition(") ")[2]
         if named == _plain(right):
             return ""
         return f"the words {named!r:.80} are not {right!r:.80}"
 
+    def _split_at_marker(self, completion):
+        marker = self.answer_marker
+        marker = "answer is" if marker.endswith("answer is") else marker
+        return completion.rpartition(marker)
+
 
 def _plain(choice):
-    return _ARTICLE.sub("", " ".join(choice.casefold().split()).strip(" .:,\"'"))
+    words = " ".join(choice.casefold().split()).strip(_MARKS)
+    return _ARTICLE.sub("", words).strip(_MARKS)
 
 
 def _choice_line(problem):

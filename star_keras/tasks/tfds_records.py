@@ -1,5 +1,7 @@
 """Records of TensorFlow Datasets, https://www.tensorflow.org/datasets."""
 
+import contextlib
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 
@@ -49,10 +51,11 @@ def tfds_records(
         remedy: What to do without a network, for the error.
 
     Yields:
-        Nested dicts and lists of Python values; class labels are texts.
+        Nested dicts and lists of Python values. A class label is a text, or `None` if
+        the record has none.
 
     Raises:
-        ValueError: if there is no such split.
+        ValueError: if there is no such split, or a field is of another kind.
         ConnectionError: if the dataset is not there and `url` cannot be reached.
     """
     import tensorflow_datasets as tfds  # takes seconds to import
@@ -75,23 +78,33 @@ def tfds_records(
             f"{sorted(builder.info.splits)}."
         ) from None
     for row in tfds.as_numpy(rows):
-        yield _plain(row, builder.info.features)
+        yield _plain(row, builder.info.features, "")
 
 
 def _check_reachable(url):
     # The library would try again for minutes.
     request = urllib.request.Request(url, method="HEAD")
-    urllib.request.urlopen(request, timeout=_SECONDS_TO_ANSWER).close()
+    # A host that answers with an error is there.
+    with contextlib.suppress(urllib.error.HTTPError):
+        urllib.request.urlopen(request, timeout=_SECONDS_TO_ANSWER).close()
 
 
-def _plain(value, feature):
+def _plain(value, feature, name):
     if isinstance(value, dict):
         # A sequence of dicts is a dict of sequences; `feature` has the same names.
-        return {name: _plain(part, feature[name]) for name, part in value.items()}
+        return {key: _plain(part, feature[key], key) for key, part in value.items()}
     if isinstance(value, np.ndarray) and value.ndim:
         feature = getattr(feature, "feature", feature)
-        return [_plain(part, feature) for part in value]
+        return [_plain(part, feature, name) for part in value]
     if isinstance(value, bytes):
         return value.decode()
+    if not isinstance(value, np.generic | np.ndarray):
+        raise ValueError(
+            f"The field {name!r} is a {type(value).__name__}. Expected texts, numbers, "
+            "and lists and dicts of them. Convert the dataset to JSON lines."
+        )
     value = value.item()
-    return feature.int2str(value) if hasattr(feature, "int2str") else value
+    if not hasattr(feature, "int2str"):
+        return value
+    # -1 marks a record without a label.
+    return None if value < 0 else feature.int2str(value)

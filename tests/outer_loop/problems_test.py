@@ -159,3 +159,9 @@ def test_the_description_changes_with_problems_and_prompts():
 
 def test_a_function_has_the_same_description_in_every_process():
     assert "0x" not in describe_callable(lambda iteration, n: 2)
+
+
+def test_a_task_that_cannot_check_steps_refuses_it():
+    config = StarConfig(selection=SelectionConfig(check_working=True))
+    with pytest.raises(ValueError, match="`check_working`.*'doubling'.*Leave it out"):
+        problems_of_run(Doubling(), config)

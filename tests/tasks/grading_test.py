@@ -42,6 +42,15 @@ def test_working_counts_only_when_asked():
     assert grade(TASK, PROBLEM, RIGHT, check_working=True) == ("4 2", "correct", "")
 
 
+def test_a_verdict_on_steps_is_a_text():
+    class Old(Arithmetic):
+        def working_fault(self, completion, problem):
+            return False
+
+    with pytest.raises(ValueError, match="`working_fault`.*'arithmetic'.*False"):
+        grade(Old(), PROBLEM, RIGHT, check_working=True)
+
+
 MARBLES = Problem(id="m", question="Ada has 36 marbles and 36 more?", answer="72")
 SAME = Problem(id="s", question="Of 72 marbles none is lost. How many?", answer="72")
 CQA = CommonsenseQA()

@@ -36,6 +36,7 @@ def test_columns_of_other_data_sets_are_named(make_file_task):
     [
         ("fire (b).", ""),
         ("the Fire (b).", ""),
+        ('the "**fire**" (b).', ""),
         ("ice (b).", "the words 'ice' are not 'fire'"),
         ("fire (CORRECT) (b).", "the words 'fire (correct)' are not 'fire'"),
         ("(b).", "the words '' are not 'fire'"),
@@ -51,3 +52,6 @@ def test_working_needs_the_choice_of_the_letter_in_words(
     assert grade(task, problem, completion).verdict == "correct"
     graded = grade(task, problem, completion, check_working=True)
     assert graded == ("b", "invalid_working" if fault else "correct", fault)
+    task.answer_marker = "I choose"
+    completion = completion.replace("the answer is", "I choose")
+    assert grade(task, problem, completion, check_working=True) == graded

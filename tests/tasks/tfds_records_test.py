@@ -16,6 +16,7 @@ RECORD = {
     "grade": 3,
     "is_easy": True,
 }
+UNLABELLED = RECORD | {"question": "Who?", "answerKey": -1}
 
 
 class StarKerasAnimals(tfds.core.GeneratorBasedBuilder):
@@ -37,6 +38,7 @@ class StarKerasAnimals(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self):
         yield "one", RECORD
+        yield "two", UNLABELLED
 
 
 @pytest.fixture(autouse=True)
@@ -47,10 +49,16 @@ def data_dir(tmp_path, monkeypatch):
 def test_a_dataset_is_prepared_and_read_by_its_name(monkeypatch):
     monkeypatch.setattr(tfds_records, "_check_reachable", lambda url: None)
     path = "tfds://star_keras_animals:train"
-    assert [r for _, _, r in read_records(existing_source(path, "path"))] == [RECORD]
+    records = [record for _, _, record in read_records(existing_source(path, "path"))]
+    assert sorted(records, key=lambda record: record["question"]) == [
+        RECORD,
+        UNLABELLED | {"answerKey": None},
+    ]
     task = tasks.get("multiple_choice", train_path=path, eval_path=path)
-    (problem,) = task.problems("train")
-    assert (problem.answer, problem.question.count("\n")) == ("b", 3)
+    answers = {p.question.partition("\n")[0]: p.answer for p in task.questions("train")}
+    assert answers == {"Who barks?": "b", "Who?": None}
+    with pytest.raises(ValueError, match="`answer`"):
+        task.problems("train")
     source = existing_source("tfds://star_keras_animals:test", "path")
     with pytest.raises(ValueError, match=r"no split 'test'.*\['train'\]"):
         list(read_records(source))
