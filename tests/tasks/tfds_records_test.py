@@ -57,7 +57,7 @@ def test_a_dataset_is_prepared_and_read_by_its_name(monkeypatch):
     task = tasks.get("multiple_choice", train_path=path, eval_path=path)
     answers = {p.question.partition("\n")[0]: p.answer for p in task.questions("train")}
     assert answers == {"Who barks?": "b", "Who?": None}
-    with pytest.raises(ValueError, match="`answer`"):
+    with pytest.raises(ValueError, match=r"row \d: Missing 'answer'"):
         task.problems("train")
     source = existing_source("tfds://star_keras_animals:test", "path")
     with pytest.raises(ValueError, match=r"no split 'test'.*\['train'\]"):
