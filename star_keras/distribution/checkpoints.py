@@ -69,7 +69,9 @@ class Checkpoints:
         """Remove partial checkpoints, which a kill within a save leaves."""
         for path in self.unfinished():
             if processes.is_writer():
-                path.rmtree()
+                # An earlier run of this process may complete its save meanwhile.
+                with contextlib.suppress(FileNotFoundError):
+                    path.rmtree()
 
     def save(self, name: str, variables):
         """Save variables in the background. Waits for the previous save.

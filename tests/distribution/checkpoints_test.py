@@ -126,6 +126,17 @@ def test_damage_to_any_file_is_noticed_and_changes_no_variable(tmp_path, kind):
         checkpoints.delete("b")
 
 
+def test_a_save_that_ends_while_it_is_to_be_removed_is_no_error(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path / "c")
+    partial = checkpoints.directory / "b.orbax-checkpoint-tmp"
+    partial.mkdir(parents=True)
+    found = checkpoints.unfinished()
+    partial.rename(checkpoints.directory / "b")
+    monkeypatch.setattr(checkpoints, "unfinished", lambda: found)
+    checkpoints.remove_unfinished()
+    assert (checkpoints.directory / "b").exists()
+
+
 def test_a_full_disk_is_named_with_the_remedy(tmp_path):
     checkpoints = Checkpoints(tmp_path / "c")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

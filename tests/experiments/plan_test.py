@@ -99,12 +99,13 @@ def test_report_names_estimates_as_such(plan):
 @pytest.mark.slow
 def test_what_does_not_fit_is_said_with_what_would_help(tmp_path):
     estimates, report = plan_small(
-        tmp_path, "--sequence_length=65600", "--programs=train"
+        tmp_path, "--sequence_length=1000", "--batch_size=8192", "--programs=train"
     )
     assert not estimates["train"]["fits"]
-    # Scores of attention in float32: two of four rows and heads on a chip. The length
-    # is no multiple of 128, so that no kernel saves them.
-    scores = 4 * 2 * 2 * 65600**2
+    # Scores of attention in float32: half of the rows, and two of four heads, on a
+    # chip. The length is no multiple of 128, so that no kernel saves them, and too
+    # short for blocks of queries.
+    scores = 4 * 4096 * 2 * 1000**2
     assert estimates["train"]["memory"]["needed"] > scores
     assert "DOES NOT FIT" in report
     assert "what would help: --gradient_checkpointing; " in report
