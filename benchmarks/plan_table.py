@@ -23,8 +23,8 @@ MODELS = {
     "Qwen2.5-7B": "tests/fixtures/plans/qwen2.5_7b",
 }
 LARGE_MODELS = {
-    "GPT-J 20B": "tests/fixtures/plans/gpt_j_20b",
-    "GPT-J 40B": "tests/fixtures/plans/gpt_j_40b",
+    "GPT-J shape, 20B": "tests/fixtures/plans/gpt_j_20b",
+    "GPT-J shape, 40B": "tests/fixtures/plans/gpt_j_40b",
 }
 TOPOLOGIES = (
     "v3-8",

@@ -100,17 +100,18 @@ def initialize(
 def _give_up_the_start(seconds):
     """End this process, which waits for others that do not come."""
     state = global_state
-    text = (
-        f"Process {state.process_id} of {state.num_processes} waited {seconds} seconds "
-        f"for the others at {state.coordinator_address}, the address of process 0. "
-        "Those that do not say this too have not started, have ended, or look for "
-        "another address. Start all of them again."
-    )
     if state.coordinator_address is None:  # on a TPU slice, while it is looked up
         text = (
             f"A process waited {seconds} seconds for the address of process 0. Check "
             "that its host runs and can be reached, or pass `coordinator`, "
             "`num_processes` and `process_id`."
+        )
+    else:
+        text = (
+            f"Process {state.process_id} of {state.num_processes} waited {seconds} "
+            f"seconds for the others at {state.coordinator_address}, the address of "
+            "process 0. Those that do not say this too have not started, have ended, "
+            "or look for another address. Start all of them again."
         )
     print(text, file=sys.stderr, flush=True)
     os._exit(1)

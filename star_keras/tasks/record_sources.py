@@ -147,9 +147,9 @@ def read_records(source: Source) -> Iterator[tuple[str, int, dict]]:
         ImportError: if a library is missing; says what to install.
     """
     if isinstance(source, Dataset):
-        return _dataset_records(source)
+        return _numbered(_hugging_face_rows(source))
     if isinstance(source, TfdsDataset):
-        return _tfds_records(source)
+        return _numbered(records_of_name(source.name, source.split))
     suffix = source.suffix.lower()
     if suffix in (".csv", ".tsv"):
         return _csv_records(source, "," if suffix == ".csv" else "\t")
@@ -224,7 +224,12 @@ def _parquet_records(path):
         ) from None
 
 
-def _dataset_records(source):
+def _numbered(rows):
+    for number, record in enumerate(rows, start=1):
+        yield f"row {number}", number, record
+
+
+def _hugging_face_rows(source):
     try:
         import datasets
     except ImportError as error:
@@ -233,20 +238,11 @@ def _dataset_records(source):
     if directory.is_absolute():
         saved = directory / source.split
         if (directory / "dataset_dict.json").is_file() and saved.is_dir():
-            rows = datasets.load_from_disk(str(saved))
-        else:
-            rows = _loaded(datasets, source)
+            yield from datasets.load_from_disk(str(saved))
+            return
     else:
         _check_hub(source)
-        rows = _loaded(datasets, source)
-    for number, record in enumerate(rows, start=1):
-        yield f"row {number}", number, record
-
-
-def _tfds_records(source):
-    rows = records_of_name(source.name, source.split)
-    for number, record in enumerate(rows, start=1):
-        yield f"row {number}", number, record
+    yield from _loaded(datasets, source)
 
 
 def _loaded(datasets, source):

@@ -159,7 +159,9 @@ def test_plans_of_large_models_are_those_of_the_docs(name, layers, width):
     page = (ROOT / "docs" / "tpu.md").read_text()
     assert f"{blocks + ends:,}" in page
     for topology, (rows, kind, splash) in POOLS.items():
-        (line,) = re.findall(rf"^\| GPT-J {name} \| {topology} \|(.*)$", page, re.M)
+        (line,) = re.findall(
+            rf"^\| GPT-J shape, {name} \| {topology} \|(.*)$", page, re.M
+        )
         mesh, *sizes = SETTINGS.search(line).groups(default="1")
         batch, split, parts, slots = map(int, sizes)
         work = Iteration(
