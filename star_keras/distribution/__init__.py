@@ -1,5 +1,6 @@
 """Meshes and layouts for `keras.distribution`. Knows nothing of STaR."""
 
+from star_keras.distribution.current_mesh import CurrentMesh, current_mesh
 from star_keras.distribution.initialize import initialize
 from star_keras.distribution.layouts import REPLICATED, causal_lm_layout_map
 from star_keras.distribution.mesh import parse_mesh, row_parts
@@ -9,7 +10,9 @@ from star_keras.distribution.shapes import variable_shapes
 __all__ = [
     "REPLICATED",
     "CausalLMParallel",
+    "CurrentMesh",
     "causal_lm_layout_map",
+    "current_mesh",
     "initialize",
     "model_parallel",
     "parse_mesh",

@@ -1,16 +1,15 @@
 """Kernels of attention on a mesh: each device has its own rows and heads."""
 
-import math
-
 import jax
-import keras
 from jax.sharding import PartitionSpec
+
+from star_keras.distribution import current_mesh
 
 
 def first_device():
     """A device of the current mesh, or the default device."""
-    mesh = _mesh()
-    return mesh.devices.flat[0] if mesh else jax.devices()[0]
+    current = current_mesh()
+    return current.mesh.devices.flat[0] if current else jax.devices()[0]
 
 
 def attend_on_mesh(attend, query, key, value, segment_ids):
@@ -31,15 +30,15 @@ def attend_on_mesh(attend, query, key, value, segment_ids):
     shape = query.shape
     batch, heads, group, length, head_dim = shape
     query = query.reshape(batch, heads * group, length, head_dim)
-    if _mesh():
-        rows, split = _axes(batch, heads, group)
+    if current := current_mesh():
+        rows, split = _axes(current, batch, heads, group)
         keys = PartitionSpec(rows, split)
-        if split is not None and heads % _mesh().shape[split]:
+        if split is not None and heads % current.mesh.shape[split]:
             attend = _with_own_keys(attend, group, split)
             keys = PartitionSpec(rows)
         attend = jax.shard_map(
             attend,
-            mesh=_mesh(),
+            mesh=current.mesh,
             in_specs=(PartitionSpec(rows, split), keys, keys, PartitionSpec(rows)),
             out_specs=PartitionSpec(rows, split),
             check_vma=False,  # kernels do not say over which axes they differ
@@ -62,22 +61,13 @@ def _with_own_keys(attend, group, axis):
     return attend_to_own
 
 
-def _mesh():
-    distribution = keras.distribution.distribution()
-    return distribution and distribution.device_mesh.backend_mesh
-
-
-def _axes(batch, heads, group):
+def _axes(current, batch, heads, group):
     """Mesh axes that split the rows and the query heads, or `None`."""
-    mesh = _mesh()
-    rows = keras.distribution.distribution().batch_dim_name
-    rows = (rows,) if isinstance(rows, str) else rows
-    others = [axis for axis in mesh.axis_names if axis not in rows]
+    mesh, rows, others = current
     split = next((axis for axis in others if mesh.shape[axis] > 1), None)
     if split is not None:
         count, rest = divmod(heads * group, mesh.shape[split])
         # A device has the query heads of whole groups, or of a part of one group.
         if rest or (count % group and group % count):
             split = None
-    parts = math.prod(mesh.shape[axis] for axis in rows)
-    return rows if batch % parts == 0 else None, split
+    return rows if batch % current.parts(rows) == 0 else None, split

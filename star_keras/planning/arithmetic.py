@@ -11,10 +11,10 @@ from star_keras.models.attention_in_blocks import queries_at_once
 from star_keras.models.forward import cache_shapes
 from star_keras.sampling.continuous_sampler import group_size
 from star_keras.sampling.ring_cache import cache_size, prefix_size, prompt_size
+from star_keras.training.head_loss import MAX_LOGITS_OF_ACCELERATORS
 
 # Share of the peak that compiled training steps reach, see docs/tpu.md.
 _SHARE_OF_PEAK = 0.6
-_MAX_LOGITS = 2**25  # of `head_cross_entropy`
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -174,7 +174,7 @@ class Arithmetic:
         length = self.iteration.sequence_length
         rows = self.iteration.batch_size // batch // parts
         tokens = rows * length
-        logits = min(_MAX_LOGITS, tokens * self.vocabulary // split)
+        logits = min(MAX_LOGITS_OF_ACCELERATORS, tokens * self.vocabulary // split)
         # One block at a time, forward and backward.
         block = 2 * tokens * (4 * self.hidden + 3 * (self.mlp + self.attended) // split)
         pairs = 0 if self.splash else queries_at_once(length) * length

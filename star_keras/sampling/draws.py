@@ -4,6 +4,10 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 
+from star_keras.distribution import current_mesh
+
+_BLOCK = 128  # the width of a TPU's registers
+
 
 def keep_likeliest(weights, p):
     """Set the weights outside of the likeliest `p` of each row to zero.
@@ -51,9 +55,43 @@ def draw(weights, key_data, token_number):
     keys = jax.random.wrap_key_data(key_data, impl="threefry2x32")
     keys = jax.vmap(jax.random.fold_in)(keys, token_number)
     uniform = jax.vmap(jax.random.uniform)(keys)[:, None]
-    # Rounding changes the sums even where weights are zero.
-    sums = jnp.where(weights > 0, jnp.cumsum(weights, axis=-1), 0.0)
-    return first_true(sums >= (1 - uniform) * jnp.max(sums, axis=-1, keepdims=True))
+    # A block first, then one of its tokens: sums up to each token of the vocabulary
+    # take longer than the head. Devices that share the vocabulary have blocks of their
+    # own.
+    batch, size = weights.shape
+    parts = _parts(size)
+    blocks = weights.reshape(batch, parts, size // parts)
+    padding = -(size // parts) % _BLOCK
+    blocks = jnp.pad(blocks, ((0, 0), (0, 0), (0, padding))).reshape(batch, -1, _BLOCK)
+    totals = jnp.sum(blocks, axis=-1)
+    sums = _running_sums(totals)
+    target = (1 - uniform) * jnp.max(sums, axis=-1, keepdims=True)
+    block = first_true(sums >= target)
+    # Sums, unlike an index, work on a sharded vocabulary.
+    chosen = jnp.arange(blocks.shape[1]) == block[:, None]
+    before = jnp.sum(jnp.where(chosen, sums - totals, 0.0), axis=-1, keepdims=True)
+    weights_of_block = jnp.sum(jnp.where(chosen[..., None], blocks, 0.0), axis=1)
+    sums = _running_sums(weights_of_block)
+    target = jnp.clip(target - before, 0.0, jnp.max(sums, axis=-1, keepdims=True))
+    column = first_true(sums >= target)
+    # Each part of a sharded vocabulary has padding of its own.
+    part, block = jnp.divmod(block, blocks.shape[1] // parts)
+    return part * (size // parts) + block * _BLOCK + column
+
+
+def _parts(size):
+    """Number of parts of a vocabulary of `size` on the current mesh."""
+    current = current_mesh()
+    parts = current.parts(current.others) if current else 1
+    return parts if size % parts == 0 else 1
+
+
+def _running_sums(weights):
+    """Sums of `(batch, size)` up to each weight, -1 for weights of zero.
+
+    Rounding changes the sums even where weights are zero.
+    """
+    return jnp.where(weights > 0, jnp.cumsum(weights, axis=-1), -1.0)
 
 
 def first_true(mask):

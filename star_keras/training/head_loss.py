@@ -4,8 +4,16 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import keras
 from jax import lax
+from jax.sharding import PartitionSpec
+
+from star_keras.distribution import current_mesh
+from star_keras.models.attention_on_mesh import first_device
+
+MAX_LOGITS = 2**25
+# Each chunk reads and writes the gradient of the whole kernel, which takes a TPU
+# longer than its products where chunks are small.
+MAX_LOGITS_OF_ACCELERATORS = 2**27
 
 
 def head_cross_entropy(
@@ -17,7 +25,7 @@ def head_cross_entropy(
     *,
     soft_cap=None,
     z_loss=0.0,
-    max_logits=2**25,
+    max_logits=None,
 ):
     """Weighted sum of the cross-entropy of a head's logits.
 
@@ -35,9 +43,10 @@ def head_cross_entropy(
         soft_cap: optional float. Logits become `soft_cap * tanh(logits / soft_cap)`.
         z_loss: float. Weight of the squared logarithm of the softmax's
             denominator, which keeps logits from drifting. Defaults to `0.0`.
-        max_logits: int. Number of logits on a device at a time. Rows and vocabulary
-            count as split over the devices of the current `keras.distribution`.
-            Defaults to `2**25`.
+        max_logits: optional int. Number of logits on a device at a time. Rows and
+            vocabulary count as split over the devices of the current
+            `keras.distribution`. Defaults to `MAX_LOGITS` on CPU, else
+            `MAX_LOGITS_OF_ACCELERATORS`.
 
     Returns:
         A float32 scalar.
@@ -60,7 +69,7 @@ def head_log_probs(
     weights,
     *,
     soft_cap=None,
-    max_logits=2**25,
+    max_logits=None,
 ):
     """Log-probabilities of the next tokens, for use without gradients.
 
@@ -92,8 +101,11 @@ def head_log_probs(
 def _num_chunks(shape, kernel, max_logits):
     """Number of chunks with at most `max_logits` logits on a device."""
     batch, length = shape
-    distribution = keras.distribution.distribution()
-    devices = distribution.device_mesh.devices.size if distribution else 1
+    if max_logits is None:
+        on_cpu = first_device().platform == "cpu"
+        max_logits = MAX_LOGITS if on_cpu else MAX_LOGITS_OF_ACCELERATORS
+    current = current_mesh()
+    devices = current.mesh.size if current else 1
     columns = max(1, devices * max_logits // (batch * kernel.shape[-1]))
     return 1 if columns >= length else -(-length // columns)
 
@@ -158,9 +170,39 @@ def _chunked_cross_entropy(soft_cap, z_loss, num_chunks, *arguments):
     return _forward(soft_cap, z_loss, num_chunks, *arguments)[0]
 
 
-def _forward(
-    soft_cap, z_loss, num_chunks, hidden_states, kernel, bias, targets, weights
+def _forward(soft_cap, z_loss, num_chunks, *arguments):
+    compute = functools.partial(_sums, soft_cap, z_loss, num_chunks)
+    current = current_mesh()
+    if current and len(arguments[0]) % current.parts(current.rows) == 0:
+        rows, whole = PartitionSpec(current.rows), PartitionSpec()
+        # Each device adds up its own rows. Left to the compiler, the gradient of the
+        # kernel is exchanged after every chunk.
+        compute = jax.shard_map(
+            functools.partial(compute, axes=current.rows),
+            mesh=current.mesh,
+            in_specs=(rows, whole, whole, rows, rows),
+            out_specs=(whole, (rows, whole, whole)),
+            axis_names=set(current.rows),
+            check_vma=False,
+        )
+    loss, gradients = compute(*arguments)
+    # Sums over all tokens may overflow float16 before they are scaled.
+    dtypes = jax.tree.map(lambda x: jnp.zeros((), x.dtype), arguments[:3])
+    return loss, (gradients, dtypes)
+
+
+def _sums(
+    soft_cap,
+    z_loss,
+    num_chunks,
+    hidden_states,
+    kernel,
+    bias,
+    targets,
+    weights,
+    axes=(),
 ):
+    """Loss and gradients of states, kernel and bias, over the rows of `axes`."""
     chunks = _Chunks(weights, num_chunks)
 
     def add(sums, chunk):
@@ -179,17 +221,16 @@ def _forward(
         # Without a bias there is none to add up.
         jax.tree.map(lambda x: jnp.zeros_like(x, dtype="float32"), bias),
     )
-    (loss, kernel_gradient, bias_gradient), gradient = lax.scan(
-        lambda sums, chunk: lax.cond(jnp.any(chunk[2] != 0), add, skip, sums, chunk),
+    split = tuple(map(chunks.split, (hidden_states, targets, weights)))
+    # The devices agree: those that share a row exchange within a chunk.
+    is_wanted = lax.psum(jnp.sum(split[2] != 0, axis=(1, 2)), axes) > 0
+    sums, gradient = lax.scan(
+        lambda sums, x: lax.cond(x[0], add, skip, sums, x[1]),
         sums,
-        tuple(map(chunks.split, (hidden_states, targets, weights))),
+        (is_wanted, split),
     )
-    gradients = chunks.join(gradient), kernel_gradient, bias_gradient
-    # Sums over all tokens may overflow float16 before they are scaled.
-    dtypes = jax.tree.map(
-        lambda x: jnp.zeros((), x.dtype), (hidden_states, kernel, bias)
-    )
-    return loss, (gradients, dtypes)
+    loss, kernel_gradient, bias_gradient = lax.psum(sums, axes)
+    return loss, (chunks.join(gradient), kernel_gradient, bias_gradient)
 
 
 def _backward(soft_cap, z_loss, num_chunks, residuals, scale):

@@ -1,0 +1,40 @@
+"""The mesh of the `keras.distribution` in force."""
+
+import math
+from typing import NamedTuple
+
+import keras
+from jax.sharding import Mesh
+
+
+class CurrentMesh(NamedTuple):
+    """A mesh, and what its axes split.
+
+    Attributes:
+        mesh: `jax.sharding.Mesh`.
+        rows: tuple of strings. Axes that split the rows of a batch.
+        others: tuple of strings. Its other axes, which split weights.
+    """
+
+    mesh: Mesh
+    rows: tuple[str, ...]
+    others: tuple[str, ...]
+
+    def parts(self, axes) -> int:
+        """Number of parts into which axes split an array axis.
+
+        Args:
+            axes: tuple of strings, e.g. `rows`.
+        """
+        return math.prod(self.mesh.shape[axis] for axis in axes)
+
+
+def current_mesh() -> CurrentMesh | None:
+    """The mesh of the `keras.distribution` in force, `None` without one."""
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        return None
+    mesh, rows = distribution.device_mesh.backend_mesh, distribution.batch_dim_name
+    rows = (rows,) if isinstance(rows, str) else tuple(rows)
+    others = tuple(axis for axis in mesh.axis_names if axis not in rows)
+    return CurrentMesh(mesh, rows, others)
