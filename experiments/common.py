@@ -120,7 +120,9 @@ class ProcessSettings(Settings):
         300, "Seconds to wait for the other processes at the start.", at_least=1
     )
     process_timeout: int = setting(
-        60, "Seconds of silence after which a process is given up.", at_least=1
+        60,
+        "Seconds from the loss of a process to the end of all others, at most.",
+        at_least=1,
     )
 
     def join(self):

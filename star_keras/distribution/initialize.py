@@ -14,6 +14,9 @@ from star_keras.utils.errors import invalid
 
 # Key of the message with which a failing process ends the others.
 _FAILURE = "star_keras/failure"
+# Seconds in which JAX notices that a silence is too long, and ends the processes: 0.7
+# in benchmarks.kill_processes.
+_NOTICING = 2
 _VARIABLES = ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID")
 
 
@@ -45,8 +48,8 @@ def initialize(
         coordinator: optional string. Address `"host:port"` of process 0.
         num_processes: optional int. Number of processes.
         process_id: optional int. Number of this process, from 0.
-        timeout_seconds: int. Silence of a process after which the others end.
-            Defaults to `60`.
+        timeout_seconds: int. From the last sign of a process to the end of all others
+            at the latest. Defaults to `60`.
         start_seconds: int. Longest wait for the other processes at the start.
             Defaults to `300`.
 
@@ -88,7 +91,7 @@ def initialize(
             given["process_id"],
             # At its end JAX aborts the process with a stack trace.
             initialization_timeout=start_seconds + 60,
-            heartbeat_timeout_seconds=timeout_seconds,
+            heartbeat_timeout_seconds=max(1, timeout_seconds - _NOTICING),
             shutdown_timeout_seconds=timeout_seconds,
         )
     finally:

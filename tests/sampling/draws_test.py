@@ -1,0 +1,46 @@
+import jax
+import numpy as np
+import pytest
+from jax import numpy as jnp
+
+from star_keras.sampling.draws import draw
+
+
+def uniform_numbers(key_data, token_number):
+    keys = jax.random.wrap_key_data(jnp.asarray(key_data), impl="threefry2x32")
+    keys = jax.vmap(jax.random.fold_in)(keys, token_number)
+    return np.asarray(jax.vmap(jax.random.uniform)(keys), "float64")
+
+
+@pytest.mark.parametrize("size", (1, 127, 128, 129, 1000, 5000))
+def test_draws_are_those_of_running_sums_in_float64(size):
+    rng = np.random.default_rng(size)
+    weights = rng.exponential(size=(500, size)) * (rng.uniform(size=size) < 0.3)
+    weights[:, rng.integers(size)] = 1.0
+    weights = weights.astype("float32")
+    key_data = rng.integers(0, 2**32, (500, 2), "uint32")
+    token_number = np.arange(500)
+    sums = np.cumsum(weights, axis=-1, dtype="float64")
+    targets = (1 - uniform_numbers(key_data, token_number)) * sums[:, -1]
+    expected = np.sum(sums < targets[:, None], axis=-1)
+    found = np.asarray(draw(weights, key_data, token_number))
+    # Rounding moves a draw that is at the border of two tokens.
+    assert np.mean(found != expected) <= 0.01
+    assert np.all(weights[np.arange(500), found] > 0)
+
+
+def test_a_row_without_numbers_draws_the_first_token():
+    weights = jnp.full((2, 300), jnp.nan)
+    drawn = draw(weights, np.zeros((2, 2), "uint32"), np.zeros(2, "int32"))
+    assert drawn.tolist() == [0, 0]
+
+
+def test_tiny_weights_are_drawn_and_zeros_are_not():
+    """The only weight of a block, far below the rounding of the total."""
+    weights = np.zeros((4000, 400), "float32")
+    weights[:, 5], weights[:, 390] = 1.0, 0.25
+    weights[:, 200] = 1e-30
+    keys = np.random.default_rng(0).integers(0, 2**32, (4000, 2), "uint32")
+    drawn = np.asarray(draw(weights, keys, np.zeros(4000, "int32")))
+    assert set(drawn) == {5, 390}
+    np.testing.assert_allclose(np.mean(drawn == 390), 0.2, atol=0.02)
