@@ -1,8 +1,12 @@
 import jax
 import jax.numpy as jnp
+import keras
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
+from star_keras import planning
+from star_keras.distribution import model_parallel
 from star_keras.training.head_loss import head_cross_entropy
 
 
@@ -95,3 +99,50 @@ def test_chunks_without_weight_take_no_head():
     found = head_cross_entropy(poisoned, *arguments, max_logits=3 * 11)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     assert np.isnan(head_cross_entropy(poisoned, *arguments))
+
+
+@pytest.mark.slow
+def test_the_kernel_goes_between_devices_once_however_many_chunks():
+    pytest.importorskip("libtpu")
+    devices = planning.tpu_devices("v5e-4")
+    distribution = model_parallel("batch:4,model:1", zero=True, devices=devices)
+    mesh = distribution.device_mesh.backend_mesh
+
+    def array(dtype, *shape):
+        # Rows, and the kernel as ZeRO has it, are split over `batch`.
+        split = NamedSharding(mesh, PartitionSpec("batch"))
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=split)
+
+    rows = array("int32", 8, 256), array("float32", 8, 256)
+    floats = array("bfloat16", 8, 256, 128), array("bfloat16", 128, 4096)
+
+    def exchanged(columns):
+        def loss(hidden_states, kernel, targets, weights):
+            return head_cross_entropy(
+                hidden_states,
+                kernel,
+                None,
+                targets,
+                weights,
+                max_logits=2 * columns * 4096,
+            )
+
+        compute = jax.jit(
+            jax.grad(loss, argnums=(0, 1)),
+            out_shardings=tuple(x.sharding for x in floats),
+        )
+        cost = planning.plan(compute.lower(*floats, *rows), devices[0]).cost
+        return {
+            collective.kind: times
+            for collective, times in cost.collectives.items()
+            if collective.size >= 128 * 4096
+        }
+
+    keras.distribution.set_distribution(distribution)
+    try:
+        two, sixteen = exchanged(128), exchanged(16)
+    finally:
+        keras.distribution.set_distribution(None)
+    # Gathered in bfloat16, and its gradient summed in float32.
+    assert two == sixteen
+    assert sum(two.values()) == 2
