@@ -11,6 +11,7 @@ from star_keras.planning.plan import ProgramPlan
 from star_keras.planning.plan import plan as plan_program
 from star_keras.planning.shapes import device_bytes, lower_train_step
 from star_keras.sampling import ContinuousSampler
+from star_keras.sampling.model_sampler import DECODE_CHUNK
 
 
 def plan_training(model, device, config: TrainingConfig) -> dict:
@@ -112,7 +113,7 @@ def plan_sampling(
             # Weights and caches, read once.
             moved=plan.memory.get("arguments", 0) - unread,
             held=held,
-            one_pass=name == "decode",
+            passes=DECODE_CHUNK if name == "decode" else None,
         )
     return found
 
@@ -124,7 +125,7 @@ def estimate(
     flops: float,
     moved: int,
     held: int = 0,
-    one_pass: bool = False,
+    passes: int | None = None,
 ) -> dict:
     """Estimates of a compiled program, as JSON.
 
@@ -134,7 +135,8 @@ def estimate(
         flops: FLOPs of a step on all devices.
         moved: Least bytes of a step to and from the memory of a device.
         held: Bytes of a device held by other programs.
-        one_pass: Whether a step is one pass of the program's loop.
+        passes: Passes that the program's loop makes, if a step is one of them. What
+            is outside of the loop, such as copies of the caches, counts in equal parts.
 
     Returns:
         `fits`, `memory` (bytes by use) and `flops_bound_seconds`; for a program that
@@ -151,12 +153,14 @@ def estimate(
     if not plan.fits:
         return found
     found["bandwidth_bound_seconds"] = moved / plan.chip.bandwidth
-    cost = plan.cost
-    if one_pass:
+    cost, outside = plan.cost, 0.0
+    if passes:
         cost = max(plan.loops.values(), key=lambda cost: cost.cycles)
+        outside = (plan.cost.cycles - cost.cycles) / passes
     sent = sum(c.moved * times for c, times in cost.collectives.items())
     # Newer kinds load weights beside other operations, outside of their cycles.
-    work = cost.cycles / plan.chip.clock + cost.kernel_flops / plan.chip.flops
+    work = (cost.cycles + outside) / plan.chip.clock
+    work += cost.kernel_flops / plan.chip.flops
     work = max(work, found["bandwidth_bound_seconds"])
     exchange = sent / plan.chip.link_bandwidth
     collectives = collections.defaultdict(lambda: {"times": 0, "bytes": 0})
