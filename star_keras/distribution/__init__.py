@@ -1,6 +1,10 @@
 """Meshes and layouts for `keras.distribution`. Knows nothing of STaR."""
 
-from star_keras.distribution.current_mesh import CurrentMesh, current_mesh
+from star_keras.distribution.current_mesh import (
+    CurrentMesh,
+    current_mesh,
+    first_device,
+)
 from star_keras.distribution.initialize import initialize
 from star_keras.distribution.layouts import REPLICATED, causal_lm_layout_map
 from star_keras.distribution.mesh import parse_mesh, row_parts
@@ -13,6 +17,7 @@ __all__ = [
     "CurrentMesh",
     "causal_lm_layout_map",
     "current_mesh",
+    "first_device",
     "initialize",
     "model_parallel",
     "parse_mesh",

@@ -3,6 +3,7 @@
 import math
 from typing import NamedTuple
 
+import jax
 import keras
 from jax.sharding import Mesh
 
@@ -38,3 +39,9 @@ def current_mesh() -> CurrentMesh | None:
     rows = (rows,) if isinstance(rows, str) else tuple(rows)
     others = tuple(axis for axis in mesh.axis_names if axis not in rows)
     return CurrentMesh(mesh, rows, others)
+
+
+def first_device():
+    """A device of the current mesh, or the default device."""
+    current = current_mesh()
+    return current.mesh.devices.flat[0] if current else jax.devices()[0]

@@ -6,12 +6,6 @@ from jax.sharding import PartitionSpec
 from star_keras.distribution import current_mesh
 
 
-def first_device():
-    """A device of the current mesh, or the default device."""
-    current = current_mesh()
-    return current.mesh.devices.flat[0] if current else jax.devices()[0]
-
-
 def attend_on_mesh(attend, query, key, value, segment_ids):
     """Attention by a kernel that XLA cannot divide among devices.
 

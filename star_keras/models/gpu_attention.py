@@ -6,7 +6,8 @@ Memory grows with the length of the rows, not with its square.
 import jax.numpy as jnp
 import keras
 
-from star_keras.models.attention_on_mesh import attend_on_mesh, first_device
+from star_keras.distribution import first_device
+from star_keras.models.attention_on_mesh import attend_on_mesh
 
 # Queries, and keys, in shared memory at once. With 128 an RTX A6000 has too little.
 _BLOCK = 64

@@ -12,7 +12,8 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
     splash_attention_mask as masks,
 )
 
-from star_keras.models.attention_on_mesh import attend_on_mesh, first_device
+from star_keras.distribution import first_device
+from star_keras.models.attention_on_mesh import attend_on_mesh
 
 # Blocks of queries and of keys; the first that divides the length.
 _BLOCKS = (512, 256, 128)

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from star_keras.distribution import current_mesh
-from star_keras.models.attention_on_mesh import first_device
+from star_keras.distribution import current_mesh, first_device
 
 MAX_LOGITS = 2**25
 # Each chunk reads and writes the gradient of the whole kernel, which takes a TPU
