@@ -81,16 +81,8 @@ def fastest_by_compiler(
     from star_keras import distribution
 
     refused, found_at = set(), {}
-
-    def seconds_of(pair):
-        return pair[1]["iteration"][0]
-
     for candidate in ranked:
         place = candidate.mesh, candidate.zero
-        fastest = min(found_at.values(), key=seconds_of, default=None)
-        # The arithmetic promises less time than the compiler.
-        if fastest and candidate.seconds(iteration) >= seconds_of(fastest):
-            break
         programs = {
             "train": (*place, "train", candidate.parts),
             "decode": (*place, "sample", candidate.slots),
@@ -129,7 +121,7 @@ def fastest_by_compiler(
             print(f"does not fit: {name} needs {needed / 2**30:.2f} GiB", flush=True)
             refused.add(programs["train" if name == "train" else "decode"])
     if found_at:
-        return min(found_at.values(), key=seconds_of)
+        return min(found_at.values(), key=lambda pair: pair[1]["iteration"][0])
     raise ValueError(
         "The compiler refused the best candidates. Use more devices, a shorter "
         "--sequence_length or --max_new_tokens, or --lora_rank."
