@@ -122,7 +122,7 @@ class ProcessSettings(Settings):
     process_timeout: int = setting(
         60,
         "Seconds from the loss of a process to the end of all others, at most.",
-        at_least=1,
+        at_least=3,
     )
 
     def join(self):

@@ -4,7 +4,7 @@ import dataclasses
 
 from experiments.plan_programs import estimate, iteration_of, make_model
 
-# The compiler decides among the fastest settings of so many meshes.
+# The compiler decides among the fastest settings of so many pairs of a mesh and ZeRO.
 _COMPILED = 3
 # A suggestion looks no further after so many programs that do not fit.
 _MOST_REFUSED = 4
@@ -74,7 +74,8 @@ def fastest_by_compiler(
 ):
     """The fastest candidate by the compiler, and what it says of it.
 
-    Of each mesh, with ZeRO and without, the fastest that fits is compiled.
+    Of each mesh, with ZeRO and without, the fastest that fits is compiled, at most
+    `_COMPILED` in all.
     """
     import keras
 
@@ -89,7 +90,7 @@ def fastest_by_compiler(
         }
         if place in found_at or refused & set(programs.values()):
             continue
-        if len(found_at) == _COMPILED or len(refused) == _MOST_REFUSED:
+        if len(found_at) == _COMPILED or len(refused) >= _MOST_REFUSED:
             break
         print(f"compiling {candidate.flags}", flush=True)
         model = make_model(

@@ -13,7 +13,7 @@ class CurrentMesh(NamedTuple):
 
     Attributes:
         mesh: `jax.sharding.Mesh`.
-        rows: tuple of strings. Axes that split the rows of a batch.
+        rows: tuple of strings. Axes that split the rows of a batch; may be empty.
         others: tuple of strings. Its other axes, which split weights.
     """
 
@@ -36,7 +36,7 @@ def current_mesh() -> CurrentMesh | None:
     if distribution is None:
         return None
     mesh, rows = distribution.device_mesh.backend_mesh, distribution.batch_dim_name
-    rows = (rows,) if isinstance(rows, str) else tuple(rows)
+    rows = (rows,) if isinstance(rows, str) else tuple(rows or ())
     others = tuple(axis for axis in mesh.axis_names if axis not in rows)
     return CurrentMesh(mesh, rows, others)
 

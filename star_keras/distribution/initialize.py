@@ -14,8 +14,8 @@ from star_keras.utils.errors import invalid
 
 # Key of the message with which a failing process ends the others.
 _FAILURE = "star_keras/failure"
-# Seconds in which JAX notices that a silence is too long, and ends the processes: 0.7
-# in benchmarks.kill_processes.
+# Seconds in which JAX notices that a silence is too long, and ends the processes. In
+# one of 40 kills of benchmarks.kill_processes it took 0.7, else none.
 _NOTICING = 2
 _VARIABLES = ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID")
 
@@ -38,7 +38,7 @@ def initialize(
     This function replaces `keras.distribution.initialize`, whose processes wait
     forever for a dead one. Here an uncaught exception of one process ends all
     others at once, and they print it. A killed process or a lost host ends the
-    others after `timeout_seconds`. SIGTERM kills no process: JAX turns it into a
+    others within `timeout_seconds`. SIGTERM kills no process: JAX turns it into a
     notice of preemption, see `PreemptionNotice`.
 
     A process that waits longer than `start_seconds` for the others prints it and
@@ -49,14 +49,17 @@ def initialize(
         num_processes: optional int. Number of processes.
         process_id: optional int. Number of this process, from 0.
         timeout_seconds: int. From the last sign of a process to the end of all others
-            at the latest. Defaults to `60`.
+            at the latest. At least 3. Defaults to `60`.
         start_seconds: int. Longest wait for the other processes at the start.
             Defaults to `300`.
 
     Raises:
-        ValueError: if only some of the first three arguments are given, or
+        ValueError: if `timeout_seconds` is below 3, only some of the first three
+            arguments are given, or
             `process_id` is not between 0 and `num_processes - 1`.
     """
+    if timeout_seconds < 3:
+        raise invalid("timeout_seconds", "at least 3", timeout_seconds)
     given = {"coordinator": coordinator} | {
         "num_processes": num_processes,
         "process_id": process_id,

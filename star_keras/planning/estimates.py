@@ -135,8 +135,8 @@ def estimate(
         flops: FLOPs of a step on all devices.
         moved: Least bytes of a step to and from the memory of a device.
         held: Bytes of a device held by other programs.
-        passes: Passes that the program's loop makes, if a step is one of them. What
-            is outside of the loop, such as copies of the caches, counts in equal parts.
+        passes: Passes that the program's loop makes, if a step is one of them. Cycles
+            outside of the loop, such as copies of the caches, count in equal parts.
 
     Returns:
         `fits`, `memory` (bytes by use) and `flops_bound_seconds`; for a program that

@@ -37,8 +37,8 @@ def plan(lowered, device):
 
     The estimate sums the compiler's own cycles of all operations, as if they ran
     one after the other. An operation in a loop counts once a pass. Operations
-    without an estimate count no cycles: copies, and collectives that run beside
-    other operations.
+    without an estimate count no cycles, such as collectives that run beside other
+    operations.
 
     Args:
         lowered: A `jax.stages.Lowered` for devices of `tpu_devices`.

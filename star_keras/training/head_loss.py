@@ -172,18 +172,21 @@ def _chunked_cross_entropy(soft_cap, z_loss, num_chunks, *arguments):
 def _forward(soft_cap, z_loss, num_chunks, *arguments):
     compute = functools.partial(_sums, soft_cap, z_loss, num_chunks)
     current = current_mesh()
-    if current and len(arguments[0]) % current.parts(current.rows) == 0:
-        rows, whole = PartitionSpec(current.rows), PartitionSpec()
+    axes = current.rows if current else ()
+    if axes and len(arguments[0]) % current.parts(axes) == 0:
+        rows, whole = PartitionSpec(axes), PartitionSpec()
         # Each device adds up its own rows. Left to the compiler, the gradient of the
         # kernel is exchanged after every chunk.
-        compute = jax.shard_map(
-            functools.partial(compute, axes=current.rows),
+        split = jax.shard_map(
+            functools.partial(compute, axes=axes),
             mesh=current.mesh,
             in_specs=(rows, whole, whole, rows, rows),
             out_specs=(whole, (rows, whole, whole)),
-            axis_names=set(current.rows),
+            axis_names=set(axes),
             check_vma=False,
         )
+        # Axes left to the compiler need one.
+        compute = jax.jit(split)
     loss, gradients = compute(*arguments)
     # Sums over all tokens may overflow float16 before they are scaled.
     dtypes = jax.tree.map(lambda x: jnp.zeros((), x.dtype), arguments[:3])
@@ -221,7 +224,7 @@ def _sums(
         jax.tree.map(lambda x: jnp.zeros_like(x, dtype="float32"), bias),
     )
     split = tuple(map(chunks.split, (hidden_states, targets, weights)))
-    # The devices agree: those that share a row exchange within a chunk.
+    # All devices take the same branch: there may be an exchange within it.
     is_wanted = lax.psum(jnp.sum(split[2] != 0, axis=(1, 2)), axes) > 0
     sums, gradient = lax.scan(
         lambda sums, x: lax.cond(x[0], add, skip, sums, x[1]),

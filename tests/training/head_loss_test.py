@@ -54,6 +54,18 @@ def test_loss_and_gradients_are_those_of_the_plain_formula(max_logits, z_loss):
     )
 
 
+def test_chunks_on_a_mesh_need_no_jit():
+    arguments = example()
+    expected = head_cross_entropy(*arguments)
+    mesh = model_parallel("batch:1,model:1", devices=jax.devices()[:1])
+    keras.distribution.set_distribution(mesh)
+    try:
+        found = head_cross_entropy(*arguments, max_logits=3 * 11)
+    finally:
+        keras.distribution.set_distribution(None)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 def test_bfloat16_states_have_a_float32_loss_and_bfloat16_gradients():
     loss, gradients = loss_and_gradients(
         head_cross_entropy, example("bfloat16"), max_logits=33
