@@ -151,7 +151,8 @@ class Temperature:
         """Choose the next token of each row.
 
         A row's choice depends on its own logits, key and token number alone, so a
-        request gets the same completion in every batch.
+        request gets the same completion in every batch, but for the rounding of its
+        logits.
 
         Args:
             logits: float32 array `(batch, vocabulary_size)`.
