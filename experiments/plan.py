@@ -11,8 +11,8 @@ of that script, flagfiles too. Nothing is run: times are estimates. Needs libtpu
     python -m experiments.plan --suggest --preset=gpt_j_6b --topology=v5e-8 \\
         --dtype=mixed_bfloat16 --n_train_samples=5000 --output=suggested.flags
 
-ranks the mesh, ZeRO, accumulation and slots by arithmetic, compiles the best of
-up to three pairs of a mesh and ZeRO, and writes a flagfile of the fastest.
+ranks meshes, ZeRO, accumulation and slots by arithmetic, compiles the best settings of
+the three fastest layouts, and writes a flagfile of the fastest by the compiler.
 """
 
 import dataclasses

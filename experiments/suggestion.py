@@ -4,7 +4,7 @@ import dataclasses
 
 from experiments.plan_programs import estimate, iteration_of, make_model
 
-# The compiler decides among the fastest settings of so many pairs of a mesh and ZeRO.
+# Layouts (a mesh, with ZeRO or without) among which the compiler decides.
 _COMPILED = 3
 # A suggestion looks no further after so many programs that do not fit.
 _MOST_REFUSED = 4
@@ -74,23 +74,35 @@ def fastest_by_compiler(
 ):
     """The fastest candidate by the compiler, and what it says of it.
 
-    Of each mesh, with ZeRO and without, the fastest that fits is compiled, at most
-    `_COMPILED` in all.
+    Of each layout (a mesh, with ZeRO or without) the first that fits is compiled, of
+    `_COMPILED` layouts at most.
+
+    Args:
+        ranked: list of `Candidate`, the fastest by arithmetic first.
+        devices: list of JAX devices of the topology.
+        settings, model_settings, config, optimizer: The flags.
+        iteration: `Iteration`.
+
+    Returns:
+        A `Candidate`, and the result of `compiled`.
+
+    Raises:
+        ValueError: if none of the first candidates fits.
     """
     import keras
 
     from star_keras import distribution
 
-    refused, found_at = set(), {}
+    refused, by_layout = set(), {}
     for candidate in ranked:
-        place = candidate.mesh, candidate.zero
+        layout = candidate.mesh, candidate.zero
         programs = {
-            "train": (*place, "train", candidate.parts),
-            "decode": (*place, "sample", candidate.slots),
+            "train": (*layout, "train", candidate.parts),
+            "decode": (*layout, "sample", candidate.slots),
         }
-        if place in found_at or refused & set(programs.values()):
+        if layout in by_layout or refused & set(programs.values()):
             continue
-        if len(found_at) == _COMPILED or len(refused) >= _MOST_REFUSED:
+        if len(by_layout) == _COMPILED or len(refused) >= _MOST_REFUSED:
             break
         print(f"compiling {candidate.flags}", flush=True)
         model = make_model(
@@ -115,14 +127,14 @@ def fastest_by_compiler(
         too_large = [name for name, x in found.items() if not x["fits"]]
         if not too_large:
             values = compiled(found, candidate, iteration)
-            found_at[place] = candidate, values
+            by_layout[layout] = candidate, values
             print(f"{values['iteration'][0]:.4g} s an iteration", flush=True)
         for name in too_large:
             needed = found[name]["memory"]["needed"]
             print(f"does not fit: {name} needs {needed / 2**30:.2f} GiB", flush=True)
             refused.add(programs["train" if name == "train" else "decode"])
-    if found_at:
-        return min(found_at.values(), key=lambda pair: pair[1]["iteration"][0])
+    if by_layout:
+        return min(by_layout.values(), key=lambda pair: pair[1]["iteration"][0])
     raise ValueError(
         "The compiler refused the best candidates. Use more devices, a shorter "
         "--sequence_length or --max_new_tokens, or --lora_rank."

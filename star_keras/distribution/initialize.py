@@ -14,8 +14,8 @@ from star_keras.utils.errors import invalid
 
 # Key of the message with which a failing process ends the others.
 _FAILURE = "star_keras/failure"
-# Seconds in which JAX notices that a silence is too long, and ends the processes. In
-# one of 40 kills of benchmarks.kill_processes it took 0.7, else none.
+# JAX looks for silent processes now and then. With `timeout_seconds` as its own timeout
+# a run of benchmarks.kill_processes ended 0.7 seconds late.
 _NOTICING = 2
 _VARIABLES = ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID")
 
@@ -48,15 +48,15 @@ def initialize(
         coordinator: optional string. Address `"host:port"` of process 0.
         num_processes: optional int. Number of processes.
         process_id: optional int. Number of this process, from 0.
-        timeout_seconds: int. From the last sign of a process to the end of all others
-            at the latest. At least 3. Defaults to `60`.
+        timeout_seconds: int. Longest time in seconds from the loss of a process to the
+            end of all others. At least 3. Defaults to `60`.
         start_seconds: int. Longest wait for the other processes at the start.
             Defaults to `300`.
 
     Raises:
-        ValueError: if `timeout_seconds` is below 3, only some of the first three
-            arguments are given, or
-            `process_id` is not between 0 and `num_processes - 1`.
+        ValueError: if `timeout_seconds` is below 3, if only some of the first three
+            arguments are given, or if `process_id` is not between 0 and
+            `num_processes - 1`.
     """
     if timeout_seconds < 3:
         raise invalid("timeout_seconds", "at least 3", timeout_seconds)
@@ -94,7 +94,7 @@ def initialize(
             given["process_id"],
             # At its end JAX aborts the process with a stack trace.
             initialization_timeout=start_seconds + 60,
-            heartbeat_timeout_seconds=max(1, timeout_seconds - _NOTICING),
+            heartbeat_timeout_seconds=timeout_seconds - _NOTICING,
             shutdown_timeout_seconds=timeout_seconds,
         )
     finally:

@@ -9,9 +9,10 @@ from jax import numpy as jnp
 from star_keras.distribution import model_parallel
 from star_keras.models.attention_in_blocks import queries_at_once
 from star_keras.models.forward import cache_shapes
+from star_keras.planning.chips import GPUS
 from star_keras.sampling.continuous_sampler import group_size
 from star_keras.sampling.ring_cache import cache_size, prefix_size, prompt_size
-from star_keras.training.head_loss import MAX_LOGITS_OF_ACCELERATORS
+from star_keras.training.head_loss import MAX_LOGITS, MAX_LOGITS_OF_TPUS
 
 # Share of the peak that compiled training steps reach, see docs/tpu.md.
 _SHARE_OF_PEAK = 0.6
@@ -156,6 +157,8 @@ class Arithmetic:
         backbone = model.backbone
         config = backbone.get_config()
         self.chip, self.iteration, self.splash = chip, iteration, splash
+        on_gpu = chip in GPUS.values()
+        self.max_logits = MAX_LOGITS if on_gpu else MAX_LOGITS_OF_TPUS
         self.item = jnp.dtype(model.compute_dtype).itemsize
         self.caches = cache_shapes(model)
         self.hidden, self.mlp = config["hidden_dim"], config["intermediate_dim"]
@@ -174,7 +177,7 @@ class Arithmetic:
         length = self.iteration.sequence_length
         rows = self.iteration.batch_size // batch // parts
         tokens = rows * length
-        logits = min(MAX_LOGITS_OF_ACCELERATORS, tokens * self.vocabulary // split)
+        logits = min(self.max_logits, tokens * self.vocabulary // split)
         # One block at a time, forward and backward.
         block = 2 * tokens * (4 * self.hidden + 3 * (self.mlp + self.attended) // split)
         pairs = 0 if self.splash else queries_at_once(length) * length

@@ -6,7 +6,7 @@ from jax import numpy as jnp
 
 from star_keras.distribution import current_mesh
 
-_BLOCK = 128  # the width of a TPU's registers
+_BLOCK = 128  # tokens, the width of a TPU's registers
 
 
 def keep_likeliest(weights, p):
@@ -55,9 +55,9 @@ def draw(weights, key_data, token_number):
     keys = jax.random.wrap_key_data(key_data, impl="threefry2x32")
     keys = jax.vmap(jax.random.fold_in)(keys, token_number)
     uniform = jax.vmap(jax.random.uniform)(keys)[:, None]
-    # A block first, then one of its tokens: sums up to each token of the vocabulary
-    # take longer than the head. Devices that share the vocabulary have blocks of their
-    # own.
+    # A block of tokens is drawn, then one of its tokens: on a TPU, running sums over
+    # the whole vocabulary take longer than the products of the head. If devices share
+    # the vocabulary, no block is on two of them.
     batch, size = weights.shape
     parts = _parts(size)
     blocks = weights.reshape(batch, parts, size // parts)
@@ -67,7 +67,7 @@ def draw(weights, key_data, token_number):
     sums = _running_sums(totals)
     target = (1 - uniform) * jnp.max(sums, axis=-1, keepdims=True)
     block = first_true(sums >= target)
-    # Sums, unlike an index, work on a sharded vocabulary.
+    # A sum over all blocks, not an index: the block may be on another device.
     chosen = jnp.arange(blocks.shape[1]) == block[:, None]
     before = jnp.sum(jnp.where(chosen, sums - totals, 0.0), axis=-1, keepdims=True)
     weights_of_block = jnp.sum(jnp.where(chosen[..., None], blocks, 0.0), axis=1)

@@ -8,7 +8,7 @@ import jax
 import keras
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from star_keras.distribution import CausalLMParallel
+from star_keras.distribution import CausalLMParallel, current_mesh
 from star_keras.models.forward import cache_shapes
 from star_keras.utils.errors import invalid
 
@@ -41,11 +41,8 @@ class MeshLayout:
             return cls()
         if isinstance(distribution, CausalLMParallel):
             distribution.check_layouts()
-        axes = distribution.batch_dim_name
-        return cls(
-            mesh=distribution.device_mesh.backend_mesh,
-            batch_axes=(axes,) if isinstance(axes, str) else axes,
-        )
+        mesh, rows, _ = current_mesh()
+        return cls(mesh=mesh, batch_axes=rows)
 
     @property
     def batch_devices(self) -> int:

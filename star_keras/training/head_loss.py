@@ -10,9 +10,9 @@ from jax.sharding import PartitionSpec
 from star_keras.distribution import current_mesh, first_device
 
 MAX_LOGITS = 2**25
-# Each chunk reads and writes the gradient of the whole kernel, which takes a TPU
-# longer than its products where chunks are small.
-MAX_LOGITS_OF_ACCELERATORS = 2**27
+# A chunk reads and writes the gradient of the whole kernel. On a TPU that takes longer
+# than the products of a small chunk.
+MAX_LOGITS_OF_TPUS = 2**27
 
 
 def head_cross_entropy(
@@ -44,8 +44,8 @@ def head_cross_entropy(
             denominator, which keeps logits from drifting. Defaults to `0.0`.
         max_logits: optional int. Number of logits on a device at a time. Rows and
             vocabulary count as split over the devices of the current
-            `keras.distribution`. Defaults to `MAX_LOGITS` on CPU, else
-            `MAX_LOGITS_OF_ACCELERATORS`.
+            `keras.distribution`. Defaults to `MAX_LOGITS_OF_TPUS` on TPUs, else
+            to `MAX_LOGITS`.
 
     Returns:
         A float32 scalar.
@@ -101,8 +101,8 @@ def _num_chunks(shape, kernel, max_logits):
     """Number of chunks with at most `max_logits` logits on a device."""
     batch, length = shape
     if max_logits is None:
-        on_cpu = first_device().platform == "cpu"
-        max_logits = MAX_LOGITS if on_cpu else MAX_LOGITS_OF_ACCELERATORS
+        on_tpu = first_device().platform == "tpu"
+        max_logits = MAX_LOGITS_OF_TPUS if on_tpu else MAX_LOGITS
     current = current_mesh()
     devices = current.mesh.size if current else 1
     columns = max(1, devices * max_logits // (batch * kernel.shape[-1]))
@@ -170,23 +170,27 @@ def _chunked_cross_entropy(soft_cap, z_loss, num_chunks, *arguments):
 
 
 def _forward(soft_cap, z_loss, num_chunks, *arguments):
-    compute = functools.partial(_sums, soft_cap, z_loss, num_chunks)
     current = current_mesh()
     axes = current.rows if current else ()
-    if axes and len(arguments[0]) % current.parts(axes) == 0:
+    if axes and len(arguments[0]) % current.parts(axes):
+        axes = ()
+    compute = functools.partial(_sums, soft_cap, z_loss, num_chunks, axes)
+    if axes:
         rows, whole = PartitionSpec(axes), PartitionSpec()
         # Each device adds up its own rows. Left to the compiler, the gradient of the
-        # kernel is exchanged after every chunk.
-        split = jax.shard_map(
-            functools.partial(compute, axes=axes),
-            mesh=current.mesh,
-            in_specs=(rows, whole, whole, rows, rows),
-            out_specs=(whole, (rows, whole, whole)),
-            axis_names=set(axes),
-            check_vma=False,
+        # kernel is exchanged after every chunk. `jit` for calls outside of one: JAX
+        # runs a map over some of a mesh's axes only within it.
+        compute = jax.jit(
+            jax.shard_map(
+                compute,
+                mesh=current.mesh,
+                in_specs=(rows, whole, whole, rows, rows),
+                out_specs=(whole, (rows, whole, whole)),
+                axis_names=set(axes),
+                # The compiler splits the other axes, so their sums are not declared.
+                check_vma=False,
+            )
         )
-        # Axes left to the compiler need one.
-        compute = jax.jit(split)
     loss, gradients = compute(*arguments)
     # Sums over all tokens may overflow float16 before they are scaled.
     dtypes = jax.tree.map(lambda x: jnp.zeros((), x.dtype), arguments[:3])
@@ -197,14 +201,27 @@ def _sums(
     soft_cap,
     z_loss,
     num_chunks,
+    axes,
     hidden_states,
     kernel,
     bias,
     targets,
     weights,
-    axes=(),
 ):
-    """Loss and gradients of states, kernel and bias, over the rows of `axes`."""
+    """The loss, and the gradients of states, kernel and bias.
+
+    Args:
+        soft_cap, z_loss: See `head_cross_entropy`.
+        num_chunks: int. Number of chunks of the rows of a device.
+        axes: tuple of strings. Mesh axes that split the rows, `()` outside of
+            `shard_map`. Loss and gradients of kernel and bias are summed over them.
+        hidden_states, kernel, bias, targets, weights: See `head_cross_entropy`; the
+            rows are those of a device.
+
+    Returns:
+        A float32 scalar, and a tuple of three arrays: of the shape and dtype of
+        `hidden_states`, and in float32 of the shapes of `kernel` and `bias`.
+    """
     chunks = _Chunks(weights, num_chunks)
 
     def add(sums, chunk):

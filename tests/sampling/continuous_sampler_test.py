@@ -173,10 +173,14 @@ def test_samples_of_one_problem_share_its_prefill(
 
 @pytest.mark.parametrize("slots", [7, 16])
 def test_a_prompt_is_prefilled_once_however_many_samples_wait(
-    gpt_j, greedy, warm, prompts, run, requests, monkeypatch, slots
+    greedy, prompts, run, requests, monkeypatch, slots
 ):
-    """More samples than slots, behind a shared prefix, among other prompts."""
-    sampler = warm if slots == 16 else greedy(slots)
+    """More samples than slots, behind a shared prefix, among other prompts.
+
+    Greedy: in another order of requests the logits round otherwise, which moves a draw
+    at the border of two tokens.
+    """
+    sampler = greedy(slots)
     counts = [30, 1, 25, 2, 40]
     wanted = [prompts[i] for i, count in enumerate(counts) for _ in range(count)]
     wanted = requests(wanted, PREFIX)
@@ -188,10 +192,7 @@ def test_a_prompt_is_prefilled_once_however_many_samples_wait(
         return prefill(variables, token_ids, prefix)
 
     monkeypatch.setattr(sampler.steps, "prefill", counting_prefill)
-    found = run(sampler, wanted[::-1])[::-1]
-    # Other places in the ring round the logits otherwise, which moves a draw at the
-    # border of two tokens: one or two of 2,940 completions of 30 seeds.
-    assert sum(a != b for a, b in zip(found, expected, strict=True)) <= 1
+    assert run(sampler, wanted[::-1])[::-1] == expected
     prefix_ids, rests = sampler.tokenize_requests(wanted)
     # A prompt's last token is left to the first decoding step of each sample.
     once = {tuple(rest): len(rest) - 1 for rest in rests}
