@@ -25,6 +25,7 @@ from star_keras.models.attention import (
 )
 from star_keras.models.attention_in_blocks import attend_in_blocks
 from star_keras.models.attention_kernels import attention_of_rows
+from star_keras.models.heads_in_rows import join_heads, split_heads, widen_queries
 
 
 @contextlib.contextmanager
@@ -240,9 +241,10 @@ class PackedAttention(RowAttention):
 class CachedAttention(RowAttention):
     """Attention to the tokens of a cache, and to a prefix shared by all rows.
 
-    The cache of a layer is a tuple `(key, value)` of arrays `(B, num_kv_heads,
-    length, head_dim)`, or `(key, value, prefix_key, prefix_value)` with a prefix,
-    whose arrays have one row. The layer returns the updated `(key, value)`.
+    The cache of a layer is a tuple `(key, value)` of arrays, see
+    `star_keras.models.forward.build_cache`, or `(key, value, prefix_key,
+    prefix_value)` with a prefix, whose arrays have one row. The layer returns the
+    updated `(key, value)`.
 
     Args:
         positions: int array `(B, L)`. Positions of the tokens.
@@ -262,8 +264,10 @@ class CachedAttention(RowAttention):
         self.prefix_length = prefix_length
 
     def attend(self, cache, query, key, value, *, sliding_window=None, **options):
-        key = write_to_cache(cache[0], key, self.write_index)
-        value = write_to_cache(cache[1], value, self.write_index)
+        count = cache[0].shape[-1] // key.shape[-1]  # heads side by side
+        query = widen_queries(query, count)
+        key = write_to_cache(cache[0], join_heads(key, count), self.write_index)
+        value = write_to_cache(cache[1], join_heads(value, count), self.write_index)
 
         def attend_from(query, positions):
             mask = self._mask(positions, self.cache_positions, sliding_window)
@@ -288,7 +292,8 @@ class CachedAttention(RowAttention):
                 parts = merge_attention(parts, prefix_parts)
             return parts
 
-        return attend_in_blocks(attend_from, query, self.positions), (key, value)
+        outputs = attend_in_blocks(attend_from, query, self.positions)
+        return split_heads(outputs, count), (key, value)
 
     def _mask(self, positions, key_positions, sliding_window):
         """`(B, L, K)`, from positions `(B, L)` and those of the keys, `(B or 1, K)`."""

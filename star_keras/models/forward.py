@@ -12,6 +12,7 @@ from star_keras.models.attention_modes import (
     attention_scope,
 )
 from star_keras.models.families import known_family
+from star_keras.models.heads_in_rows import heads_in_a_row
 
 
 def hidden_states(model, inputs, *, training=False, gradient_checkpointing=False):
@@ -102,7 +103,8 @@ def build_cache(model, batch_size, length):
     """An empty key-value cache.
 
     Heads come before places. In the other order a decoding step is 10 times slower
-    on CPU.
+    on CPU. On a TPU small heads stand side by side, see
+    `star_keras.models.heads_in_rows`.
 
     Args:
         model: A `keras_hub.models.CausalLM` of a known family.
@@ -111,12 +113,15 @@ def build_cache(model, batch_size, length):
 
     Returns:
         A tuple with a pair `(key, value)` for each layer: zeros `(batch_size,
-        num_kv_heads, length, head_dim)` in the compute dtype.
+        num_kv_heads / C, length, C * head_dim)` in the compute dtype, for C heads
+        side by side.
     """
     dtype = model.compute_dtype
 
     def zeros(heads, head_dim):
-        return jnp.zeros((batch_size, heads, length, head_dim), dtype)
+        count = heads_in_a_row(heads, head_dim)
+        shape = batch_size, heads // count, length, count * head_dim
+        return jnp.zeros(shape, dtype)
 
     return tuple((zeros(*shape), zeros(*shape)) for shape in cache_shapes(model))
 

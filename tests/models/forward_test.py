@@ -8,19 +8,30 @@ import keras
 import numpy as np
 import pytest
 
+from star_keras.models import forward
 from star_keras.models.forward import build_cache, extend_cache, head, hidden_states
 from star_keras.testing import tiny_causal_lm
 
 ATOL = 1e-4  # of logits up to 30
 
 
-@pytest.fixture(scope="module", params=("gpt_j", "gemma2"))
+@pytest.fixture(scope="module", params=("gpt_j", "gemma2", "heads in rows"))
 def cached(request):
     """A model, its logits of 12 tokens a row, and a compiled cached call.
 
-    Gemma 2 has grouped heads, a window and soft caps.
+    Gemma 2 has grouped heads, a window and soft caps. The last one is Gemma 2 with two
+    heads side by side in the cache, as on a TPU.
     """
-    model = tiny_causal_lm(request.param)
+    with pytest.MonkeyPatch.context() as patch:
+        family = request.param
+        if family == "heads in rows":
+            patch.setattr(forward, "heads_in_a_row", lambda *_: 2)
+            family = "gemma2"
+        yield cached_call(family)
+
+
+def cached_call(family):
+    model = tiny_causal_lm(family)
     tokens = np.random.default_rng(0).integers(1, 257, (3, 12), "int32")
 
     @jax.jit

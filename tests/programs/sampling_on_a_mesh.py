@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from star_keras import distribution, testing
+from star_keras.models import forward
 from star_keras.sampling import ContinuousSampler, SampleRequest, Scorer, ScoreRequest
 from star_keras.sampling.layout import MeshLayout
 from star_keras.sampling.ring_cache import RingCache
@@ -126,6 +127,11 @@ def main():
         ),
         "scorer_error": error(Scorer, sampler.model, batch_size=3),
     }
+    # Two heads side by side in the caches, as on a TPU.
+    forward.heads_in_a_row = lambda *_: 2
+    keras.distribution.set_distribution(distribution.model_parallel("batch:4,model:2"))
+    found["in_rows"], sampler = results(make_model())
+    found["cache"]["gpt_j in rows"] = cache_shapes(sampler.steps.ring)
     json.dump(found, sys.stdout)
 
 

@@ -15,6 +15,7 @@ def found():
 
 def test_split_model_writes_the_texts_of_the_whole_one(found):
     assert found["split"]["texts"] == found["whole"]["texts"]
+    assert found["in_rows"]["texts"] == found["whole"]["texts"]
     greedy, sampled = found["split"]["texts"]
     assert greedy != sampled
     # The prefix and one length of prompts; 8 slots, and 2 for the last samples; no
@@ -42,6 +43,7 @@ def test_prompts_are_prefilled_by_one_device_of_the_batch_axis_each(found):
 def test_cache_is_split_over_slots_and_heads(found):
     assert found["cache"] == {
         "gpt_j": [[8, 4, 32, 8], [4, 1, 32, 8]],
+        "gpt_j in rows": [[8, 2, 32, 16], [2, 1, 32, 16]],
         "gpt_neo_x": [[8, 4, 32, 8], [4, 1, 32, 8]],
         "pythia": [[8, 4, 32, 8], [4, 1, 32, 8]],
         "smollm3": [[8, 4, 32, 8], [4, 1, 32, 8]],
