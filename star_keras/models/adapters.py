@@ -17,7 +17,7 @@ from keras_hub.src.models.phi3.phi3_attention import Phi3Attention
 from keras_hub.src.models.smollm3.smollm3_layers import SmolLM3Attention
 from keras_hub.src.vllm.attention import vllm_paged_attention
 
-from star_keras.models.attention_modes import (
+from star_keras.models.attention_scope import (
     adapt,
     padding_mask_in_force,
     positions_in_force,

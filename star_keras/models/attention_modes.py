@@ -1,19 +1,11 @@
 """What attention layers see: packed rows, or a cache of earlier tokens.
 
-KerasHub's attention layers leave the attention itself to a function if one is in
-force, see `attention_scope`. They project, normalize and rotate as their model wants
-and hand over flat tokens: arrays `(tokens, heads * head_dim)`, with keys and values
-of the key-value heads alone.
-
-The classes here are such functions, for tokens that stand in rows `(B, L)`.
+The classes here are functions that an `attention_scope` puts in force, for tokens that
+stand in rows `(B, L)`.
 """
-
-import contextlib
-import functools
 
 import jax
 import jax.numpy as jnp
-from keras_hub.src.vllm.context import get_vllm_context, vllm_context_scope
 
 from star_keras.models.attention import (
     attend,
@@ -25,91 +17,12 @@ from star_keras.models.attention import (
 )
 from star_keras.models.attention_in_blocks import attend_in_blocks
 from star_keras.models.attention_kernels import attention_of_rows
-from star_keras.models.heads_in_rows import join_heads, split_heads, widen_queries
-
-
-@contextlib.contextmanager
-def attention_scope(attention, positions, caches=None):
-    """A scope in which attention layers call a function in place of their own.
-
-    Args:
-        attention: `PackedAttention` or `CachedAttention`.
-        positions: int array `(B, L)`. Positions of the tokens.
-        caches: optional list with the cache of each layer, in the order of the calls.
-
-    Yields:
-        A callable without arguments; the caches after the calls.
-    """
-    with vllm_context_scope(attention, positions.reshape(-1), caches):
-        yield lambda: get_vllm_context().updated_kv_caches
-
-
-def positions_in_force():
-    """Positions of the tokens, `(B * L,)`; `None` outside an `attention_scope`."""
-    context = get_vllm_context()
-    return context and context.positions
-
-
-def rows_in_force():
-    """`(B, L)`, the rows in which the tokens of an `attention_scope` stand."""
-    return get_vllm_context().paged_attention_func.shape
-
-
-def padding_mask_in_force():
-    """The mask `(B, L)` of packed rows in an `attention_scope`, or `None`."""
-    return getattr(get_vllm_context().paged_attention_func, "padding_mask", None)
-
-
-def attend_in_force(query, key, value, scale):
-    """Attention of the next layer by the function in force, heads first.
-
-    Layers of ours call it in place of KerasHub's `vllm_paged_attention`: what comes
-    heads first needs no copy.
-
-    Args:
-        query: float array `(B, num_heads, L, head_dim)`.
-        key: float array `(B, num_heads, L, head_dim)`.
-        value: float array `(B, num_heads, L, head_dim)`.
-        scale: float. Factor of the scores.
-
-    Returns:
-        float array of the shape of `query`.
-    """
-    context = get_vllm_context()
-    index, caches = context.layer_index, context.kv_caches
-    outputs, cache = context.paged_attention_func.attend(
-        caches and caches[index], query[:, :, None], key, value, scale=scale
-    )
-    if caches:
-        context.layer_index = index + 1
-        context.updated_kv_caches[index] = cache
-    return outputs[:, :, 0]
-
-
-def is_decoding():
-    """Whether each row gets one token behind its cache."""
-    context = get_vllm_context()
-    attention = context and context.paged_attention_func
-    return isinstance(attention, CachedAttention) and attention.shape[1] == 1
-
-
-def adapt(layer_class, call):
-    """Let the layers of a class compute otherwise within an `attention_scope`.
-
-    Args:
-        layer_class: A class of Keras or KerasHub. Changed in place.
-        call: Callable `(layer, stock_call, *args, **kwargs) -> outputs`, where
-            `stock_call(layer, *args, **kwargs)` is the method of the class.
-    """
-    stock_call = layer_class.call
-
-    @functools.wraps(stock_call)
-    def adapted(self, *args, **kwargs):
-        if positions_in_force() is None:
-            return stock_call(self, *args, **kwargs)
-        return call(self, stock_call, *args, **kwargs)
-
-    layer_class.call = adapted
+from star_keras.models.heads_in_rows import (
+    join_heads,
+    separate_heads,
+    split_heads,
+    widen_queries,
+)
 
 
 class RowAttention:
@@ -265,14 +178,22 @@ class CachedAttention(RowAttention):
 
     def attend(self, cache, query, key, value, *, sliding_window=None, **options):
         count = cache[0].shape[-1] // key.shape[-1]  # heads side by side
-        query = widen_queries(query, count)
-        key = write_to_cache(cache[0], join_heads(key, count), self.write_index)
-        value = write_to_cache(cache[1], join_heads(value, count), self.write_index)
+        updated = tuple(
+            write_to_cache(cache[i], join_heads(x, count), self.write_index)
+            for i, x in enumerate((key, value))
+        )
+        is_decoding = self.shape[1] == 1
+        seen = *updated, *cache[2:]
+        if is_decoding:
+            query = widen_queries(query, count)
+        else:
+            seen = [separate_heads(x, count) for x in seen]
+        key, value, *prefix = seen
 
         def attend_from(query, positions):
             mask = self._mask(positions, self.cache_positions, sliding_window)
             arguments = query, key, value, mask
-            if self.shape[1] == 1:
+            if is_decoding:
                 parts = jax.lax.platform_dependent(
                     *arguments,
                     cpu=lambda *x: attend(*x, few_queries=True, **options),
@@ -281,19 +202,19 @@ class CachedAttention(RowAttention):
                 )
             else:
                 parts = attend(*arguments, **options)
-            if len(cache) == 4:
-                size = cache[2].shape[2]
+            if prefix:
+                size = prefix[0].shape[2]
                 places = jnp.arange(size, dtype="int32")[None]
                 mask = (places < self.prefix_length)[:, None, :]
                 if sliding_window is not None and sliding_window < size + key.shape[2]:
                     queries = positions[:, :, None]
                     mask = mask & (places[:, None, :] > queries - sliding_window)
-                prefix_parts = attend_to_prefix(query, *cache[2:], mask, **options)
+                prefix_parts = attend_to_prefix(query, *prefix, mask, **options)
                 parts = merge_attention(parts, prefix_parts)
             return parts
 
         outputs = attend_in_blocks(attend_from, query, self.positions)
-        return split_heads(outputs, count), (key, value)
+        return (split_heads(outputs, count) if is_decoding else outputs), updated
 
     def _mask(self, positions, key_positions, sliding_window):
         """`(B, L, K)`, from positions `(B, L)` and those of the keys, `(B or 1, K)`."""

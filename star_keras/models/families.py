@@ -1,7 +1,7 @@
 """What each KerasHub family adds: its embedding, its blocks, its norm, its head.
 
 The families here have attention layers that call the function of
-`star_keras.models.attention_modes.attention_scope`.
+`star_keras.models.attention_scope.attention_scope`.
 """
 
 import dataclasses

@@ -25,7 +25,7 @@ from keras_hub.src.models.phi3.phi3_layernorm import Phi3LayerNorm
 from keras_hub.src.models.qwen.qwen_layernorm import QwenLayerNorm
 from keras_hub.src.models.qwen3.qwen3_layernorm import Qwen3LayerNorm
 
-from star_keras.models.attention_modes import adapt
+from star_keras.models.attention_scope import adapt
 
 _NORMS = (
     keras.layers.LayerNormalization,

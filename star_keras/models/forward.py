@@ -9,8 +9,8 @@ from star_keras.models.attention_modes import (
     CachedAttention,
     PackedAttention,
     RowAttention,
-    attention_scope,
 )
+from star_keras.models.attention_scope import attention_scope
 from star_keras.models.families import known_family
 from star_keras.models.heads_in_rows import heads_in_a_row
 

@@ -45,6 +45,15 @@ def join_heads(x, count):
     return x.reshape(batch, heads // count, length, count * head_dim)
 
 
+def separate_heads(x, count):
+    """Joined keys or values as `(B, H, L, D)`."""
+    if count == 1:
+        return x
+    batch, rows, length, width = x.shape
+    x = jnp.moveaxis(x.reshape(batch, rows, length, count, width // count), 3, 2)
+    return x.reshape(batch, rows * count, length, width // count)
+
+
 def widen_queries(query, count):
     """Queries `(B, H, G, Q, D)` of joined keys: `(B, H / C, C * G, Q, C * D)`."""
     if count == 1:

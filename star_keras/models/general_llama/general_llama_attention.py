@@ -10,8 +10,8 @@ from keras_hub.src.models.llama.llama_layernorm import LlamaLayerNorm
 from keras_hub.src.models.llama.llama_rotary_embedding import LlamaRotaryEmbedding
 from keras_hub.src.vllm.attention import vllm_paged_attention
 
-from star_keras.models.attention_modes import (
-    PackedAttention,
+from star_keras.models.attention_modes import PackedAttention
+from star_keras.models.attention_scope import (
     attention_scope,
     positions_in_force,
 )

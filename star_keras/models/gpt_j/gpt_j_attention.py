@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import keras
 from keras import ops
 
-from star_keras.models.attention_modes import (
-    PackedAttention,
+from star_keras.models.attention_modes import PackedAttention
+from star_keras.models.attention_scope import (
     attend_in_force,
     attention_scope,
     positions_in_force,

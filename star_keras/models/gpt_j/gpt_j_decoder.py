@@ -6,7 +6,7 @@ import jax
 import keras
 from keras import ops
 
-from star_keras.models.attention_modes import is_decoding
+from star_keras.models.attention_scope import is_decoding
 from star_keras.models.gpt_j.gpt_j_attention import GPTJAttention
 from star_keras.utils.errors import invalid
 
