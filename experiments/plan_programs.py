@@ -127,8 +127,8 @@ def by_arithmetic(model, chip, model_settings, settings, config, optimizer):
     rows = iteration.batch_size * iteration.sequence_length
     found = {}
     if "train" in settings.programs:
-        seconds = sizes.step_seconds(weights, 1, 1, False, parts)
-        found["train"] = sizes.train_memory(weights, 1, 1, parts), seconds, rows
+        seconds = sizes.step_seconds(weights, 1, 1, False, True, parts)
+        found["train"] = sizes.train_memory(weights, 1, 1, True, parts), seconds, rows
     if "sample" in settings.programs:
         found["decode"] = sizes.sample_memory(weights, 1, 1, slots), token, slots
     available = int(SHARE_OF_MEMORY * chip.memory)

@@ -26,9 +26,7 @@ def suggest(settings, model_settings, config, optimizer):
         prefix_length=settings.prefix_length,
         prompt_length=settings.prompt_length,
     )
-    optimizer = dataclasses.replace(
-        optimizer, gradient_checkpointing=True, gradient_accumulation_steps=1
-    )
+    optimizer = dataclasses.replace(optimizer, gradient_accumulation_steps=1)
     ranked = candidates(
         make_model(model_settings, optimizer),
         gpu or planning.CHIPS[devices[0].device_kind],
@@ -97,7 +95,7 @@ def fastest_by_compiler(
     for candidate in ranked:
         layout = candidate.mesh, candidate.zero
         programs = {
-            "train": (*layout, "train", candidate.parts),
+            "train": (*layout, "train", candidate.checkpointing, candidate.parts),
             "decode": (*layout, "sample", candidate.slots),
         }
         if layout in by_layout or refused & set(programs.values()):
@@ -105,10 +103,12 @@ def fastest_by_compiler(
         if len(by_layout) == _COMPILED or len(refused) >= _MOST_REFUSED:
             break
         print(f"compiling {candidate.flags}", flush=True)
-        model = make_model(
-            model_settings,
-            dataclasses.replace(optimizer, gradient_accumulation_steps=candidate.parts),
+        changed = dataclasses.replace(
+            optimizer,
+            gradient_checkpointing=candidate.checkpointing,
+            gradient_accumulation_steps=candidate.parts,
         )
+        model = make_model(model_settings, changed)
         mesh = distribution.model_parallel(
             candidate.mesh, zero=candidate.zero, devices=devices
         )

@@ -143,8 +143,9 @@ def _bytes(variable, distribution, itemsize=None):
 class Arithmetic:
     """Memory and time of a candidate, from the sizes of a model.
 
-    Methods take the `Weights` on a mesh of `batch` times `split` devices, the `parts`
-    of a training step (`gradient_accumulation_steps`), and the `slots` of the sampler.
+    Methods take the `Weights` on a mesh of `batch` times `split` devices, the
+    `checkpointing` (`gradient_checkpointing`) and `parts` of a training step
+    (`gradient_accumulation_steps`), and the `slots` of the sampler.
 
     Args:
         model: A compiled `PackedCausalLM`.
@@ -157,8 +158,8 @@ class Arithmetic:
         backbone = model.backbone
         config = backbone.get_config()
         self.chip, self.iteration, self.splash = chip, iteration, splash
-        on_gpu = chip in GPUS.values()
-        self.max_logits = MAX_LOGITS if on_gpu else MAX_LOGITS_OF_TPUS
+        self.on_gpu = chip in GPUS.values()
+        self.max_logits = MAX_LOGITS if self.on_gpu else MAX_LOGITS_OF_TPUS
         self.item = jnp.dtype(model.compute_dtype).itemsize
         self.caches = cache_shapes(model)
         self.hidden, self.mlp = config["hidden_dim"], config["intermediate_dim"]
@@ -172,7 +173,7 @@ class Arithmetic:
 
     # === Memory ===
 
-    def train_memory(self, weights, batch, split, parts):
+    def train_memory(self, weights, batch, split, checkpointing, parts):
         """dict. Bytes of a device in a training step, by use."""
         length = self.iteration.sequence_length
         rows = self.iteration.batch_size // batch // parts
@@ -181,17 +182,35 @@ class Arithmetic:
         # One block at a time, forward and backward.
         block = 2 * tokens * (4 * self.hidden + 3 * (self.mlp + self.attended) // split)
         pairs = 0 if self.splash else queries_at_once(length) * length
-        scores = rows * self.heads * pairs // split
+        scores = rows * self.heads * pairs // split * (4 + 2 * self.item)
+        kept = tokens * self.hidden * self.item
+        if not checkpointing:
+            kept = self._kept(tokens, split)
+            if queries_at_once(length) == length:
+                kept += scores
         return {
             "weights": weights.weights,
             "moments": weights.moments,
             "gradients": weights.gradients * (1 if parts == 1 else 2),
-            "hidden states": len(self.caches) * tokens * self.hidden * self.item,
-            "a block": block * self.item + scores * (4 + 2 * self.item),
+            "activations": len(self.caches) * kept,
+            "a block": block * self.item + scores,
             "logits": logits * (2 * 4 + self.item),
             # The head and its gradient if it is trained, whole over `batch`.
             "head": (self.head * self.item + self.trained_head * 4) // split,
         }
+
+    def _kept(self, tokens, split):
+        """Bytes that the backward pass of a block needs, without attention scores.
+
+        Numbers of each size a token, from the programs of four models for v5e, see
+        docs/tpu.md.
+        """
+        head_dim = self.caches[0][1]
+        # Heads stand in tiles of 128.
+        tiles = self.attended * -(-head_dim // 128) * 128 // head_dim
+        return (
+            tokens * self.item * (5 * self.hidden + (2 * self.mlp + 6 * tiles) // split)
+        )
 
     def sample_memory(self, weights, batch, split, slots):
         """dict. Bytes of a device while sampling, by use."""
@@ -230,16 +249,17 @@ class Arithmetic:
 
     # === Time ===
 
-    def step_seconds(self, weights, batch, split, zero, parts):
+    def step_seconds(self, weights, batch, split, zero, checkpointing, parts):
         """float. Seconds of a training step."""
         work, chip = self.iteration, self.chip
         tokens = work.batch_size * work.sequence_length
-        # 2 forward, 2 again and 2 backward; the head is not computed again. The
-        # gradients of the trained ones are 2 more.
-        flops = 6 * self.blocks + 4 * self.head + 2 * self.trained
+        # Forward, backward and the gradients of the trained ones, 2 each. The head is
+        # not computed again.
+        again = 1 if checkpointing else 0
+        flops = (4 + 2 * again) * self.blocks + 4 * self.head + 2 * self.trained
         # Two products of queries and keys; the kernel skips those after a token.
         pairs = work.sequence_length * (1 if self.splash else 2)
-        flops += 8 * len(self.caches) * pairs * self.attended
+        flops += (6 + 2 * again) * len(self.caches) * pairs * self.attended
         seconds = tokens * flops / (batch * split) / (_SHARE_OF_PEAK * chip.flops)
         # Each part adds its gradients up.
         state = weights.weights + weights.moments + parts * weights.gradients

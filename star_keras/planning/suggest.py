@@ -29,6 +29,7 @@ class Candidate:
     Attributes:
         mesh: string, e.g. `"batch:2,model:4"`.
         zero: bool. See `model_parallel`.
+        checkpointing: bool. `gradient_checkpointing`.
         parts: int. `gradient_accumulation_steps`.
         slots: int. `sample_batch_size`.
         train_memory: dict. Bytes of a device in a training step, by use.
@@ -40,6 +41,7 @@ class Candidate:
 
     mesh: str
     zero: bool
+    checkpointing: bool
     parts: int
     slots: int
     train_memory: dict
@@ -59,7 +61,7 @@ class Candidate:
         return {
             "mesh": self.mesh,
             "zero": self.zero,
-            "gradient_checkpointing": True,
+            "gradient_checkpointing": self.checkpointing,
             "gradient_accumulation_steps": self.parts,
             "sample_batch_size": self.slots,
         }
@@ -81,7 +83,7 @@ def candidates(
     """Settings that fit, the fastest first. Ties go to the least memory.
 
     All meshes of the devices that divide the model and the batch, with ZeRO and
-    without, with gradient checkpointing.
+    without, on TPUs with gradient checkpointing and without.
 
     Args:
         model: A compiled `PackedCausalLM`, with values or without.
@@ -98,6 +100,7 @@ def candidates(
         NothingFitsError: if none of the settings fits.
     """
     sizes = Arithmetic(model, chip, iteration, splash)
+    checkpointing = (True,) if sizes.on_gpu else (True, False)
     found, reasons = [], []
     for split in _divisors(num_devices):
         batch = num_devices // split
@@ -115,11 +118,10 @@ def candidates(
                 )
                 continue
             parts = _divisors(iteration.batch_size // batch)
+            slots = numbers_of_slots(batch, iteration.completions)
             found += [
-                _candidate(sizes, weights, mesh, zero, *pair)
-                for pair in itertools.product(
-                    parts, numbers_of_slots(batch, iteration.completions)
-                )
+                _candidate(sizes, weights, mesh, zero, *settings)
+                for settings in itertools.product(checkpointing, parts, slots)
             ]
     if not found:
         raise invalid(
@@ -165,17 +167,18 @@ def _divisors(number):
     return [n for n in range(1, number + 1) if number % n == 0]
 
 
-def _candidate(sizes, weights, mesh, zero, parts, slots):
-    batch, split = parse_mesh(mesh).values()
-    prefill, token = sizes.sample_seconds(weights, batch, split, slots)
+def _candidate(sizes, weights, mesh, zero, checkpointing, parts, slots):
+    place = weights, *parse_mesh(mesh).values()
+    prefill, token = sizes.sample_seconds(*place, slots)
     return Candidate(
         mesh=mesh,
         zero=zero,
+        checkpointing=checkpointing,
         parts=parts,
         slots=slots,
-        train_memory=sizes.train_memory(weights, batch, split, parts),
-        sample_memory=sizes.sample_memory(weights, batch, split, slots),
-        step_seconds=sizes.step_seconds(weights, batch, split, zero, parts),
+        train_memory=sizes.train_memory(*place, checkpointing, parts),
+        sample_memory=sizes.sample_memory(*place, slots),
+        step_seconds=sizes.step_seconds(*place, zero, checkpointing, parts),
         prefill_seconds=prefill,
         token_seconds=token,
     )

@@ -125,7 +125,7 @@ def test_a_recipe_fits_a_v5e_8(name):
     parts = int(flags.get("gradient_accumulation_steps", 1))
     slots = int(flags["sample_batch_size"])
     for memory in (
-        sizes.train_memory(weights, 8, 1, parts),
+        sizes.train_memory(weights, 8, 1, True, parts),
         sizes.sample_memory(weights, 8, 1, slots),
     ):
         assert sum(memory.values()) < 0.9 * chip.memory, memory

@@ -94,7 +94,7 @@ def train_memory(lora_rank=None, length=8, splash=False):
     )
     sizes = Arithmetic(model, GPUS["rtx4090-24gb"], work, splash)
     weights = Weights(model, "batch:1,model:1", False, 1)
-    return sizes.train_memory(weights, 1, 1, 1)
+    return sizes.train_memory(weights, 1, 1, True, 1)
 
 
 @pytest.mark.parametrize(("length", "queries"), ((1024, 1024), (4096, 128)))
@@ -176,7 +176,7 @@ def test_plans_of_large_models_are_those_of_the_docs(name, layers, width):
         chip = CHIPS[kind]
         sums = Arithmetic(model, chip, work, splash)
         weights = Weights(model, mesh, True, batch * split)
-        train = sum(sums.train_memory(weights, batch, split, parts).values())
+        train = sum(sums.train_memory(weights, batch, split, True, parts).values())
         sample = sum(sums.sample_memory(weights, batch, split, slots).values())
         assert max(train, sample) <= 0.9 * chip.memory
         gib = [f"{size / 2**30:.1f}" for size in (train, sample, chip.memory)]
