@@ -54,7 +54,7 @@ def head_cross_entropy(
         [PaLM](https://arxiv.org/abs/2204.02311), section 5, for the z-loss.
     """
     num_chunks = _num_chunks(targets.shape, kernel, max_logits)
-    arguments = hidden_states, kernel, bias, targets, weights
+    arguments = hidden_states, kernel.T, bias, targets, weights
     if num_chunks == 1:
         return _cross_entropy(*arguments, soft_cap, z_loss)
     return _chunked_cross_entropy(soft_cap, z_loss, num_chunks, *arguments)
@@ -85,7 +85,7 @@ def head_log_probs(
     chunks = _Chunks(weights, _num_chunks(targets.shape, kernel, max_logits))
 
     def compute(chunk):
-        return -_token_losses(chunk[0], kernel, bias, chunk[1], soft_cap, 0.0)
+        return -_token_losses(chunk[0], kernel.T, bias, chunk[1], soft_cap, 0.0)
 
     def skip(chunk):
         return jnp.zeros(chunk[1].shape, "float32")
@@ -143,13 +143,19 @@ class _Chunks:
         )
 
 
-def _cross_entropy(hidden_states, kernel, bias, targets, weights, soft_cap, z_loss):
-    losses = _token_losses(hidden_states, kernel, bias, targets, soft_cap, z_loss)
+# The head is a table of tokens from here on, `(vocabulary_size, hidden_dim)`, as in an
+# embedding. On CPU its chunks take a quarter less time than those of a kernel, and on a
+# TPU a tied table and its gradient are not copied into another order.
+
+
+def _cross_entropy(hidden_states, table, bias, targets, weights, soft_cap, z_loss):
+    losses = _token_losses(hidden_states, table, bias, targets, soft_cap, z_loss)
     return jnp.sum(losses * weights)
 
 
-def _token_losses(hidden_states, kernel, bias, targets, soft_cap, z_loss):
-    logits = hidden_states.astype(kernel.dtype) @ kernel
+def _token_losses(hidden_states, table, bias, targets, soft_cap, z_loss):
+    states = hidden_states.astype(table.dtype)
+    logits = jnp.einsum("...h,vh->...v", states, table)
     if bias is not None:
         logits = logits + bias
     logits = logits.astype("float32")
@@ -178,7 +184,7 @@ def _forward(soft_cap, z_loss, num_chunks, *arguments):
     if axes:
         rows, whole = PartitionSpec(axes), PartitionSpec()
         # Each device adds up its own rows. Left to the compiler, the gradient of the
-        # kernel is exchanged after every chunk. `jit` for calls outside of one: JAX
+        # table is exchanged after every chunk. `jit` for calls outside of one: JAX
         # runs a map over some of a mesh's axes only within it.
         compute = jax.jit(
             jax.shard_map(
@@ -203,31 +209,31 @@ def _sums(
     num_chunks,
     axes,
     hidden_states,
-    kernel,
+    table,
     bias,
     targets,
     weights,
 ):
-    """The loss, and the gradients of states, kernel and bias.
+    """The loss, and the gradients of states, table and bias.
 
     Args:
         soft_cap, z_loss: See `head_cross_entropy`.
         num_chunks: int. Number of chunks of the rows of a device.
         axes: tuple of strings. Mesh axes that split the rows, `()` outside of
-            `shard_map`. Loss and gradients of kernel and bias are summed over them.
-        hidden_states, kernel, bias, targets, weights: See `head_cross_entropy`; the
+            `shard_map`. Loss and gradients of table and bias are summed over them.
+        hidden_states, table, bias, targets, weights: See `head_cross_entropy`; the
             rows are those of a device.
 
     Returns:
         A float32 scalar, and a tuple of three arrays: of the shape and dtype of
-        `hidden_states`, and in float32 of the shapes of `kernel` and `bias`.
+        `hidden_states`, and in float32 of the shapes of `table` and `bias`.
     """
     chunks = _Chunks(weights, num_chunks)
 
     def add(sums, chunk):
         hidden_states, targets, weights = chunk
         loss, gradients = jax.value_and_grad(_cross_entropy, argnums=(0, 1, 2))(
-            hidden_states, kernel, bias, targets, weights, soft_cap, z_loss
+            hidden_states, table, bias, targets, weights, soft_cap, z_loss
         )
         return jax.tree.map(jnp.add, sums, (loss, *gradients[1:])), gradients[0]
 
@@ -236,7 +242,7 @@ def _sums(
 
     sums = (
         jnp.zeros((), "float32"),
-        jnp.zeros_like(kernel, dtype="float32"),
+        jnp.zeros_like(table, dtype="float32"),
         # Without a bias there is none to add up.
         jax.tree.map(lambda x: jnp.zeros_like(x, dtype="float32"), bias),
     )
@@ -248,8 +254,8 @@ def _sums(
         sums,
         (is_wanted, split),
     )
-    loss, kernel_gradient, bias_gradient = lax.psum(sums, axes)
-    return loss, (chunks.join(gradient), kernel_gradient, bias_gradient)
+    loss, table_gradient, bias_gradient = lax.psum(sums, axes)
+    return loss, (chunks.join(gradient), table_gradient, bias_gradient)
 
 
 def _backward(soft_cap, z_loss, num_chunks, residuals, scale):

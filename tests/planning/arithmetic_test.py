@@ -111,19 +111,19 @@ def test_a_frozen_head_has_no_gradient_in_memory():
     counted = train_memory(None)["head"] - train_memory(2)["head"]
     assert counted == 4 * HEAD
 
-    def loss(hidden_states, kernel, targets, weights):
+    def loss(hidden_states, embedding, targets, weights):
         return head_cross_entropy(
-            hidden_states, kernel, None, targets, weights, max_logits=4 * 258
+            hidden_states, embedding.T, None, targets, weights, max_logits=4 * 258
         )
 
     def allotted(trained):
         """Temporary bytes, with gradients of the arguments of these numbers."""
-        arrays = (np.ones((4, 8, 32), "float32"), np.ones((32, 258), "float32"))
+        arrays = (np.ones((4, 8, 32), "float32"), np.ones((258, 32), "float32"))
         rows = np.ones((4, 8), "int32"), np.ones((4, 8), "float32")
         step = jax.jit(jax.grad(loss, argnums=trained)).lower(*arrays, *rows)
         return step.compile().memory_analysis().temp_size_in_bytes
 
-    # Without the kernel's gradient, all is smaller than the gradient alone.
+    # Without the embedding's gradient, all is smaller than the gradient alone.
     assert allotted((0,)) < counted <= allotted((0, 1))
 
 
