@@ -1,23 +1,38 @@
-"""Plans of an iteration of GSM8K on absent TPUs, by arithmetic. Two Markdown tables.
+"""Plans of an iteration of GSM8K on absent TPUs. Markdown tables.
 
     python -m benchmarks.plan_table
+    python -m benchmarks.plan_table --compiled --topologies=v5e-8 --models=Llama
 
-Nothing is compiled and nothing is run. Needs libtpu, which knows the topologies. Each
-row has the settings of `experiments.plan --suggest` before the compiler checks them.
+Nothing is run. Needs libtpu, which knows the topologies. Each row has the settings of
+`experiments.plan --suggest` before the compiler checks them. Times are by arithmetic,
+or with `--compiled` by the TPU compiler: programs of 2 and 4 layers are compiled, and
+the time of all layers is on the line through both. Memory is by arithmetic: it is not
+linear in the layers.
 """
 
+import star_keras  # noqa: F401  isort: skip  (before keras: selects the backend)
+
+import argparse
+import dataclasses
+import json
 import math
+import pathlib
+import tempfile
+
+import keras
 
 from experiments.common import ModelSettings
 from experiments.plan_programs import make_model
 from star_keras import planning
-from star_keras.config import OptimizerConfig
+from star_keras.config import OptimizerConfig, SamplingConfig, TrainingConfig
+from star_keras.distribution import model_parallel
 from star_keras.models.splash_attention import splash_applies
 from star_keras.planning.arithmetic import Iteration, matrix_parameters
+from star_keras.planning.estimates import plan_sampling, plan_training
 from star_keras.planning.suggest import NothingFitsError, candidates
 
 MODELS = {
-    "GPT-J 6B": "gpt_j_6b",
+    "GPT-J 6B": "tests/fixtures/plans/gpt_j_6b",
     "Llama-3.2-1B": "tests/fixtures/recipes/gsm8k_llama3.2_1b",
     "Llama-3.1-8B": "tests/fixtures/plans/llama3.1_8b",
     "Qwen2.5-7B": "tests/fixtures/plans/qwen2.5_7b",
@@ -69,7 +84,61 @@ def work_on(num_devices: int) -> Iteration:
     )
 
 
-def row(model, topology: str) -> list[str]:
+def make(preset, checkpointing=True, parts=1):
+    settings = ModelSettings(preset=str(preset), dtype="mixed_bfloat16")
+    optimizer = OptimizerConfig(
+        gradient_checkpointing=checkpointing, gradient_accumulation_steps=parts
+    )
+    return make_model(settings, optimizer)
+
+
+def seconds_of(preset, candidate, devices, work: Iteration) -> list[float]:
+    """Seconds of a training step, the prefill of a prompt, and a decoding step."""
+    model = make(preset, candidate.checkpointing, candidate.parts)
+    mesh = model_parallel(candidate.mesh, zero=candidate.zero, devices=devices)
+    keras.distribution.set_distribution(mesh)
+    try:
+        training = TrainingConfig(
+            batch_size=work.batch_size, sequence_length=work.sequence_length
+        )
+        sampling = SamplingConfig(
+            sample_batch_size=candidate.slots, max_new_tokens=work.max_new_tokens
+        )
+        found = {"train": plan_training(model, devices[0], training)} | plan_sampling(
+            model,
+            devices[0],
+            sampling,
+            prefix_length=work.prefix_length,
+            prompt_length=work.prompt_length,
+            zero=candidate.zero,
+        )
+    finally:
+        keras.distribution.set_distribution(None)
+    train, prefill, decode = (
+        x["work_seconds"] + x["exchange_seconds"] for x in found.values()
+    )
+    return [train, prefill * work.prompt_length / found["prefill"]["tokens"], decode]
+
+
+def compiled(preset: str, candidate, devices, work: Iteration):
+    """A candidate with the times of its programs, from those of 2 and 4 layers."""
+    config = json.loads((pathlib.Path(preset) / "config.json").read_text())
+    name = "n_layer" if "n_layer" in config else "num_hidden_layers"
+    few, more = 2, 4
+    times = []
+    with tempfile.TemporaryDirectory() as directory:
+        for layers in (few, more):
+            path = pathlib.Path(directory) / "config.json"
+            path.write_text(json.dumps({**config, name: layers}))
+            times.append(seconds_of(directory, candidate, devices, work))
+    rest = (config[name] - few) / (more - few)
+    step, prefill, token = (a + rest * (b - a) for a, b in zip(*times, strict=True))
+    return dataclasses.replace(
+        candidate, step_seconds=step, prefill_seconds=prefill, token_seconds=token
+    )
+
+
+def row(preset: str, model, topology: str, by_compiler: bool) -> list[str]:
     """Cells of a topology after the name of the model."""
     devices = planning.tpu_devices(topology)
     chip = planning.CHIPS[devices[0].device_kind]
@@ -79,6 +148,8 @@ def row(model, topology: str) -> list[str]:
         best = candidates(model, chip, len(devices), work, splash=splash)[0]
     except NothingFitsError:
         return [topology, "does not fit", *["-"] * (len(HEADER) - 3)]
+    if by_compiler:
+        best = compiled(preset, best, devices, work)
     # A device of v3 is one of a chip's two cores.
     chips = len(devices) // (2 if topology.startswith("v3") else 1)
     tokens = work.batch_size * LENGTH
@@ -89,8 +160,9 @@ def row(model, topology: str) -> list[str]:
     sampled = PROBLEMS * NEW
     uses = best.train_memory, best.sample_memory
     memory = [sum(sizes.values()) / 2**30 for sizes in uses]
-    parts = f", {best.parts} parts" if best.parts > 1 else ""
-    settings = f"`{best.mesh}`{' ZeRO' if best.zero else ''}{parts}, "
+    settings = f"`{best.mesh}`{' ZeRO' if best.zero else ''}, "
+    settings += f"{best.parts} parts, " if best.parts > 1 else ""
+    settings += "" if best.checkpointing else "no checkpointing, "
     return [
         topology,
         settings + f"{best.slots} slots",
@@ -105,21 +177,29 @@ def row(model, topology: str) -> list[str]:
     ]
 
 
-def print_table(models: dict[str, str], topologies: tuple[str, ...]):
+def print_table(models: dict[str, str], topologies: tuple[str, ...], options):
     """Print the rows of each model, each on its line as soon as it is known."""
     print("|", " | ".join(HEADER), "|")
     print("|", " | ".join(["---"] * len(HEADER)), "|")
     for name, preset in models.items():
-        settings = ModelSettings(preset=preset, dtype="mixed_bfloat16")
-        model = make_model(settings, OptimizerConfig(gradient_checkpointing=True))
+        if options.models not in name:
+            continue
+        model = make(preset)
         for topology in topologies:
-            print("|", " | ".join([name, *row(model, topology)]), "|", flush=True)
+            if topology in (options.topologies or topologies):
+                cells = row(preset, model, topology, options.compiled)
+                print("|", " | ".join([name, *cells]), "|", flush=True)
 
 
 def main():
-    print_table(MODELS, TOPOLOGIES)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--compiled", action="store_true")
+    parser.add_argument("--models", default="", help="a part of their names")
+    parser.add_argument("--topologies", nargs="+", choices=TOPOLOGIES)
+    options = parser.parse_args()
+    print_table(MODELS, TOPOLOGIES, options)
     print()
-    print_table(LARGE_MODELS, LARGE_TOPOLOGIES)
+    print_table(LARGE_MODELS, LARGE_TOPOLOGIES, options)
 
 
 if __name__ == "__main__":

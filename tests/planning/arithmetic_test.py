@@ -3,12 +3,21 @@
 import re
 
 import jax
+import keras
 import numpy as np
 import pytest
 
 from star_keras.config import OptimizerConfig
+from star_keras.distribution import model_parallel
 from star_keras.models import load_causal_lm
-from star_keras.planning import CHIPS, GPUS, from_shapes
+from star_keras.planning import (
+    CHIPS,
+    GPUS,
+    from_shapes,
+    lower_train_step,
+    plan,
+    tpu_devices,
+)
 from star_keras.planning.arithmetic import (
     Arithmetic,
     Iteration,
@@ -105,6 +114,54 @@ def test_scores_of_long_rows_are_those_of_a_block(length, queries):
     )
     # 4 rows, 4 heads; scores in float32, and two more in the compute dtype.
     assert all_of_it - others == 4 * 4 * queries * length * 3 * 4
+
+
+@pytest.mark.slow
+def test_the_compiler_of_tpus_adds_at_most_the_counted_activations_a_layer():
+    pytest.importorskip("libtpu")
+    devices = tpu_devices("v5e-8")
+    work = Iteration(
+        batch_size=32,
+        sequence_length=1024,
+        steps=1,
+        completions=0,
+        prefix_length=0,
+        prompt_length=1,
+        max_new_tokens=1,
+    )
+
+    def make(num_layers):
+        model = tiny_causal_lm(
+            "llama",
+            num_layers=num_layers,
+            hidden_dim=512,
+            intermediate_dim=2048,
+            num_query_heads=8,
+            num_key_value_heads=4,
+            dtype="mixed_bfloat16",
+        )
+        compile_model(model, OptimizerConfig())
+        model.optimizer.build(model.trainable_variables)
+        return model
+
+    def memory(num_layers):
+        """Bytes that the compiler allots, and those by arithmetic."""
+        model = from_shapes(lambda: make(num_layers))
+        keras.distribution.set_distribution(model_parallel("batch:8", devices=devices))
+        try:
+            lowered = lower_train_step(model, work.batch_size, work.sequence_length)
+        finally:
+            keras.distribution.set_distribution(None)
+        sizes = Arithmetic(model, CHIPS["TPU v5 lite"], work, True)
+        weights = Weights(model, "batch:8,model:1", False, 8)
+        counted = sizes.train_memory(weights, 8, 1, False, 1)
+        return (
+            plan(lowered, devices[0]).memory["temporary"],
+            counted["activations"] + counted["gradients"],
+        )
+
+    few, more = memory(2), memory(4)
+    assert 0.7 < (more[0] - few[0]) / (more[1] - few[1]) < 1
 
 
 def test_a_frozen_head_has_no_gradient_in_memory():

@@ -263,6 +263,28 @@ def test_little_memory_is_met_with_accumulation_and_fewer_slots(model):
     assert found[0].parts > everything[0].parts
 
 
+def test_activations_are_computed_again_where_the_memory_is_too_small_to_keep_them(
+    model,
+):
+    def best(**changes):
+        return candidates(model, chip(**changes), 1, WORK, splash=True)[0]
+
+    # At these bandwidths nothing but products takes time, and parts cost nothing.
+    fast = {"bandwidth": 1e18, "flops": 1e9}
+    assert not best(**fast).checkpointing
+    everything = candidates(model, chip(**fast), 1, WORK, splash=True)
+    least = min(sum(x.train_memory.values()) for x in everything if not x.checkpointing)
+    small = best(**fast, memory=int(0.999 * least / 0.9))
+    assert small.checkpointing
+    assert small.step_seconds > best(**fast).step_seconds
+
+
+def test_on_a_gpu_activations_are_computed_again(model):
+    gpu = planning.GPUS["h100-80gb"]
+    found = candidates(model, gpu, 1, WORK, splash=False)
+    assert all(x.checkpointing for x in found)
+
+
 def test_a_model_that_fits_nowhere_is_refused_with_its_smallest_need(model):
     with pytest.raises(
         NothingFitsError, match=r"smallest need is .* GiB.*more devices"
