@@ -11,8 +11,9 @@ of that script, flagfiles too. Nothing is run: times are estimates. Needs libtpu
     python -m experiments.plan --suggest --preset=gpt_j_6b --topology=v5e-8 \\
         --dtype=mixed_bfloat16 --n_train_samples=5000 --output=suggested.flags
 
-ranks meshes, ZeRO, accumulation and slots by arithmetic, compiles the best settings of
-the three fastest layouts, and writes a flagfile of the fastest by the compiler.
+ranks meshes, ZeRO, checkpointing, accumulation and slots by arithmetic, compiles the
+best settings of the three fastest layouts, and writes a flagfile of the fastest by the
+compiler.
 """
 
 import dataclasses
@@ -43,9 +44,9 @@ class PlanSettings(Settings):
     )
     suggest: bool = setting(
         False,
-        "Find --mesh, --zero, --gradient_accumulation_steps and --sample_batch_size "
-        "that fit and take least time an iteration. Needs --n_train_samples, the "
-        "problems of one.",
+        "Find --mesh, --zero, --gradient_checkpointing or not, "
+        "--gradient_accumulation_steps and --sample_batch_size that fit and take "
+        "least time an iteration. Needs --n_train_samples, the problems of one.",
     )
     programs: tuple[str, ...] = setting(("train", "sample"), "What to plan.")
     prefix_length: int = setting(700, "Tokens of the few-shot prompt.", at_least=0)

@@ -7,6 +7,8 @@ import jax
 import keras
 from jax.sharding import Mesh
 
+from star_keras.utils.errors import invalid
+
 
 class CurrentMesh(NamedTuple):
     """A mesh, and what its axes split.
@@ -31,12 +33,20 @@ class CurrentMesh(NamedTuple):
 
 
 def current_mesh() -> CurrentMesh | None:
-    """The mesh of the `keras.distribution` in force, `None` without one."""
+    """The mesh of the `keras.distribution` in force, `None` without one.
+
+    Raises:
+        ValueError: if its `batch_dim_name` is not an axis of its mesh.
+    """
     distribution = keras.distribution.distribution()
     if distribution is None:
         return None
     mesh, rows = distribution.device_mesh.backend_mesh, distribution.batch_dim_name
     rows = (rows,) if isinstance(rows, str) else tuple(rows or ())
+    if not set(rows) <= set(mesh.axis_names):
+        axes = " or ".join(map(repr, mesh.axis_names))
+        rule = f"an axis of the distribution's mesh, {axes}"
+        raise invalid("batch_dim_name", rule, distribution.batch_dim_name)
     others = tuple(axis for axis in mesh.axis_names if axis not in rows)
     return CurrentMesh(mesh, rows, others)
 
