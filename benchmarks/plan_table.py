@@ -1,13 +1,14 @@
 """Plans of an iteration of GSM8K on absent TPUs. Markdown tables.
 
     python -m benchmarks.plan_table
-    python -m benchmarks.plan_table --compiled --topologies=v5e-8 --models=Llama
+    python -m benchmarks.plan_table --compiled --topologies v5e-8 --models Llama-3.2
 
 Nothing is run. Needs libtpu, which knows the topologies. Each row has the settings of
 `experiments.plan --suggest` before the compiler checks them. Times are by arithmetic,
 or with `--compiled` by the TPU compiler: programs of 2 and 4 layers are compiled, and
-the time of all layers is on the line through both. Memory is by arithmetic: it is not
-linear in the layers.
+the time of all layers is on the line through both. That holds while a sampler's whole
+weights take at most half of a device. Memory is by arithmetic: it is not linear in the
+layers.
 """
 
 import star_keras  # noqa: F401  isort: skip  (before keras: selects the backend)
@@ -54,6 +55,7 @@ TOPOLOGIES = (
 LARGE_TOPOLOGIES = ("v3-128", "v4-128", "v5e-256")
 PROBLEMS = 7473  # of GSM8K's training set
 PREFIX, PROMPT, NEW, LENGTH = 700, 128, 256, 1024
+LAYERS = 2, 4  # of the programs that are compiled
 HEADER = (
     "model",
     "TPU",
@@ -124,14 +126,13 @@ def compiled(preset: str, candidate, devices, work: Iteration):
     """A candidate with the times of its programs, from those of 2 and 4 layers."""
     config = json.loads((pathlib.Path(preset) / "config.json").read_text())
     name = "n_layer" if "n_layer" in config else "num_hidden_layers"
-    few, more = 2, 4
     times = []
     with tempfile.TemporaryDirectory() as directory:
-        for layers in (few, more):
+        for layers in LAYERS:
             path = pathlib.Path(directory) / "config.json"
             path.write_text(json.dumps({**config, name: layers}))
             times.append(seconds_of(directory, candidate, devices, work))
-    rest = (config[name] - few) / (more - few)
+    rest = (config[name] - LAYERS[0]) / (LAYERS[1] - LAYERS[0])
     step, prefill, token = (a + rest * (b - a) for a, b in zip(*times, strict=True))
     return dataclasses.replace(
         candidate, step_seconds=step, prefill_seconds=prefill, token_seconds=token
@@ -177,29 +178,33 @@ def row(preset: str, model, topology: str, by_compiler: bool) -> list[str]:
     ]
 
 
-def print_table(models: dict[str, str], topologies: tuple[str, ...], options):
+def print_table(models: dict[str, str], topologies: list[str], by_compiler: bool):
     """Print the rows of each model, each on its line as soon as it is known."""
     print("|", " | ".join(HEADER), "|")
     print("|", " | ".join(["---"] * len(HEADER)), "|")
     for name, preset in models.items():
-        if options.models not in name:
-            continue
         model = make(preset)
         for topology in topologies:
-            if topology in (options.topologies or topologies):
-                cells = row(preset, model, topology, options.compiled)
-                print("|", " | ".join([name, *cells]), "|", flush=True)
+            cells = row(preset, model, topology, by_compiler)
+            print("|", " | ".join([name, *cells]), "|", flush=True)
+    print()
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
+    names = sorted({*TOPOLOGIES, *LARGE_TOPOLOGIES})
     parser.add_argument("--compiled", action="store_true")
-    parser.add_argument("--models", default="", help="a part of their names")
-    parser.add_argument("--topologies", nargs="+", choices=TOPOLOGIES)
+    parser.add_argument("--models", default="", help="those with this in their names")
+    parser.add_argument("--topologies", nargs="+", choices=names, default=names)
     options = parser.parse_args()
-    print_table(MODELS, TOPOLOGIES, options)
-    print()
-    print_table(LARGE_MODELS, LARGE_TOPOLOGIES, options)
+    for models, topologies in (
+        (MODELS, TOPOLOGIES),
+        (LARGE_MODELS, LARGE_TOPOLOGIES),
+    ):
+        models = {k: v for k, v in models.items() if options.models in k}
+        topologies = [x for x in topologies if x in options.topologies]
+        if models and topologies:
+            print_table(models, topologies, options.compiled)
 
 
 if __name__ == "__main__":

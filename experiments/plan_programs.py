@@ -99,8 +99,8 @@ def by_arithmetic(model, chip, model_settings, settings, config, optimizer):
     """Estimates of training and decoding on one GPU, in the form of `estimate`.
 
     Raises:
-        ValueError: if there is a mesh, no gradient checkpointing, which the arithmetic
-            is of, or parts that do not divide the batch.
+        ValueError: if there is a mesh, no gradient checkpointing, without which the
+            arithmetic is of TPUs, or parts that do not divide the batch.
     """
     from star_keras.planning.arithmetic import Arithmetic, Weights
     from star_keras.planning.suggest import SHARE_OF_MEMORY

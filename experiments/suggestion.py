@@ -6,7 +6,8 @@ from experiments.plan_programs import estimate, iteration_of, make_model
 
 # Layouts (a mesh, with ZeRO or without) among which the compiler decides.
 _COMPILED = 3
-# A suggestion looks no further after so many programs that do not fit.
+# A suggestion looks no further after so many programs that do not fit, besides the
+# first without gradient checkpointing of each layout.
 _MOST_REFUSED = 4
 
 
@@ -92,6 +93,8 @@ def fastest_by_compiler(
     from star_keras import distribution
 
     refused, by_layout = set(), {}
+    # Layouts in which the compiler has refused to keep all activations.
+    small = set()
     for candidate in ranked:
         layout = candidate.mesh, candidate.zero
         programs = {
@@ -99,6 +102,8 @@ def fastest_by_compiler(
             "decode": (*layout, "sample", candidate.slots),
         }
         if layout in by_layout or refused & set(programs.values()):
+            continue
+        if layout in small and not candidate.checkpointing:
             continue
         if len(by_layout) == _COMPILED or len(refused) >= _MOST_REFUSED:
             break
@@ -132,7 +137,10 @@ def fastest_by_compiler(
         for name in too_large:
             needed = found[name]["memory"]["needed"]
             print(f"does not fit: {name} needs {needed / 2**30:.2f} GiB", flush=True)
-            refused.add(programs["train" if name == "train" else "decode"])
+            if name == "train" and not candidate.checkpointing:
+                small.add(layout)
+            else:
+                refused.add(programs["train" if name == "train" else "decode"])
     if by_layout:
         return min(by_layout.values(), key=lambda pair: pair[1]["iteration"][0])
     raise ValueError(

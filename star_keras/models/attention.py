@@ -114,7 +114,7 @@ def attend_one_query(query, key, value, mask, **options):
 
     XLA leaves the product of a vector and a matrix to the vector unit of a TPU.
     By the compiler's estimate that takes up to five times as long. The queries of a
-    group are therefore filled up with zeros to eight sublanes.
+    group are therefore filled up with zeros to a multiple of eight, the sublanes.
 
     Args:
         query: float array `(B, H, G, 1, D)`.
@@ -127,7 +127,7 @@ def attend_one_query(query, key, value, mask, **options):
         `AttentionParts`.
     """
     groups = query.shape[2]
-    # As queries of one group, which share the mask.
+    # The group's queries on the axis of queries: they share the mask.
     query = jnp.swapaxes(query, 2, 3)
     query = jnp.pad(query, ((0, 0),) * 3 + ((0, -groups % 8), (0, 0)))
     mask = jnp.broadcast_to(mask, (mask.shape[0], query.shape[3], mask.shape[2]))

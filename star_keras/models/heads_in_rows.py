@@ -1,10 +1,11 @@
-"""Caches for TPUs: small heads side by side, as wide as a row of the vector unit.
+"""Caches for TPUs: small heads side by side, which fill the lanes of the vector unit.
 
 A TPU holds arrays in tiles whose last axis has 128 numbers. Of heads of 64 each row
 would be half empty, so XLA gives the caches another order of axes between the decode
 chunks than within them, and copies all of them twice a chunk. Two such heads in a row
-fill it. The queries of a head have zeros where the other's keys are: the matrix unit,
-which is 128 wide as well, has no more to do.
+fill it. In a decoding step the queries of a head have zeros where the other's keys are:
+the matrix unit, which is 128 wide as well, has no more to do. The many queries of a
+prefill would have, so there the heads are separated again.
 
 Shapes: see `star_keras.models.attention`; C heads stand in a row.
 """
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 
 from star_keras.distribution import current_mesh, first_device
 
-_ROW = 128
+_LANES = 128
 
 
 def heads_in_a_row(num_kv_heads: int, head_dim: int) -> int:
@@ -31,8 +32,8 @@ def heads_in_a_row(num_kv_heads: int, head_dim: int) -> int:
         return 1
     current = current_mesh()
     devices = current.parts(current.others) if current else 1
-    count = max(1, _ROW // head_dim)
-    fills = count * head_dim == _ROW and num_kv_heads % (count * devices) == 0
+    count = max(1, _LANES // head_dim)
+    fills = count * head_dim == _LANES and num_kv_heads % (count * devices) == 0
     return count if fills else 1
 
 

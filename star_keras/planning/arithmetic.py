@@ -162,7 +162,9 @@ class Arithmetic:
         self.max_logits = MAX_LOGITS if self.on_gpu else MAX_LOGITS_OF_TPUS
         self.item = jnp.dtype(model.compute_dtype).itemsize
         self.caches = cache_shapes(model)
-        self.hidden, self.mlp = config["hidden_dim"], config["intermediate_dim"]
+        self.hidden = config["hidden_dim"]
+        # All experts of Mixtral see all tokens.
+        self.mlp = config["intermediate_dim"] * config.get("num_experts", 1)
         names = ("num_query_heads", "num_heads", "num_attention_heads")
         self.heads = next(config[name] for name in names if name in config)
         self.attended = self.heads * self.caches[0][1]

@@ -13,8 +13,8 @@ class RingCache:
     """Compiled functions that make, fill and move the cache of the slots.
 
     A cache is what `star_keras.models.forward.build_cache` makes: a pair of arrays
-    `(rows, num_kv_heads, length, head_dim)` for each layer, keys and values. The rows
-    of this cache are the slots. It is a ring: all slots write their next token at the
+    `(rows, heads, length, size)` for each layer, keys and values. The rows of this
+    cache are the slots. It is a ring: all slots write their next token at the
     same index of its third axis, the write index, and go on at 0 after the last. A
     slot's tokens end just before the write index.
 

@@ -144,8 +144,9 @@ class _Chunks:
 
 
 # The head is a table of tokens from here on, `(vocabulary_size, hidden_dim)`, as in an
-# embedding. On CPU its chunks take a quarter less time than those of a kernel, and on a
-# TPU a tied table and its gradient are not copied into another order.
+# embedding. On CPU its chunks take a quarter less time than those of a kernel, though a
+# head that is not tied is copied once. On a TPU a tied table and its gradient are no
+# longer copied into another order.
 
 
 def _cross_entropy(hidden_states, table, bias, targets, weights, soft_cap, z_loss):

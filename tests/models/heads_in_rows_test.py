@@ -13,6 +13,7 @@ from star_keras.models.forward import build_cache
 from star_keras.models.heads_in_rows import (
     heads_in_a_row,
     join_heads,
+    separate_heads,
     split_heads,
     widen_queries,
 )
@@ -30,6 +31,7 @@ def test_joined_heads_attend_like_heads_apart(heads, count, queries):
     expected = attend(query, key, value, mask, **options).outputs()
     joined = join_heads(key, count), join_heads(value, count)
     assert joined[0].shape == (2, heads // count, 9, 8 * count)
+    np.testing.assert_array_equal(separate_heads(joined[0], count), key)
     parts = attend(widen_queries(query, count), *joined, mask, **options)
     found = split_heads(parts.outputs(), count)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
