@@ -140,6 +140,13 @@ def _bytes(variable, distribution, itemsize=None):
     return math.prod(variable.shape) * itemsize // pieces
 
 
+def _norms(block, hidden_dim):
+    """Number of norms of hidden states in a block."""
+    layers = block._flatten_layers()
+    norms = (x for x in layers if "norm" in type(x).__name__.lower() and x.variables)
+    return sum(x.variables[0].shape == (hidden_dim,) for x in norms)
+
+
 class Arithmetic:
     """Memory and time of a candidate, from the sizes of a model.
 
@@ -163,6 +170,7 @@ class Arithmetic:
         self.item = jnp.dtype(model.compute_dtype).itemsize
         self.caches = cache_shapes(model)
         self.hidden = config["hidden_dim"]
+        self.norms = _norms(backbone.transformer_layers[0], self.hidden)
         # All experts of Mixtral see all tokens.
         self.mlp = config["intermediate_dim"] * config.get("num_experts", 1)
         names = ("num_query_heads", "num_heads", "num_attention_heads")
@@ -204,15 +212,14 @@ class Arithmetic:
     def _kept(self, tokens, split):
         """Bytes that the backward pass of a block needs, without attention scores.
 
-        Numbers of each size a token, from the programs of four models for v5e, see
+        Numbers of each size a token, from the programs of five models for v5e, see
         docs/tpu.md.
         """
         head_dim = self.caches[0][1]
         # Heads stand in tiles of 128.
         tiles = self.attended * -(-head_dim // 128) * 128 // head_dim
-        return (
-            tokens * self.item * (5 * self.hidden + (2 * self.mlp + 6 * tiles) // split)
-        )
+        whole = (3 * self.norms - 1) * self.hidden
+        return tokens * self.item * (whole + (2 * self.mlp + 6 * tiles) // split)
 
     def sample_memory(self, weights, batch, split, slots):
         """dict. Bytes of a device while sampling, by use."""

@@ -116,6 +116,40 @@ def test_scores_of_long_rows_are_those_of_a_block(length, queries):
     assert all_of_it - others == 4 * 4 * queries * length * 3 * 4
 
 
+@pytest.mark.parametrize(
+    ("family", "norms"),
+    [("gpt_j", 1), ("gpt2", 2), ("llama3", 2), ("qwen3", 2), ("mixtral", 2)]
+    + [("gemma", 2), ("gemma2", 4), ("gemma3", 4), ("phi3", 2), ("gpt_neo_x", 2)]
+    + [("smollm3", 2), ("pythia", 2), ("general_llama", 2)],
+)
+def test_norms_of_hidden_states_are_those_of_a_block(family, norms):
+    model = tiny_causal_lm(family)
+    compile_model(model, OptimizerConfig())
+    assert arithmetic_of(model).norms == norms
+
+
+def arithmetic_of(model):
+    work = Iteration(
+        batch_size=4,
+        sequence_length=8,
+        steps=1,
+        completions=0,
+        prefix_length=0,
+        prompt_length=1,
+        max_new_tokens=1,
+    )
+    return Arithmetic(model, GPUS["rtx4090-24gb"], work, False)
+
+
+def test_all_experts_keep_their_activations():
+    model = tiny_causal_lm("mixtral")
+    compile_model(model, OptimizerConfig())
+    config = model.backbone.get_config()
+    experts = config["num_experts"]
+    assert experts > 1
+    assert arithmetic_of(model).mlp == experts * config["intermediate_dim"]
+
+
 @pytest.mark.slow
 def test_the_compiler_of_tpus_adds_at_most_the_counted_activations_a_layer():
     pytest.importorskip("libtpu")
