@@ -116,6 +116,8 @@ def seconds_of(preset, candidate, devices, work: Iteration) -> list[float]:
         )
     finally:
         keras.distribution.set_distribution(None)
+    if too_large := [name for name, x in found.items() if "work_seconds" not in x]:
+        raise ValueError(f"{too_large} of {preset} do not fit, with {candidate.flags}")
     train, prefill, decode = (
         x["work_seconds"] + x["exchange_seconds"] for x in found.values()
     )
