@@ -20,16 +20,18 @@ import math
 import pathlib
 import tempfile
 
-import keras
-
 from experiments.common import ModelSettings
-from experiments.plan_programs import make_model
+from experiments.plan import PlanSettings
+from experiments.plan_programs import estimate_candidate, make_model, with_times
 from star_keras import planning
-from star_keras.config import OptimizerConfig, SamplingConfig, TrainingConfig
-from star_keras.distribution import model_parallel
+from star_keras.config import (
+    OptimizerConfig,
+    SamplingConfig,
+    StarConfig,
+    TrainingConfig,
+)
 from star_keras.models.splash_attention import splash_applies
 from star_keras.planning.arithmetic import Iteration, matrix_parameters
-from star_keras.planning.estimates import plan_sampling, plan_training
 from star_keras.planning.suggest import NothingFitsError, candidates
 
 MODELS = {
@@ -86,54 +88,41 @@ def work_on(num_devices: int) -> Iteration:
     )
 
 
-def make(preset, checkpointing=True, parts=1):
-    settings = ModelSettings(preset=str(preset), dtype="mixed_bfloat16")
-    optimizer = OptimizerConfig(
-        gradient_checkpointing=checkpointing, gradient_accumulation_steps=parts
-    )
-    return make_model(settings, optimizer)
+def settings_of(preset) -> ModelSettings:
+    return ModelSettings(preset=str(preset), dtype="mixed_bfloat16")
 
 
-def seconds_of(preset, candidate, devices, work: Iteration) -> list[float]:
-    """Seconds of a training step, the prefill of a prompt, and a decoding step."""
-    model = make(preset, candidate.checkpointing, candidate.parts)
-    mesh = model_parallel(candidate.mesh, zero=candidate.zero, devices=devices)
-    keras.distribution.set_distribution(mesh)
-    try:
-        training = TrainingConfig(
-            batch_size=work.batch_size, sequence_length=work.sequence_length
-        )
-        sampling = SamplingConfig(
-            sample_batch_size=candidate.slots, max_new_tokens=work.max_new_tokens
-        )
-        found = {"train": plan_training(model, devices[0], training)} | plan_sampling(
-            model,
-            devices[0],
-            sampling,
-            prefix_length=work.prefix_length,
-            prompt_length=work.prompt_length,
-            zero=candidate.zero,
-        )
-    finally:
-        keras.distribution.set_distribution(None)
-    if too_large := [name for name, x in found.items() if "work_seconds" not in x]:
-        raise ValueError(f"{too_large} of {preset} do not fit, with {candidate.flags}")
-    train, prefill, decode = (
-        x["work_seconds"] + x["exchange_seconds"] for x in found.values()
-    )
-    return [train, prefill * work.prompt_length / found["prefill"]["tokens"], decode]
-
-
-def compiled(preset: str, candidate, devices, work: Iteration):
+def compiled(preset: str, candidate, topology: str, devices, work: Iteration):
     """A candidate with the times of its programs, from those of 2 and 4 layers."""
     config = json.loads((pathlib.Path(preset) / "config.json").read_text())
     name = "n_layer" if "n_layer" in config else "num_hidden_layers"
+    settings = PlanSettings(
+        topology=topology,
+        prefix_length=work.prefix_length,
+        prompt_length=work.prompt_length,
+    )
+    star = StarConfig(
+        training=TrainingConfig(
+            batch_size=work.batch_size, sequence_length=work.sequence_length
+        ),
+        sampling=SamplingConfig(max_new_tokens=work.max_new_tokens),
+    )
     times = []
     with tempfile.TemporaryDirectory() as directory:
         for layers in LAYERS:
             path = pathlib.Path(directory) / "config.json"
             path.write_text(json.dumps({**config, name: layers}))
-            times.append(seconds_of(directory, candidate, devices, work))
+            model_settings = settings_of(directory)
+            found = estimate_candidate(
+                candidate, devices, settings, model_settings, star, OptimizerConfig()
+            )
+            if too_large := [key for key, x in found.items() if not x["fits"]]:
+                flags = candidate.flags
+                raise ValueError(f"{too_large} of {preset} do not fit, with {flags}")
+            timed = with_times(candidate, found, work.prompt_length)
+            times.append(
+                (timed.step_seconds, timed.prefill_seconds, timed.token_seconds)
+            )
     rest = (config[name] - LAYERS[0]) / (LAYERS[1] - LAYERS[0])
     step, prefill, token = (a + rest * (b - a) for a, b in zip(*times, strict=True))
     return dataclasses.replace(
@@ -152,7 +141,7 @@ def row(preset: str, model, topology: str, by_compiler: bool) -> list[str]:
     except NothingFitsError:
         return [topology, "does not fit", *["-"] * (len(HEADER) - 3)]
     if by_compiler:
-        best = compiled(preset, best, devices, work)
+        best = compiled(preset, best, topology, devices, work)
     # A device of v3 is one of a chip's two cores.
     chips = len(devices) // (2 if topology.startswith("v3") else 1)
     tokens = work.batch_size * LENGTH
@@ -185,7 +174,7 @@ def print_table(models: dict[str, str], topologies: list[str], by_compiler: bool
     print("|", " | ".join(HEADER), "|")
     print("|", " | ".join(["---"] * len(HEADER)), "|")
     for name, preset in models.items():
-        model = make(preset)
+        model = make_model(settings_of(preset), OptimizerConfig())
         for topology in topologies:
             cells = row(preset, model, topology, by_compiler)
             print("|", " | ".join([name, *cells]), "|", flush=True)

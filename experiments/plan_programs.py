@@ -1,5 +1,7 @@
 """The model of a plan, and the estimates of its programs."""
 
+import dataclasses
+
 from absl import app
 
 from star_keras.config import StarConfig
@@ -63,6 +65,63 @@ def estimate(model, device, settings, config, zero):
     return found
 
 
+def estimate_candidate(candidate, devices, settings, model_settings, config, optimizer):
+    """Estimates of a candidate's training and sampling, in the form of `estimate`.
+
+    Args:
+        candidate: `Candidate`. Its layout, checkpointing, parts and slots take the
+            place of those in the flags.
+        devices: list of JAX devices of the topology.
+        settings, model_settings, config, optimizer: The flags.
+    """
+    import keras
+
+    from star_keras import distribution
+
+    optimizer = dataclasses.replace(
+        optimizer,
+        gradient_checkpointing=candidate.checkpointing,
+        gradient_accumulation_steps=candidate.parts,
+    )
+    sampling = dataclasses.replace(config.sampling, sample_batch_size=candidate.slots)
+    model = make_model(model_settings, optimizer)
+    mesh = distribution.model_parallel(
+        candidate.mesh, zero=candidate.zero, devices=devices
+    )
+    keras.distribution.set_distribution(mesh)
+    try:
+        return estimate(
+            model,
+            devices[0],
+            dataclasses.replace(settings, programs=("train", "sample")),
+            dataclasses.replace(config, sampling=sampling),
+            candidate.zero,
+        )
+    finally:
+        keras.distribution.set_distribution(None)
+
+
+def with_times(candidate, found, prompt_length: int):
+    """A candidate with the times of its programs in place of those by arithmetic.
+
+    Args:
+        candidate: `Candidate`.
+        found: dict of the estimates `"train"`, `"prefill"` and `"decode"`, which fit.
+        prompt_length: Tokens of a problem's own prompt.
+    """
+    train, prefill, decode = (
+        found[name]["work_seconds"] + found[name]["exchange_seconds"]
+        for name in ("train", "prefill", "decode")
+    )
+    prompts = found["prefill"]["tokens"] / prompt_length
+    return dataclasses.replace(
+        candidate,
+        step_seconds=train,
+        prefill_seconds=prefill / prompts,
+        token_seconds=decode,
+    )
+
+
 def iteration_of(config: StarConfig, *, prefix_length: int, prompt_length: int):
     """The work of the first iteration, with completions of the full length.
 
@@ -99,8 +158,8 @@ def by_arithmetic(model, chip, model_settings, settings, config, optimizer):
     """Estimates of training and decoding on one GPU, in the form of `estimate`.
 
     Raises:
-        ValueError: if there is a mesh, no gradient checkpointing, without which the
-            arithmetic is of TPUs, or parts that do not divide the batch.
+        ValueError: if there is a mesh; without gradient checkpointing, which the
+            arithmetic of GPUs has always; if the parts do not divide the batch.
     """
     from star_keras.planning.arithmetic import Arithmetic, Weights
     from star_keras.planning.suggest import SHARE_OF_MEMORY

@@ -1,8 +1,11 @@
 """What `experiments.plan --suggest` promises, and the flagfile that it writes."""
 
-import dataclasses
-
-from experiments.plan_programs import estimate, iteration_of, make_model
+from experiments.plan_programs import (
+    estimate_candidate,
+    iteration_of,
+    make_model,
+    with_times,
+)
 
 # Layouts (a mesh, with ZeRO or without) among which the compiler decides.
 _COMPILED = 3
@@ -27,7 +30,6 @@ def suggest(settings, model_settings, config, optimizer):
         prefix_length=settings.prefix_length,
         prompt_length=settings.prompt_length,
     )
-    optimizer = dataclasses.replace(optimizer, gradient_accumulation_steps=1)
     ranked = candidates(
         make_model(model_settings, optimizer),
         gpu or planning.CHIPS[devices[0].device_kind],
@@ -88,47 +90,24 @@ def fastest_by_compiler(
     Raises:
         ValueError: if none of the first candidates fits.
     """
-    import keras
-
-    from star_keras import distribution
-
     refused, by_layout = set(), {}
-    # Layouts in which the compiler has refused to keep all activations.
-    small = set()
     for candidate in ranked:
         layout = candidate.mesh, candidate.zero
+        # One refusal to keep all activations is enough, whatever the parts.
+        activations = candidate.checkpointing and candidate.parts
         programs = {
-            "train": (*layout, "train", candidate.checkpointing, candidate.parts),
+            "train": (*layout, "train", activations),
             "decode": (*layout, "sample", candidate.slots),
         }
         if layout in by_layout or refused & set(programs.values()):
             continue
-        if layout in small and not candidate.checkpointing:
-            continue
-        if len(by_layout) == _COMPILED or len(refused) >= _MOST_REFUSED:
+        counted = sum(number is not False for *_, number in refused)
+        if len(by_layout) == _COMPILED or counted >= _MOST_REFUSED:
             break
         print(f"compiling {candidate.flags}", flush=True)
-        changed = dataclasses.replace(
-            optimizer,
-            gradient_checkpointing=candidate.checkpointing,
-            gradient_accumulation_steps=candidate.parts,
+        found = estimate_candidate(
+            candidate, devices, settings, model_settings, config, optimizer
         )
-        model = make_model(model_settings, changed)
-        mesh = distribution.model_parallel(
-            candidate.mesh, zero=candidate.zero, devices=devices
-        )
-        keras.distribution.set_distribution(mesh)
-        sampling = dataclasses.replace(
-            config.sampling, sample_batch_size=candidate.slots
-        )
-        found = estimate(
-            model,
-            devices[0],
-            dataclasses.replace(settings, programs=("train", "sample")),
-            dataclasses.replace(config, sampling=sampling),
-            candidate.zero,
-        )
-        keras.distribution.set_distribution(None)
         too_large = [name for name, x in found.items() if not x["fits"]]
         if not too_large:
             values = compiled(found, candidate, iteration)
@@ -137,10 +116,7 @@ def fastest_by_compiler(
         for name in too_large:
             needed = found[name]["memory"]["needed"]
             print(f"does not fit: {name} needs {needed / 2**30:.2f} GiB", flush=True)
-            if name == "train" and not candidate.checkpointing:
-                small.add(layout)
-            else:
-                refused.add(programs["train" if name == "train" else "decode"])
+            refused.add(programs["train" if name == "train" else "decode"])
     if by_layout:
         return min(by_layout.values(), key=lambda pair: pair[1]["iteration"][0])
     raise ValueError(
@@ -168,24 +144,12 @@ def compiled(found, candidate, iteration) -> dict[str, tuple[float, float]]:
         candidate: The `Candidate`.
         iteration: The `Iteration`.
     """
-    from star_keras.planning.arithmetic import iteration_seconds
-
-    seconds = {
-        name: x["work_seconds"] + x["exchange_seconds"] for name, x in found.items()
-    }
+    timed = with_times(candidate, found, iteration.prompt_length)
     needed = {name: x["memory"]["needed"] for name, x in found.items()}
-    prompts = found["prefill"]["tokens"] / iteration.prompt_length
-    whole = iteration_seconds(
-        iteration,
-        slots=candidate.slots,
-        step=seconds["train"],
-        prefill=seconds["prefill"] / prompts,
-        token=seconds["decode"],
-    )
     return {
-        "training step": (seconds["train"], needed["train"]),
-        "decoding step": (seconds["decode"], needed["decode"]),
-        "iteration": (whole, max(needed.values())),
+        "training step": (timed.step_seconds, needed["train"]),
+        "decoding step": (timed.token_seconds, needed["decode"]),
+        "iteration": (timed.seconds(iteration), max(needed.values())),
     }
 
 

@@ -1,11 +1,9 @@
 """Which candidates a suggestion compiles, with scripted answers of the compiler."""
 
-import json
-
 import jax
 import pytest
 
-from experiments import suggestion
+from experiments import plan_programs, suggestion
 from experiments.common import ModelSettings
 from experiments.plan import PlanSettings
 from star_keras.config import OptimizerConfig, StarConfig
@@ -40,24 +38,8 @@ def candidate(zero, checkpointing, parts=1):
 
 
 @pytest.fixture
-def choose(tmp_path, monkeypatch):
+def choose(monkeypatch):
     """Chooses among candidates; `compiled` has those that were compiled."""
-    (tmp_path / "config.json").write_text(
-        json.dumps(
-            {
-                "model_type": "gptj",
-                "activation_function": "gelu_new",
-                "tie_word_embeddings": False,
-                "vocab_size": 64,
-                "n_layer": 1,
-                "n_head": 2,
-                "n_embd": 16,
-                "rotary_dim": 4,
-                "n_positions": 64,
-            }
-        )
-    )
-
     compiled = []
 
     def choose(ranked, fits, seconds=lambda *_: 1.0):
@@ -79,12 +61,12 @@ def choose(tmp_path, monkeypatch):
             train = {**found, "fits": fits(*key), "work_seconds": seconds(*key)}
             return {"train": train, "prefill": found, "decode": found}
 
-        monkeypatch.setattr(suggestion, "estimate", estimate)
+        monkeypatch.setattr(plan_programs, "estimate", estimate)
         best, values = suggestion.fastest_by_compiler(
             ranked,
             jax.devices()[:1],
             PlanSettings(topology="v5e-8", suggest=True),
-            ModelSettings(preset=str(tmp_path)),
+            ModelSettings(preset="arithmetic_base"),
             StarConfig(),
             OptimizerConfig(),
             ITERATION,

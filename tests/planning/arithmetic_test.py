@@ -87,21 +87,26 @@ def test_frozen_weights_have_no_gradients_no_moments_and_no_flops(tied, lora_ran
     assert 0.95 < step.compile().cost_analysis()["flops"] / counted < 1.2
 
 
-def train_memory(lora_rank=None, length=8, splash=False):
-    """Bytes of a training step of 4 rows, by arithmetic."""
-    model = tiny_causal_lm("llama3", num_layers=2)
-    compile_model(model, OptimizerConfig(lora_rank=lora_rank))
-    model.optimizer.build(model.trainable_variables)
-    work = Iteration(
-        batch_size=4,
-        sequence_length=length,
+def step_of(batch_size, sequence_length):
+    """An iteration of a training step alone."""
+    return Iteration(
+        batch_size=batch_size,
+        sequence_length=sequence_length,
         steps=1,
         completions=0,
         prefix_length=0,
         prompt_length=1,
         max_new_tokens=1,
     )
-    sizes = Arithmetic(model, GPUS["rtx4090-24gb"], work, splash)
+
+
+def train_memory(lora_rank=None, length=8, splash=False):
+    """Bytes of a training step of 4 rows, by arithmetic."""
+    model = tiny_causal_lm("llama3", num_layers=2)
+    compile_model(model, OptimizerConfig(lora_rank=lora_rank))
+    model.optimizer.build(model.trainable_variables)
+    gpu = GPUS["rtx4090-24gb"]
+    sizes = Arithmetic(model, gpu, step_of(4, length), splash)
     weights = Weights(model, "batch:1,model:1", False, 1)
     return sizes.train_memory(weights, 1, 1, True, 1)
 
@@ -129,16 +134,7 @@ def test_norms_of_hidden_states_are_those_of_a_block(family, norms):
 
 
 def arithmetic_of(model):
-    work = Iteration(
-        batch_size=4,
-        sequence_length=8,
-        steps=1,
-        completions=0,
-        prefix_length=0,
-        prompt_length=1,
-        max_new_tokens=1,
-    )
-    return Arithmetic(model, GPUS["rtx4090-24gb"], work, False)
+    return Arithmetic(model, GPUS["rtx4090-24gb"], step_of(4, 8), False)
 
 
 def test_all_experts_keep_their_activations():
@@ -154,15 +150,7 @@ def test_all_experts_keep_their_activations():
 def test_the_compiler_of_tpus_adds_at_most_the_counted_activations_a_layer():
     pytest.importorskip("libtpu")
     devices = tpu_devices("v5e-8")
-    work = Iteration(
-        batch_size=32,
-        sequence_length=1024,
-        steps=1,
-        completions=0,
-        prefix_length=0,
-        prompt_length=1,
-        max_new_tokens=1,
-    )
+    work = step_of(32, 1024)
 
     def make(num_layers):
         model = tiny_causal_lm(
@@ -228,6 +216,12 @@ SETTINGS = re.compile(
     r"`(batch:(\d+),model:(\d+))` ZeRO(?:, (\d+) parts)?(?:, no checkpointing)?"
     r", (\d+) slots"
 )
+
+
+def test_the_shape_of_gpt_j_in_the_table_has_its_parameters():
+    directory = ROOT / "tests" / "fixtures" / "plans" / "gpt_j_6b"
+    model = from_shapes(lambda: load_causal_lm(str(directory), load_weights=False))
+    assert model.count_params() == 6_050_882_784
 
 
 @pytest.mark.parametrize(
