@@ -104,8 +104,8 @@ def build_cache(model, batch_size, length):
 
     Heads come before places. In the other order a decoding step is 10 times slower
     on CPU. On a TPU small heads stand side by side, see
-    `star_keras.models.heads_in_rows`. How many depends on the `keras.distribution` in
-    force: use a cache, and all that meets it, under the same one.
+    `star_keras.models.heads_in_rows`. Their number depends on the
+    `keras.distribution` in force, so use a cache under the one it was built under.
 
     Args:
         model: A `keras_hub.models.CausalLM` of a known family.

@@ -1,11 +1,11 @@
 """Caches for TPUs: small heads side by side, which fill the lanes of the vector unit.
 
-A TPU holds arrays in tiles whose last axis has 128 numbers. Of heads of 64 each row
-would be half empty, so XLA gives the caches another order of axes between the decode
-chunks than within them, and copies all of them twice a chunk. Two such heads in a row
-fill it. In a decoding step the queries of a head have zeros where the other's keys are:
-the matrix unit, which is 128 wide as well, has no more to do. The many queries of a
-prefill would have, so there the heads are separated again.
+A TPU holds arrays in tiles whose last axis has 128 numbers. A row with a head of 64
+would be half empty, so XLA gives the caches one order of axes between the decode chunks
+and another within them, and copies all of them twice a chunk. Two such heads fill a
+row. In a decoding step the queries of a head have zeros where the other's keys are.
+That is no more work for the matrix unit, which is 128 wide as well. The many queries of
+a prefill would make it more, so there the heads are separated again.
 
 Shapes: see `star_keras.models.attention`; C heads stand in a row.
 """

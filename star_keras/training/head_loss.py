@@ -144,8 +144,8 @@ class _Chunks:
 
 
 # The head is a table of tokens from here on, `(vocabulary_size, hidden_dim)`, as in an
-# embedding. On CPU its chunks take a quarter less time than those of a kernel, though a
-# head that is not tied is copied once. On a TPU a tied table and its gradient are no
+# embedding. On CPU its chunks take less time than those of a kernel, though a head that
+# is not tied is copied once. On a TPU a tied table and its gradient are no
 # longer copied into another order.
 
 
