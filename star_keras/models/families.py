@@ -8,6 +8,7 @@ import dataclasses
 import typing
 from collections.abc import Callable
 
+import jax
 import keras_hub
 from keras import ops
 
@@ -25,15 +26,22 @@ class Head(typing.NamedTuple):
         bias: float array `(vocabulary_size,)`, or `None`.
         soft_cap: float, or `None`. Logits become
             `soft_cap * tanh(logits / soft_cap)`.
+        is_tied: bool. Whether `kernel` is the transposed table of an embedding.
     """
 
     kernel: typing.Any
     bias: typing.Any = None
     soft_cap: float | None = None
+    is_tied: bool = False
 
     def logits(self, hidden_states):
         """Logits `(..., vocabulary_size)` of hidden states `(..., hidden_dim)`."""
-        logits = ops.cast(hidden_states, self.kernel.dtype) @ self.kernel
+        states, kernel = ops.cast(hidden_states, self.kernel.dtype), self.kernel
+        if self.is_tied:
+            # Else XLA for TPUs copies the table into another order before a loop.
+            states, table = jax.lax.optimization_barrier((states, kernel.T))
+            kernel = table.T
+        logits = states @ kernel
         if self.bias is not None:
             logits = logits + self.bias
         if self.soft_cap is not None:
@@ -44,12 +52,13 @@ class Head(typing.NamedTuple):
 def tied_head(model):
     """The head of a model whose `ReversibleEmbedding` makes the logits."""
     embedding = model.backbone.token_embedding
-    if embedding.tie_weights:
+    is_tied = embedding.tie_weights
+    if is_tied:
         kernel = ops.transpose(embedding.embeddings)
     else:
         kernel = ops.convert_to_tensor(embedding.reverse_embeddings)
     dtype = embedding.reverse_dtype or embedding.compute_dtype
-    return Head(ops.cast(kernel, dtype), None, embedding.logit_soft_cap)
+    return Head(ops.cast(kernel, dtype), None, embedding.logit_soft_cap, is_tied)
 
 
 def embed_tokens(backbone, token_ids, training=False):

@@ -40,13 +40,14 @@ def keep_likeliest(weights, p):
     return jnp.where(bits < lowest, 0.0, weights)
 
 
-def draw(weights, key_data, token_number):
-    """Draw an index of each row with probabilities in proportion to the weights.
+def draw(logits, key_data, token_number, temperature=1.0):
+    """Draw an index of each row with the probabilities `softmax(logits / temperature)`.
 
     Args:
-        weights: float32 array `(batch, size)`, at least one of each row above 0.
+        logits: float array `(batch, size)`. `-inf` for what is not to be drawn.
         key_data: See `Temperature.next_token`.
         token_number: See `Temperature.next_token`.
+        temperature: float, or float32 array `(batch, 1)`. Above 0.
 
     Returns:
         int32 array `(batch,)`.
@@ -56,27 +57,62 @@ def draw(weights, key_data, token_number):
     keys = jax.vmap(jax.random.fold_in)(keys, token_number)
     uniform = jax.vmap(jax.random.uniform)(keys)[:, None]
     # A block of tokens is drawn, then one of its tokens: on a TPU, running sums over
-    # the whole vocabulary take longer than the products of the head. If devices share
-    # the vocabulary, no block is on two of them.
-    batch, size = weights.shape
-    parts = _parts(size)
-    blocks = weights.reshape(batch, parts, size // parts)
-    padding = -(size // parts) % _BLOCK
-    blocks = jnp.pad(blocks, ((0, 0), (0, 0), (0, padding))).reshape(batch, -1, _BLOCK)
-    totals = jnp.sum(blocks, axis=-1)
+    # the whole vocabulary take longer than the products of the head. Weights are
+    # summed, not stored, since each pass over all of them takes its time too.
+    batch, size = logits.shape
+    blocks = _blocks(logits)
+    highest = jnp.max(logits, axis=-1).astype("float32").reshape(batch, 1, 1, 1)
+    divisor = jnp.reshape(temperature, (-1, 1, 1, 1))
+
+    def weights(x):
+        return jnp.exp((x.astype("float32") - highest) / divisor)
+
+    totals = [jnp.sum(weights(x), axis=-1) for x in blocks]
+    parts = totals[0].shape[1]
+    totals = jnp.concatenate(totals, axis=2).reshape(batch, -1)
     sums = _running_sums(totals)
     target = (1 - uniform) * jnp.max(sums, axis=-1, keepdims=True)
     block = first_true(sums >= target)
-    # A sum over all blocks, not an index: the block may be on another device.
-    chosen = jnp.arange(blocks.shape[1]) == block[:, None]
+    chosen = jnp.arange(totals.shape[1]) == block[:, None]
     before = jnp.sum(jnp.where(chosen, sums - totals, 0.0), axis=-1, keepdims=True)
-    weights_of_block = jnp.sum(jnp.where(chosen[..., None], blocks, 0.0), axis=1)
-    sums = _running_sums(weights_of_block)
+    # A reduction over all blocks, not an index: the block may be on another device.
+    numbers = jnp.arange(totals.shape[1]).reshape(1, parts, -1, 1)
+    numbers = numbers[:, :, :-1], numbers[:, :, -1:]
+    of_block = [
+        jnp.max(
+            x,
+            axis=(1, 2),
+            keepdims=True,
+            where=number == block[:, None, None, None],
+            initial=-jnp.inf,
+        )
+        for x, number in zip(blocks, numbers, strict=True)
+    ]
+    of_block = weights(jnp.maximum(*of_block)).reshape(batch, _BLOCK)
+    sums = _running_sums(of_block)
     target = jnp.clip(target - before, 0.0, jnp.max(sums, axis=-1, keepdims=True))
     column = first_true(sums >= target)
-    # Each part of a sharded vocabulary has padding of its own.
-    part, block = jnp.divmod(block, blocks.shape[1] // parts)
+    # The last block of a part may be a short one.
+    part, block = jnp.divmod(block, totals.shape[1] // parts)
     return part * (size // parts) + block * _BLOCK + column
+
+
+def _blocks(logits):
+    """Whole blocks `(batch, parts, blocks, 128)`, and a last one of each part.
+
+    If devices share the vocabulary, each has a part, and no block is on two of them.
+    """
+    batch, size = logits.shape
+    parts = _parts(size)
+    logits = logits.reshape(batch, parts, size // parts)
+    whole = size // parts // _BLOCK * _BLOCK
+    last = logits[..., whole:]
+    padding = (0, 0), (0, 0), (0, _BLOCK - last.shape[-1])
+    last = jnp.pad(last, padding, constant_values=-jnp.inf)
+    return (
+        logits[..., :whole].reshape(batch, parts, -1, _BLOCK),
+        last.reshape(batch, parts, 1, _BLOCK),
+    )
 
 
 def _parts(size):

@@ -119,7 +119,6 @@ class ModelSampler(Sampler):
         Returns:
             int32 array `(batch,)`.
         """
-        logits = logits.astype("float32")
         size = self.tokenizer.vocabulary_size()
         if size < logits.shape[-1]:
             known = jnp.arange(logits.shape[-1]) < size

@@ -56,7 +56,7 @@ def next_token_by_row(logits, key_data, token_number, temperature, top_p):
     Equals `Greedy` and `Temperature` with `TopP` for rows with their settings.
 
     Args:
-        logits: float32 array `(batch, vocabulary_size)`.
+        logits: float array `(batch, vocabulary_size)`.
         key_data: See `Temperature.next_token`.
         token_number: See `Temperature.next_token`.
         temperature: float32 array `(batch,)`.
@@ -69,16 +69,19 @@ def next_token_by_row(logits, key_data, token_number, temperature, top_p):
     greedy = Greedy().next_token(logits, key_data, token_number)
 
     def drawn():
-        top = jnp.max(logits, axis=-1, keepdims=True)
+        top = jnp.max(logits, axis=-1, keepdims=True).astype("float32")
         divisor = jnp.where(is_drawn, temperature, 1.0)[:, None]
-        weights = jnp.exp((logits - top) / divisor)
         p = top_p[:, None]
-        weights = jax.lax.cond(
-            jnp.any(is_drawn & (top_p < 1)),
-            lambda: jnp.where(p < 1, keep_likeliest(weights, p), weights),
-            lambda: weights,
-        )
-        return jnp.where(is_drawn, draw(weights, key_data, token_number), greedy)
+
+        def truncated():
+            weights = jnp.exp((logits.astype("float32") - top) / divisor)
+            kept = keep_likeliest(weights, p) > 0
+            return jnp.where((p == 1) | kept, logits, -jnp.inf)
+
+        truncates = jnp.any(is_drawn & (top_p < 1))
+        left = jax.lax.cond(truncates, truncated, lambda: logits)
+        choice = draw(left, key_data, token_number, divisor)
+        return jnp.where(is_drawn, choice, greedy)
 
     return jax.lax.cond(jnp.any(is_drawn), drawn, lambda: greedy)
 

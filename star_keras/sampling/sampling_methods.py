@@ -155,7 +155,7 @@ class Temperature:
         logits.
 
         Args:
-            logits: float32 array `(batch, vocabulary_size)`.
+            logits: float array `(batch, vocabulary_size)`.
             key_data: uint32 array `(batch, 2)`. Random keys of the rows, see
                 `request_key`.
             token_number: int array `(batch,)`. Number of tokens that the row has
@@ -164,14 +164,14 @@ class Temperature:
         Returns:
             int32 array `(batch,)`.
         """
-        top = jnp.max(logits, axis=-1, keepdims=True)
+        top = jnp.max(logits, axis=-1, keepdims=True).astype("float32")
         token_ids = None
         if self.top_k is not None:
             logits, token_ids = self.top_k.select(logits)
-        weights = jnp.exp((logits - top) / self.temperature)
         for truncation in self.truncations:
-            weights = truncation.truncate(weights)
-        choice = draw(weights, key_data, token_number)
+            weights = jnp.exp((logits.astype("float32") - top) / self.temperature)
+            logits = jnp.where(truncation.truncate(weights) > 0, logits, -jnp.inf)
+        choice = draw(logits, key_data, token_number, self.temperature)
         if token_ids is not None:
             choice = jnp.take_along_axis(token_ids, choice[:, None], axis=-1)[:, 0]
         return choice
