@@ -6,7 +6,7 @@ from star_keras.models.forward import build_cache, extend_cache
 
 
 class CachedGeneration:
-    """Mixin of a `PackedCausalLM` whose blocks need an `attention_scope`."""
+    """Mixin behind `PackedCausalLM` for blocks that need an `attention_scope`."""
 
     def call_with_cache(self, token_ids, cache, cache_update_index):
         """One forward pass that reads and extends a key-value cache.
@@ -32,26 +32,9 @@ class CachedGeneration:
         return hidden_states, cache
 
     def generate_step(self, inputs, stop_token_ids=None):
-        """Compiled part of `generate()` for one batch.
-
-        Args:
-            inputs: dict of `token_ids`, an int tensor `(batch, length)`, and
-                `padding_mask`, an int or bool tensor `(batch, length)`, 1 for the
-                tokens of the prompt. Padding stands on the right.
-            stop_token_ids: optional tuple of ints. Token ids that end a row.
-
-        Returns:
-            A dict of `token_ids`, an int tensor `(batch, length)` of prompts and
-            completions, and `padding_mask`, a bool tensor `(batch, length)`, true
-            for both. Tokens after the end of a row are those of `inputs`.
-        """
+        """Compiled part of `generate()`, see `PackedCausalLM.generate_step`."""
         token_ids = inputs["token_ids"]
         padding_mask = ops.cast(inputs["padding_mask"], "bool")
-        if stop_token_ids is not None:
-            # Padding may be an end token, and the sampler would take it for the end
-            # of the completion.
-            no_stop = min(set(range(len(stop_token_ids) + 1)) - set(stop_token_ids))
-            token_ids = ops.where(padding_mask, token_ids, no_stop)
         hidden_states, cache = self._build_cache(token_ids)
         row_lengths = ops.sum(ops.cast(padding_mask, "int32"), axis=-1)
 
@@ -86,7 +69,4 @@ class CachedGeneration:
             stops = stops | (token_ids == stop_token_id)
         stops = ops.cast(stops & ~padding_mask, "int32")
         after_stop = ops.cumsum(stops, axis=-1) - stops > 0
-        return {
-            "token_ids": ops.where(after_stop, inputs["token_ids"], token_ids),
-            "padding_mask": ~after_stop,
-        }
+        return {"token_ids": token_ids, "padding_mask": ~after_stop}

@@ -5,6 +5,7 @@ import warnings
 
 import keras
 import keras_hub
+from keras import ops
 
 from star_keras.models.families import known_family
 from star_keras.models.forward import head, hidden_states
@@ -36,6 +37,33 @@ class PackedCausalLM(TrainingStep):
             x = hidden_states(self, inputs, training=bool(training))
             return head(self).logits(x)
         return super().call(inputs, training=training, mask=mask, **kwargs)
+
+    def generate_step(self, inputs, stop_token_ids=None):
+        """Compiled part of `generate()` for one batch, also where padding is a stop.
+
+        Many tokenizers pad with an end token. The samplers of KerasHub would take the
+        padding behind a prompt for the end of its completion.
+
+        Args:
+            inputs: dict of `token_ids`, an int tensor `(batch, length)`, and
+                `padding_mask`, an int or bool tensor `(batch, length)`, 1 for the
+                tokens of the prompt. Padding stands on the right.
+            stop_token_ids: optional tuple of ints. Token ids that end a row.
+
+        Returns:
+            A dict of `token_ids`, an int tensor `(batch, length)` of prompts and
+            completions, and `padding_mask`, a bool tensor `(batch, length)`, true
+            for both. Tokens after the end of a row are those of `inputs`.
+        """
+        if stop_token_ids is None:
+            return super().generate_step(inputs, stop_token_ids)
+        token_ids = inputs["token_ids"]
+        no_stop = min(set(range(len(stop_token_ids) + 1)) - set(stop_token_ids))
+        is_prompt = ops.cast(inputs["padding_mask"], "bool")
+        replaced = ops.where(is_prompt, token_ids, no_stop)
+        found = super().generate_step({**inputs, "token_ids": replaced}, stop_token_ids)
+        kept = ops.where(found["padding_mask"], found["token_ids"], token_ids)
+        return {**found, "token_ids": kept}
 
     def hidden_states(self, inputs, training=True):
         """The last hidden states, by default in training, see `forward.hidden_states`.

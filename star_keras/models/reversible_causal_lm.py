@@ -6,7 +6,7 @@ from star_keras.models.cached_generation import CachedGeneration
 from star_keras.models.packed_causal_lm import PackedCausalLM
 
 
-class ReversibleCausalLM(CachedGeneration, PackedCausalLM, CausalLM):
+class ReversibleCausalLM(PackedCausalLM, CachedGeneration, CausalLM):
     """Base of causal LMs whose backbone has a `ReversibleEmbedding`.
 
     Args:

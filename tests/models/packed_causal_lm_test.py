@@ -45,6 +45,22 @@ def test_one_sequence_a_row_is_what_the_stock_model_computes(llama):
     )
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt_j", "qwen3", "gemma3"])
+def test_generates_although_padding_is_the_end_token(family):
+    model = tiny_causal_lm(family)
+    model.compile(sampler="greedy")
+    rows = {
+        "token_ids": np.pad([[5, 6, 7, 8], [9, 10, 0, 0]], ((0, 0), (0, 6))),
+        "padding_mask": np.pad([[1, 1, 1, 1], [1, 1, 0, 0]], ((0, 0), (0, 6))),
+    }
+    expected = np.asarray(model.generate_step(rows, stop_token_ids=None)["token_ids"])
+    assert np.all(expected != 0)
+    # Both ids are stops that no row reaches.
+    found = model.generate_step(rows, stop_token_ids=(0, 257))
+    np.testing.assert_array_equal(found["token_ids"], expected)
+    assert np.all(found["padding_mask"])
+
+
 def test_evaluate_takes_packed_rows(llama):
     packed = packed_causal_lm(llama)
     packed.compile()

@@ -25,7 +25,7 @@ from star_keras.models.presets import preset_path
 
 
 @keras.saving.register_keras_serializable(package="star_keras")
-class GPTJCausalLM(CachedGeneration, PackedCausalLM, CausalLM):
+class GPTJCausalLM(PackedCausalLM, CachedGeneration, CausalLM):
     """An end-to-end GPT-J language model.
 
     Like every KerasHub `CausalLM` it has `fit()`, `generate()`,
