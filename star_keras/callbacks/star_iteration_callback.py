@@ -137,13 +137,15 @@ class StarIterationCallback(keras.callbacks.Callback):
 
         Args:
             epochs: int. Iterations in all, earlier ones included.
-            callbacks: Further callbacks; they get this callback's metrics.
+            callbacks: Further callbacks, or one; they get this callback's metrics.
             verbose: `0` prints nothing.
 
         Returns:
             The `keras.callbacks.History`. For errors see the class.
         """
         epochs = checked("epochs", int, epochs, at_least=0)
+        if isinstance(callbacks, keras.callbacks.Callback):
+            callbacks = [callbacks]
         if any(callback is self for callback in callbacks or ()):
             raise invalid("callbacks", "callbacks besides this one", callbacks)
         training = self.config.training

@@ -1,5 +1,6 @@
 """Problems in, graded samples out: prompt, sampler and grader in a row."""
 
+import numbers
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -12,7 +13,6 @@ from star_keras.outer_loop.requests import PhaseRequests, SampleOrder
 from star_keras.outer_loop.sample_store import SampleStore
 from star_keras.sampling.sampler import Sampler
 from star_keras.tasks.task import Problem
-from star_keras.utils.records import is_count
 from star_keras.utils.settings import checked
 
 
@@ -129,7 +129,7 @@ def _sample_and_grade(
     for batch in sampler.sample(requests, stop=prompts.stop):
         graded = []
         for i, completion in batch:
-            is_asked = is_count(i) and i < len(requests)
+            is_asked = isinstance(i, numbers.Integral) and 0 <= i < len(requests)
             if not is_asked or not is_missing[i]:
                 fault = "twice" if is_asked else "unasked"
                 raise ValueError(

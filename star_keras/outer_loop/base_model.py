@@ -17,8 +17,8 @@ class BaseModel:
         model: A compiled `keras_hub.models.CausalLM`, not trained yet.
 
     Raises:
-        ValueError: if the loss is not a weighted mean, or the optimizer has made
-            steps.
+        ValueError: if the loss is not a weighted mean, or for the optimizer, see
+            `renew_optimizer`.
     """
 
     def __init__(self, model):
@@ -33,12 +33,13 @@ class BaseModel:
         """Copy the optimizer's state; no-op if it is the one copied before.
 
         Raises:
-            ValueError: if the optimizer has made steps, or its learning rate is
-                negative or not finite.
+            ValueError: if the optimizer averages weights or has made steps, or its
+                learning rate is negative or not finite.
         """
         optimizer = self._model.optimizer
         if self._optimizer_of is optimizer:
             return
+        check_optimizer(optimizer)
         if not optimizer.built:  # its slots are part of its first state
             optimizer.build(self._model.trainable_variables)
         self._optimizer_state = _fresh_values(optimizer)
@@ -65,7 +66,9 @@ class BaseModel:
 
     @staticmethod
     def _find_learning_rate(optimizer):
-        return next((v for v in optimizer.variables if v.name == "learning_rate"), None)
+        # The variable of a `LossScaleOptimizer` itself is not used.
+        variables = getattr(optimizer, "inner_optimizer", optimizer).variables
+        return next((v for v in variables if v.name == "learning_rate"), None)
 
     def restore(self):
         """Assign the base weights to the model."""
@@ -98,6 +101,18 @@ def weights_checksum(model) -> int:
         value = np.ascontiguousarray(processes.gather(variable.value))
         checksum = zlib.crc32(value.view("uint8"), checksum)
     return checksum
+
+
+def check_optimizer(optimizer):
+    """Check that the weights in memory are those that the optimizer has trained.
+
+    Raises:
+        ValueError: if it has `use_ema`. Keras puts averages in their place at the end
+            of a `fit`, also of one without any step.
+    """
+    if getattr(optimizer, "inner_optimizer", optimizer).use_ema:
+        remedy = "Compile the model with an optimizer without it."
+        raise invalid("use_ema", "False", True, remedy)
 
 
 def serialized_optimizer(optimizer) -> dict:

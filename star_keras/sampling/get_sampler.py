@@ -1,5 +1,7 @@
 """The sampler that suits a model, or one by its name."""
 
+import inspect
+
 from star_keras.config import SAMPLER_SETTINGS, SamplingConfig, StarConfig
 from star_keras.models.families import family_of
 from star_keras.sampling.batch_sampler import BatchSampler
@@ -43,14 +45,15 @@ def get_sampler(model, name: str = "auto", **kwargs) -> Sampler:
     )
     make = import_callable("name", name, rule)
     try:
-        sampler = make(model, **kwargs)
+        inspect.signature(make).bind(model, **kwargs)
     except TypeError as error:
         raise invalid(
             "name",
             f"the name of a callable that takes a model and {sorted(kwargs)}",
             name,
-            f"The call failed: {error}.",
+            f"Its arguments are others: {error}.",
         ) from error
+    sampler = make(model, **kwargs)
     if not isinstance(sampler, Sampler):
         raise invalid(
             "name",

@@ -153,9 +153,11 @@ class ModelSampler(Sampler):
             requests: At least one request. Each is read once, in order.
 
         Raises:
-            ValueError: see `tokenize_prompts`; if the requests have different prefixes,
-                or a prompt does not begin with its prefix.
+            ValueError: see `tokenize_prompts`; if the requests are no sequence or have
+                different prefixes, or a prompt does not begin with its prefix.
         """
+        if not isinstance(requests, Sequence):
+            raise invalid("requests", "a sequence of `SampleRequest`", requests)
         first, prefix_ids = requests[0], []
         if first.prefix:
             (prefix_ids,) = self._tokenize(first, [first.prefix])

@@ -2,8 +2,11 @@
 
 import abc
 import dataclasses
+import numbers
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
+
+from star_keras.utils.errors import invalid
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,6 +28,9 @@ class SampleRequest:
         add_start_token: Whether the start token comes first, if the preprocessor adds
             one. `False` for texts of chat templates. The same for all requests of a
             call.
+
+    Raises:
+        ValueError: if `seed` is no sequence of integers of at least 0.
     """
 
     prompt: str | tuple[int, ...]
@@ -33,6 +39,14 @@ class SampleRequest:
     prefix: str = ""
     log_probs: bool = False
     add_start_token: bool = True
+
+    def __post_init__(self):
+        seed = self.seed
+        if not isinstance(seed, Sequence) or not all(
+            isinstance(number, numbers.Integral) and number >= 0 for number in seed
+        ):
+            remedy = f"Correct the request {self.name!r}."
+            raise invalid("seed", "a tuple of integers of at least 0", seed, remedy)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,10 +118,10 @@ class Sampler(abc.ABC):
             complete, in any order.
 
         Raises:
-            ValueError: if a prompt is neither a text nor token ids, is empty,
-                leaves no room for the completion, or does not begin with the
-                shared prefix; or `stop` is no sequence of texts that are not
-                empty. Nothing is sampled then.
+            ValueError: if the requests are no sequence, or a prompt is neither a text
+                nor token ids, is empty, leaves no room for the completion, or does
+                not begin with the shared prefix; or `stop` is no sequence of texts
+                that are not empty. Nothing is sampled then.
         """
 
     def sample_stream(

@@ -15,9 +15,9 @@ def check_task(task: Task):
         task: The task.
 
     Raises:
-        ValueError: if it is no `Task`, its `name` is no text, or its `stop` or
-            `splits` is no sequence of texts that are not empty, or its
-            `few_shot_examples` is no sequence.
+        ValueError: if it is no `Task`, its `name` is no text, its `stop` or `splits` is
+            no sequence of texts that are not empty, its `few_shot_examples` is no
+            sequence, or a format has not its placeholders.
     """
     if not isinstance(task, Task):
         remedy = "Make one, e.g. by `tasks.get('arithmetic')`."
@@ -34,6 +34,17 @@ def check_task(task: Task):
     if not isinstance(examples, Sequence) or isinstance(examples, str):
         rule = "a sequence of `FewShotExample`, `()` for none"
         raise invalid("few_shot_examples", rule, examples, remedy)
+    if type(task).format_question is Task.format_question:
+        _check_format(task, "question_format", ["question"], remedy)
+        shown = ["question"] if task.marks_hints else ["question", "answer"]
+        _check_format(task, "hint_format", shown, remedy)
+
+
+def _check_format(task, name, fields, remedy):
+    text = getattr(task, name)
+    placeholders = [f"{{{field}}}" for field in fields]
+    if not isinstance(text, str) or any(x not in text for x in placeholders):
+        raise invalid(name, f"a text with {' and '.join(placeholders)}", text, remedy)
 
 
 def check_problem(task: Task, problem: Problem, needs_answer: bool = True):

@@ -21,7 +21,8 @@ _LORA_LAYERS = ("q_proj", "v_proj", "query_key_value")
 def compile_model(model, config: OptimizerConfig | None = None):
     """Compile a causal LM for the outer loop, with the paper's Adam by default.
 
-    With `lora_rank` only the low-rank adapters of the attention stay trainable.
+    With `lora_rank` only the low-rank adapters of the attention stay trainable. A model
+    that has adapters of this rank keeps them.
 
     Args:
         model: A `keras_hub.models.CausalLM`. Changed in place.
@@ -31,7 +32,8 @@ def compile_model(model, config: OptimizerConfig | None = None):
     Raises:
         ValueError: if `gradient_accumulation_steps`, `z_loss`,
             `gradient_checkpointing` or `objective` is set for a model without
-            `TrainingStep`, or `lora_rank` for one whose attention takes no adapters.
+            `TrainingStep`, or `lora_rank` for one whose attention takes no adapters,
+            or if it is not that of the adapters that the model has.
 
     Example:
     ```python
@@ -49,8 +51,15 @@ def compile_model(model, config: OptimizerConfig | None = None):
                 "It needs the training step of "
                 "`star_keras.models.packed_causal_lm(model)`.",
             )
+    layers = model.backbone._flatten_layers()
+    ranks = {x.lora_rank for x in layers if getattr(x, "lora_enabled", False)}
+    if ranks and ranks != {config.lora_rank}:
+        rule = f"{sorted(ranks)[0]}, the rank of the adapters that the model has"
+        remedy = "Set it, or load the model again."
+        raise invalid("lora_rank", rule, config.lora_rank, remedy)
     if config.lora_rank is not None:
-        _enable_lora(model.backbone, config.lora_rank)
+        if not ranks:
+            _enable_lora(model.backbone, config.lora_rank)
         for layer in model.layers:
             if layer is not model.backbone:  # such as an untied head
                 layer.trainable = False

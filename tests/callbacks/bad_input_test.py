@@ -11,6 +11,7 @@ import pytest
 from star_keras.config import OptimizerConfig
 from star_keras.distribution import preemption
 from star_keras.sampling import Completion, Sampler
+from star_keras.testing import ScriptedSampler
 from star_keras.training import compile_model
 from tests.callbacks.conftest import fit, half_right, scripted
 
@@ -138,6 +139,17 @@ def completion(**kwargs):
 def test_what_a_sampler_of_ones_own_returns_is_checked(make_star, returned, message):
     with pytest.raises(ValueError, match=f"Strange object.*{message}"):
         fit(make_star(sampler=Strange(*returned)), 1)
+
+
+def test_a_sampler_of_ones_own_may_return_indices_of_numpy(make_star):
+    class Shuffled(ScriptedSampler):
+        def sample(self, requests, *, stop=()):
+            for batch in super().sample(requests, stop=stop):
+                yield [(np.int64(i), completion) for i, completion in batch]
+
+    star = make_star(sampler=Shuffled(half_right))
+    fit(star, 1)
+    assert star.metrics[-1]["train_accuracy"] == 0.5
 
 
 def test_weights_that_are_not_finite_are_not_saved(make_star, make_model):

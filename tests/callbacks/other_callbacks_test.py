@@ -92,6 +92,24 @@ def test_early_stopping_on_the_held_out_accuracy(make_star):
     assert star.initial_epoch == 2
 
 
+def test_the_rate_of_a_scaled_optimizer_is_recorded(make_star, make_model):
+    model, rates = make_model(), LearningRates()
+    adam = keras.optimizers.Adam(1e-3)
+    model.compile(optimizer=keras.optimizers.LossScaleOptimizer(adam))
+    star = make_star(model=model, add_steps=0)
+    scheduler = keras.callbacks.LearningRateScheduler(lambda epoch: 0.01 / (epoch + 1))
+    fit(star, 2, [scheduler, rates])
+    assert rates.seen == [0.01, 0.01, 0.005, 0.005]
+    recorded = [line["learning_rate"] for line in star.metrics[1:]]
+    assert recorded == pytest.approx([0.01, 0.005])
+
+
+def test_a_single_further_callback_needs_no_list(make_star):
+    rates = LearningRates()
+    make_star(skip_eval=True).fit(1, rates, verbose=0)
+    assert rates.seen == [0.001, 0.001]
+
+
 def test_the_callback_itself_is_no_further_callback(make_star):
     star = make_star()
     with pytest.raises(ValueError, match="`callbacks`.*besides this one"):

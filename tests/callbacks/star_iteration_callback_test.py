@@ -268,6 +268,17 @@ def test_used_optimizer_is_refused(make_star, make_model):
         fit(make_star(model=model), 1)
 
 
+@pytest.mark.parametrize("scaled", [False, True])
+def test_an_optimizer_that_averages_weights_is_refused(make_star, make_model, scaled):
+    model = make_model()
+    optimizer = keras.optimizers.AdamW(1e-3, use_ema=True)
+    if scaled:
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    model.compile(optimizer=optimizer)
+    with pytest.raises(ValueError, match="`use_ema`. Expected False.*without it"):
+        fit(make_star(model=model), 1)
+
+
 def test_too_long_example_is_named(make_star):
     with pytest.raises(
         ValueError, match="problem 'double-.*more than sequence_length=30"

@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 from star_keras import testing
-from star_keras.sampling import BatchSampler, ContinuousSampler, get_sampler
+from star_keras.sampling import (
+    BatchSampler,
+    ContinuousSampler,
+    SampleRequest,
+    get_sampler,
+)
 
 both = pytest.mark.parametrize("cls", [BatchSampler, ContinuousSampler])
 
@@ -109,6 +114,20 @@ def test_requests_of_other_prefixes_are_an_error(model, cls, requests):
     mixed = requests(["a"], "x ") + requests(["a"], "y ")
     with pytest.raises(ValueError, match="prefix of 'problem 0'.*prefix='y '.*'x '"):
         next(sampler.sample(mixed))
+
+
+@both
+def test_requests_are_a_sequence(model, cls, requests):
+    sampler = cls(model, max_new_tokens=4)
+    for wrong in (iter(requests(["a"])), requests(["a"])[0]):
+        with pytest.raises(ValueError, match="`requests`. Expected a sequence of"):
+            next(sampler.sample(wrong))
+
+
+@pytest.mark.parametrize("seed", [3, None, (-1,), (0.5,), "1"])
+def test_the_seed_of_a_request_is_checked(seed):
+    with pytest.raises(ValueError, match="`seed`. Expected a tuple.*request 'one'"):
+        SampleRequest(prompt="a", name="one", seed=seed)
 
 
 @both

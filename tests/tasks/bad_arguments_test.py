@@ -215,6 +215,11 @@ def test_an_unknown_split_is_refused(name):
         ({"few_shot_examples": None}, ("`few_shot_examples`", "a seq", "None", "Corr")),
         ({"few_shot_examples": "ab"}, ("`few_shot_examples`", "a seq", "'ab'", "Corr")),
         ({"few_shot_examples": iter([])}, ("`few_shot_examples`", "a seq", "iterator")),
+        ({"question_format": "Q:"}, ("`question_format`", "with {question}", "Q:")),
+        ({"question_format": "{Question}"}, ("with {question}", "{Question}")),
+        ({"question_format": None}, ("`question_format`", "with {question}", "None")),
+        ({"hint_format": "{question}"}, ("with {question} and {answer}", "Correct")),
+        ({"hint_format": "{answer}", "marks_hints": True}, ("with {question}",)),
     ],
 )
 def test_attributes_of_an_own_task_that_are_refused(attributes, parts):

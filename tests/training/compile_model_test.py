@@ -52,6 +52,17 @@ def test_low_rank_adapters_are_all_that_is_trained(make_model):
     assert all("self_attention" in path and "lora_kernel" in path for path in paths)
 
 
+def test_adapters_stay_when_a_model_is_compiled_again(make_model):
+    model = make_model(num_layers=1)
+    compile_model(model, OptimizerConfig(lora_rank=2))
+    paths = [v.path for v in model.trainable_variables]
+    compile_model(model, OptimizerConfig(lora_rank=2, learning_rate=1e-3))
+    assert [v.path for v in model.trainable_variables] == paths
+    for rank in (None, 4):
+        with pytest.raises(ValueError, match="`lora_rank`. Expected 2, the rank of"):
+            compile_model(model, OptimizerConfig(lora_rank=rank))
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     (
