@@ -33,7 +33,11 @@ from star_keras.outer_loop.sampling_phases import SamplingPhases
 from star_keras.outer_loop.selection import load_copies, select, selection_metrics
 from star_keras.outer_loop.sources import rationale_source
 from star_keras.outer_loop.stored_samples import KeptSamples
-from star_keras.outer_loop.training_set import TrainingSet, make_training_set
+from star_keras.outer_loop.training_set import (
+    TrainingSet,
+    make_training_set,
+    reject_too_long,
+)
 from star_keras.outer_loop.votes import Votes
 from star_keras.utils.errors import invalid
 
@@ -147,8 +151,7 @@ class OuterLoop:
             iteration: The iteration, from 1.
 
         Raises:
-            ValueError: if a prompt or a training example is too long, or stored
-                samples do not fit the run.
+            ValueError: if a prompt is too long, or stored samples do not fit the run.
             OSError: if a file cannot be written.
         """
         start, keys = time.monotonic(), {}
@@ -176,6 +179,15 @@ class OuterLoop:
         votes = Votes(sampled.samples) if config.answers == "majority" else None
         rules = config, self.config.run.seed, self._phases.quota
         selections = select(self.task, phases, *rules, paired=self._paired, votes=votes)
+        selections = reject_too_long(
+            phases,
+            selections,
+            self._by_id,
+            self.training_prompts,
+            self._preprocessor,
+            self.config,
+            paired=self._paired,
+        )
         selections = self._lowest.drop(iteration, phases, selections)
         own = KeptSamples.of(phases, selections)
         old = load_mastered(self._samples, mastered)

@@ -1,7 +1,5 @@
 """Right rationales that are not trained on, since a verifier ranks them lowest."""
 
-import collections
-import dataclasses
 import fractions
 import math
 from collections.abc import Sequence
@@ -12,6 +10,7 @@ from star_keras.outer_loop.base_model import weights_checksum
 from star_keras.outer_loop.prompts import PromptBuilder
 from star_keras.outer_loop.records import GradedSample, Selection
 from star_keras.outer_loop.sample_store import SampleStore
+from star_keras.outer_loop.selection import reject
 from star_keras.outer_loop.stored_samples import KeptSamples
 from star_keras.outer_loop.verification import check_verifier, verifier_scores
 from star_keras.sampling.sampler import Sampler
@@ -94,16 +93,7 @@ class LowestScored:
         count = math.floor(share * len(samples))
         order = sorted(range(len(samples)), key=lambda i: (scores[i], -i))
         dropped = {samples[i].key for i in order[:count]}
-        left = collections.Counter(s.problem for s in samples if s.key not in dropped)
-        return [self._decided(s, s.key in dropped, left) for s in selections]
-
-    def _decided(self, selection, is_dropped, left):
-        changes = {}
-        if is_dropped:
-            changes = {"weight": 0.0, "show_hint": False, "reason": "low_score"}
-        elif selection.weight and self._config.weigh_by_problem:
-            changes = {"weight": 1 / left[selection.problem]}
-        return dataclasses.replace(selection, **changes)
+        return reject(selections, dropped, "low_score", self._config)
 
 
 def _check(verifier, share, paired):

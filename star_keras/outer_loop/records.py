@@ -74,8 +74,9 @@ class Selection:
         reason: Why it is not trained on: its verdict, `"false_equation"`,
             `"no_equation"` with the answer as its result, `"duplicate"` of another
             rationale of its problem, `"cap"` if the problem has enough,
-            `"low_score"` by a verifier, `"outvoted"` by other answers, or
-            `"unpaired"`. Empty for a sample that is trained on.
+            `"low_score"` by a verifier, `"outvoted"` by other answers,
+            `"unpaired"`, or `"too_long"` for a row. Empty for a sample that is trained
+            on.
         is_wrong: Whether it is the wrong completion of a pair. Of an iteration, the
             first wrong one of a problem and the first other one are a pair, and so on.
 

@@ -1,6 +1,7 @@
 """Which samples are trained on, and with which weight."""
 
 import collections
+import dataclasses
 import itertools
 from collections.abc import Iterable, Sequence
 
@@ -76,6 +77,35 @@ def select(
         )
         for sample, reason in zip(itertools.chain(*phases), reasons, strict=True)
     ]
+
+
+def reject(
+    selections: Sequence[Selection], keys: set, reason: str, config: SelectionConfig
+) -> Sequence[Selection]:
+    """Decisions on samples, with some that are not trained on after all.
+
+    Args:
+        selections: The decisions before.
+        keys: Their keys.
+        reason: Why they are not trained on.
+        config: With `weigh_by_problem` the others of a problem get their weight.
+    """
+    if not keys:
+        return selections
+    before = collections.Counter(s.problem for s in selections if s.weight)
+    after = before - collections.Counter(key[2] for key in keys)
+
+    def decided(selection):
+        if selection.key in keys:
+            changes = {"weight": 0.0, "show_hint": False, "reason": reason}
+        elif selection.weight and config.weigh_by_problem:
+            share = before[selection.problem] / after[selection.problem]
+            changes = {"weight": min(1.0, selection.weight * share)}
+        else:
+            return selection
+        return dataclasses.replace(selection, **changes)
+
+    return [decided(selection) for selection in selections]
 
 
 def load_copies(store: SampleStore, iteration: int, copy_n: int) -> KeptSamples:

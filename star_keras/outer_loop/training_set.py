@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from star_keras.config import TrainingConfig
+from star_keras.config import StarConfig, TrainingConfig
 from star_keras.outer_loop.pairs import pair_order
 from star_keras.outer_loop.prompts import PromptBuilder
+from star_keras.outer_loop.records import GradedSample, Selection
+from star_keras.outer_loop.selection import reject
 from star_keras.outer_loop.step_schedules import checked_steps, scheduled_steps
 from star_keras.outer_loop.stored_samples import KeptSamples
 from star_keras.tasks.task import Problem
@@ -39,6 +41,62 @@ class TrainingSet:
     num_tokens: int = 0
 
 
+def reject_too_long(
+    phases: Sequence[Sequence[GradedSample]],
+    selections: Sequence[Selection],
+    problems: Mapping[str, Problem],
+    prompts: PromptBuilder,
+    preprocessor,
+    config: StarConfig,
+    *,
+    paired: bool = False,
+) -> Sequence[Selection]:
+    """The decisions on the samples of an iteration, by the lengths of their examples.
+
+    Args:
+        phases: The samples.
+        selections: The decisions before. An example, or a pair of them, that is longer
+            than a row gets the reason `"too_long"`.
+        problems: The problems by their ids.
+        prompts: Makes the training prompts.
+        preprocessor: A `keras_hub.models.CausalLMPreprocessor`.
+        config: All settings.
+        paired: Whether they are pairs, see `star_keras.outer_loop.pairs`.
+    """
+    kept = KeptSamples.of(phases, selections)
+    lengths = map(len, _tokenized(kept, problems, prompts, preprocessor))
+    lengths = np.fromiter(lengths, "int64")
+    order = pair_order(kept.selections) if paired else np.arange(len(lengths))
+    totals = _row_parts(lengths[order], paired).sum(axis=1)
+    is_long = totals > config.training.sequence_length
+    keys = np.fromiter((x.key for x in kept.selections), object)
+    rejected = _row_parts(keys[order], paired)[is_long]
+    return reject(selections, set(rejected.flat), "too_long", config.selection)
+
+
+def _tokenized(kept, problems, prompts, preprocessor):
+    """The examples of kept samples, one by one."""
+    texts = (
+        (
+            prompts.build(problems[sample.problem], selection.show_hint),
+            # A stop string after a blank line leaves that line behind.
+            sample.completion.rstrip(),
+            selection.weight,
+        )
+        for sample, selection in kept
+    )
+    chat = prompts.chat
+    end = None if chat is None else preprocessor.tokenizer.token_to_id(chat.end_of_turn)
+    return tokenize_stream(
+        preprocessor, texts, add_start_token=chat is None, end_token_id=end
+    )
+
+
+def _row_parts(values, paired):
+    """Values of examples as `(parts, 1)`, or of pairs as `(parts, 2)`."""
+    return np.reshape(values, (-1, 2 if paired else 1))
+
+
 def make_training_set(
     iteration: int,
     kept: KeptSamples,
@@ -66,41 +124,14 @@ def make_training_set(
         paired: Whether they are pairs, see `star_keras.outer_loop.pairs`.
         steps: See `checked_steps`. Defaults to the schedule of `config`.
 
-    Raises:
-        ValueError: if an example, or a pair of them, is longer than a row; names its
-            problem.
+    The examples must fit into a row, see `reject_too_long`.
     """
-    texts = (
-        (
-            prompts.build(problems[sample.problem], selection.show_hint),
-            # A stop string after a blank line leaves that line behind.
-            sample.completion.rstrip(),
-            selection.weight,
-        )
-        for sample, selection in kept
-    )
-    chat = prompts.chat
-    end = None if chat is None else preprocessor.tokenizer.token_to_id(chat.end_of_turn)
-    examples = StoredExamples(
-        tokenize_stream(
-            preprocessor, texts, add_start_token=chat is None, end_token_id=end
-        )
-    )
+    examples = StoredExamples(_tokenized(kept, problems, prompts, preprocessor))
     if not len(examples):
         return TrainingSet()
-    size, name, order = 1, "training example", range(len(examples))
     if paired:
-        size, name, order = 2, "pair of completions", pair_order(kept.selections)
-        examples.reorder(order)
-    lengths = np.reshape(example_lengths(examples), (-1, size)).sum(axis=1).tolist()
-    for index, length in enumerate(lengths):
-        if length > config.sequence_length:
-            sample, _ = kept[order[size * index]]
-            raise ValueError(
-                f"The {name} of problem {sample.problem!r} has {length} "
-                f"tokens, more than sequence_length={config.sequence_length}. Use "
-                "longer rows, in a new run_dir."
-            )
+        examples.reorder(pair_order(kept.selections))
+    lengths = _row_parts(example_lengths(examples), paired).sum(axis=1).tolist()
     rows = len(pack(lengths, config.sequence_length) if packed else lengths)
     per_pass = math.ceil(rows / config.batch_size)
     if steps is None:

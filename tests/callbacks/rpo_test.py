@@ -111,7 +111,7 @@ def test_the_training_of_all_iterations_is_compiled_once(make_model, tmp_path):
     assert traces[0]["reference"] == (2, 160)
 
 
-def test_a_pair_longer_than_a_row_is_named(make_model, tmp_path):
+def test_pairs_longer_than_a_row_are_not_trained_on(make_model, tmp_path):
     model = make_model()
     compile_model(model, OptimizerConfig(objective="rpo"))
     star = StarIterationCallback(
@@ -121,5 +121,8 @@ def test_a_pair_longer_than_a_row_is_named(make_model, tmp_path):
         make_config(samples_per_problem=4, sequence_length=60, skip_eval=True),
         sampler=ScriptedSampler(half_right),
     )
-    with pytest.raises(ValueError, match="pair of completions of problem 'double-0'"):
-        fit(star, 1)
+    fit(star, 1)
+    reasons = [selection.reason for selection in star.run.samples.load_selection(1)]
+    # Of each problem two right and two wrong completions.
+    assert reasons == ["too_long"] * 8
+    assert metrics(star)[0]["num_examples"] == 0

@@ -279,11 +279,19 @@ def test_an_optimizer_that_averages_weights_is_refused(make_star, make_model, sc
         fit(make_star(model=model), 1)
 
 
-def test_too_long_example_is_named(make_star):
-    with pytest.raises(
-        ValueError, match="problem 'double-.*more than sequence_length=30"
-    ):
-        fit(make_star(sequence_length=30), 1)
+def test_rationales_longer_than_a_row_are_not_trained_on(make_star):
+    def talkative(request):
+        number = int(request.name.removeprefix("double-"))
+        steps = " Let me see." * (number % 3)
+        return f"{steps} The answer is {2 * number}."
+
+    star = make_star(sampler=scripted(talkative), sequence_length=58)
+    fit(star, 1)
+    selections = star.run.samples.load_selection(1)
+    for selection in selections:
+        is_long = int(selection.problem.removeprefix("double-")) % 3 == 2
+        assert selection.reason == ("too_long" if is_long else "")
+    assert star.metrics[1]["not_kept/too_long"] == len(selections) / 3
 
 
 def test_an_example_beyond_the_models_positions_is_refused(make_star, make_model):

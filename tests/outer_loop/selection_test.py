@@ -3,8 +3,8 @@ import pytest
 from star_keras import tasks
 from star_keras.config import SelectionConfig, StarConfig
 from star_keras.outer_loop.problems import problems_of_run
-from star_keras.outer_loop.records import GradedSample
-from star_keras.outer_loop.selection import select, selection_metrics
+from star_keras.outer_loop.records import GradedSample, Selection
+from star_keras.outer_loop.selection import reject, select, selection_metrics
 from star_keras.tasks.grading import grade
 from star_keras.testing import Doubling
 
@@ -69,3 +69,24 @@ def test_equations_of_answers_that_are_no_numbers_are_refused_at_the_start():
     sums = tasks.Arithmetic(train_problems=5, eval_problems=1)
     with pytest.raises(ValueError, match="`check_equations`.*no number.*Leave it out"):
         problems_of_run(sums, config)
+
+
+@pytest.mark.parametrize("weigh", [True, False])
+def test_the_others_of_a_problem_get_the_weight_of_rejected_ones(weigh):
+    weights = {"a": 1 / 3 if weigh else 1.0, "b": 1.0}
+    selections = [
+        Selection(
+            iteration=1,
+            kind="rationale",
+            problem=problem,
+            sample=sample,
+            weight=weights[problem],
+        )
+        for problem, sample in [("a", 0), ("a", 1), ("a", 2), ("b", 0)]
+    ]
+    config = SelectionConfig(weigh_by_problem=weigh)
+    assert reject(selections, set(), "too_long", config) == selections
+    found = reject(selections, {selections[1].key}, "too_long", config)
+    assert [s.reason for s in found] == ["", "too_long", "", ""]
+    expected = [0.5, 0, 0.5, 1] if weigh else [1, 0, 1, 1]
+    assert [s.weight for s in found] == pytest.approx(expected)

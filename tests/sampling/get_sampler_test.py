@@ -91,9 +91,7 @@ def takes_nothing():
 
 
 def test_a_wrong_call_is_blamed_on_the_name_of_a_callable_alone(model):
-    with pytest.raises(
-        ValueError, match="`name`.*takes a model.*arguments are others"
-    ):
+    with pytest.raises(ValueError, match="`name`.*takes a model.*arguments are others"):
         get_sampler(model, f"{__name__}:takes_nothing", max_new_tokens=4)
     for name in ("auto", "batch", "continuous"):
         with pytest.raises(TypeError, match="'max_tokens'"):
