@@ -150,9 +150,10 @@ def rope(fields, name, given, types, theta, partial=None):
     kind = left.pop("rope_type", older)
     if kind not in types:
         raise fields.refused(f"{name}.rope_type", kind, types)
-    share = left.pop("partial_rotary_factor", partial or 1.0)
-    if partial is None and share != 1.0:
-        raise fields.refused(f"{name}.partial_rotary_factor", share, (1.0,))
+    share = left.pop("partial_rotary_factor", 1.0 if partial is None else partial)
+    if not share or (partial is None and share != 1.0):
+        valid = (1.0,) if partial is None else ("a share above 0",)
+        raise fields.refused(f"{name}.partial_rotary_factor", share, valid)
     names = {
         "default": (),
         "linear": ("factor",),

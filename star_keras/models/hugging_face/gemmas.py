@@ -99,15 +99,21 @@ def _read_gemma3(fields):
     fields.unused("hidden_act")
     fields.only("sliding_window_pattern", 6)
     _refuse_other_layers(fields, sizes, period=6)
+    # KerasHub's block has no other factor of the queries, whatever its argument says.
+    scale = fields.take("query_pre_attn_scalar", 256)
+    if scale != sizes["head_dim"]:
+        raise fields.refused("query_pre_attn_scalar", scale, (sizes["head_dim"],))
+    # transformers reads it and does not use it.
+    fields.only("attn_logit_softcapping", None)
     return {
         **sizes,
-        **_scale(fields, sizes),
+        "query_head_dim_normalize": True,
         "image_size": None,
         "vision_encoder": None,
         "use_query_key_norm": True,
         "use_post_ffw_norm": True,
         "use_post_attention_norm": True,
-        "attention_logit_soft_cap": fields.take("attn_logit_softcapping", None),
+        "attention_logit_soft_cap": None,
         "final_logit_soft_cap": fields.take("final_logit_softcapping", None),
         "use_sliding_window_attention": True,
         "sliding_window_size": fields.take("sliding_window", 4096),

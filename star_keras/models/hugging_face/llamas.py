@@ -49,7 +49,9 @@ def _read_mistral(fields):
     window = 4096
     if "sliding_window" in fields:
         window = fields.take("sliding_window", None)
-    sizes |= {"sliding_window": window, "head_dim": fields.take("head_dim", None)}
+    head_dim = fields.take("head_dim", None)
+    head_dim = head_dim or sizes["hidden_dim"] // sizes["num_query_heads"]
+    sizes |= {"sliding_window": window, "head_dim": head_dim}
     rope, tied = read_rope(fields), fields.take("tie_word_embeddings", False)
     if not tied and "rope_yarn" not in rope:
         return {**sizes, **in_keras_hub(rope)}

@@ -110,6 +110,9 @@ def _check_config(backbone, family, config):
         unused.add("sliding_window_size")
     for name, value in (defaults | sizes).items():
         found = getattr(backbone, name)
+        if name == "head_dim":  # `None` is that of equal parts
+            equal = backbone.hidden_dim // backbone.num_query_heads
+            found, value = found or equal, value or equal
         if name not in unused and found != value:
             raise invalid(
                 "model",

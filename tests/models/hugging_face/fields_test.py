@@ -6,6 +6,7 @@ from star_keras.models import load_causal_lm, save_hugging_face
 from star_keras.models.hugging_face.fields import Fields
 from tests.models.hugging_face.cases import copied
 
+NO_ROTATION = {"partial_rotary_factor": 0.0}
 YARN = {"rope_type": "yarn", "factor": 4.0}
 WHOLE_YARN = YARN | {"original_max_position_embeddings": 64}
 DYNAMIC = {"rope_type": "dynamic", "factor": 4.0}
@@ -63,7 +64,9 @@ LLAMA3 = {
         ("gemma3", "layer_types", ["full_attention"] * 7, "layer_types"),
         ("gemma3", "rope_theta", 10000.0, "rope_theta` only as 1000000.0"),
         ("gemma3", "rope_local_base_freq", 1e6, "only as 10000.0"),
-        ("gemma3", "query_pre_attn_scalar", 168, "only as 8 or 6"),
+        ("gemma3", "query_pre_attn_scalar", 6, "only as 8"),
+        ("gemma3", "attn_logit_softcapping", 50.0, "only as None"),
+        ("gpt_neox", "rope_parameters", NO_ROTATION, "factor` only as 'a share above"),
         ("gemma3", "rope_scaling", YARN, "only as 'default' or 'linear'"),
         ("mixtral", "head_dim", 12, "only as None or 8"),
         ("mixtral", "tie_word_embeddings", True, "only as False"),

@@ -9,6 +9,7 @@ from tests.conftest import run_with_torch
 from tests.models.hugging_face.cases import (
     CASES,
     FIXTURES,
+    copied,
     difference,
     expected_ids,
     loaded,
@@ -126,6 +127,18 @@ def test_a_token_that_a_tokenizer_lacks_is_written_as_none(tmp_path):
     assert tokenizer.start_token_id is None and config["bos_token_id"] is None
     assert config["eos_token_id"] == list(tokenizer.end_token_ids)
     assert config["pad_token_id"] == tokenizer.pad_token_id
+
+
+@pytest.mark.parametrize("name", ["mistral", "mistral_tied"])
+def test_heads_of_equal_parts_need_no_size(name, tmp_path):
+    config = json.loads((FIXTURES / name / "config.json").read_text())
+    parts = config["num_attention_heads"] * config["head_dim"]
+    source = copied(name, tmp_path, head_dim=..., hidden_size=parts)
+    model = load_causal_lm(source, load_weights=False)
+    assert model.backbone.head_dim == config["head_dim"]
+    save_hugging_face(model, tmp_path / "saved")
+    again = load_causal_lm(tmp_path / "saved")
+    assert again.backbone.head_dim == config["head_dim"]
 
 
 def test_another_family_is_refused(tmp_path):
