@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import keras_hub
 
 from star_keras.sampling.sampler import Completion
+from star_keras.utils.continuations import Continuations
 from star_keras.utils.errors import invalid
 
 
@@ -24,7 +25,7 @@ class CompletionReader:
     """
 
     def __init__(self, tokenizer, max_new_tokens: int):
-        self.tokenizer = tokenizer
+        self._continuations = Continuations(tokenizer)
         self.max_new_tokens = max_new_tokens
         self.end_token_ids = end_token_ids(tokenizer)
 
@@ -107,7 +108,7 @@ class CompletionReader:
         )
 
     def _text(self, ids):
-        return self.tokenizer.detokenize(list(ids)) if len(ids) else ""
+        return self._continuations.detokenize([ids])[0] if len(ids) else ""
 
 
 def _first(values, count):

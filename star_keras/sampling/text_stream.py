@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from star_keras.utils.continuations import Continuations
+
 # Half a character at the end of the tokens so far.
 _INCOMPLETE = "\ufffd"
 
@@ -26,7 +28,7 @@ class TextStream:
     """
 
     def __init__(self, tokenizer, stop: Sequence[str] = ()):
-        self._tokenizer = tokenizer
+        self._continuations = Continuations(tokenizer)
         self._stop = stop
         self._ids: list[int] = []
         self._sent = ""
@@ -34,7 +36,8 @@ class TextStream:
     def add(self, token_ids: Sequence[int]) -> str:
         """The new text of tokens that do not end the completion."""
         self._ids += token_ids
-        text = self._tokenizer.detokenize(self._ids).rstrip(_INCOMPLETE)
+        (text,) = self._continuations.detokenize([self._ids])
+        text = text.rstrip(_INCOMPLETE)
         held = max((_overlap(text, stop) for stop in self._stop), default=0)
         return self._advance(text[: len(text) - held])
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
+from star_keras.utils.continuations import Continuations
+
 # JSON has no infinity.
 _LOWEST = -9999.0
 
@@ -16,14 +18,14 @@ class TokenTexts:
     """
 
     def __init__(self, tokenizer):
-        self._tokenizer = tokenizer
+        self._continuations = Continuations(tokenizer)
         self._texts: dict[int, str] = {}
 
     def texts(self, token_ids: Iterable[int]) -> list[str]:
         """A text for each id; `"\\ufffd"` for part of a character."""
         ids = list(token_ids)
         if missing := [[i] for i in dict.fromkeys(ids) if i not in self._texts]:
-            found = self._tokenizer.detokenize(missing)
+            found = self._continuations.detokenize(missing)
             self._texts |= zip((i for (i,) in missing), found, strict=True)
         return [self._texts[i] for i in ids]
 

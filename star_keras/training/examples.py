@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from star_keras.utils.continuations import Continuations
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingExample:
@@ -58,8 +60,8 @@ def tokenize_examples(
 ) -> list[TrainingExample]:
     """Tokenize prompts and responses, and add the end token to the responses.
 
-    Prompt and response are tokenized separately, as in sampling. No token spans the
-    boundary between them.
+    Prompt and response are tokenized separately, as in sampling: the response as text
+    behind other text, see `Continuations`. No token spans the boundary between them.
 
     Args:
         preprocessor: A `keras_hub.models.CausalLMPreprocessor`, see
@@ -87,7 +89,7 @@ def tokenize_examples(
             weight=weight,
         )
         for prompt, response_ids, weight in zip(
-            prompts, tokenizer(list(responses)), weights, strict=True
+            prompts, Continuations(tokenizer).tokenize(responses), weights, strict=True
         )
     ]
 
