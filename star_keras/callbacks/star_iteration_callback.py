@@ -65,7 +65,8 @@ class StarIterationCallback(keras.callbacks.Callback):
         ValueError: if an argument is invalid, the task has no problems, a problem
             has no answer, or a text is too long. In `fit`: see `TrainingPhase` and
             `Session.open`, or if another model is passed, or `run_dir` is damaged.
-        RuntimeError: in `fit`, if another process works in `run_dir`.
+        RuntimeError: in `fit`, if another process, or another `fit`, works in
+            `run_dir`.
         FloatingPointError: in `fit`, if the loss or a weight is not finite.
         Preempted: in `fit`, a `SystemExit` after SIGTERM or Ctrl-C.
         OSError: in `fit`, if a file cannot be written.
@@ -206,8 +207,8 @@ class StarIterationCallback(keras.callbacks.Callback):
         if self.model is not self._fitted_model:
             raise invalid("model", "the model that is fitted", self._fitted_model)
         self.training.check_fit(params.get("steps"))
+        self._session.start()
         with self._session.closed_on_error():
-            self._session.start()
             report.show_start(self._progress, self.loop.problems, self.loop.prompts)
             done = self.initial_epoch
             # The base model, or an iteration whose evaluation was cut short.

@@ -76,7 +76,7 @@ class RunDirectory:
         self._unrecorded: tuple[int, dict, int] | None = None
 
     def open(self, config: dict, free=frozenset()):
-        """Make the directory this process's own; no-op if it is.
+        """Make the directory this object's own, until `close`.
 
         Removes partial checkpoints, and states of a training that the manifest
         does not name. Moves files of phases beyond the end of the manifest to
@@ -89,7 +89,7 @@ class RunDirectory:
         Raises:
             ValueError: if the directory is of another configuration or layout,
                 a file is damaged, or it is not shared by all processes.
-            RuntimeError: if another process works in it.
+            RuntimeError: if another process, or another fit, works in it.
             OSError: if a file cannot be moved or written.
         """
         make_run_directory(self.path)
@@ -117,6 +117,11 @@ class RunDirectory:
             if found:
                 discard(self.path, found)
         processes.sync("the run directory is as its manifest says")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is this object's own, see `open`."""
+        return self._phases is not None
 
     def close(self):
         """Let others in; a save may be under way. No-op if it is not open."""

@@ -1,24 +1,14 @@
 """The lock of a run directory: one run at a time."""
 
-import atexit
 import os
 import pathlib
 import socket
 
 from star_keras.distribution import processes
 
-# Open files of the locks that this process holds, by their path.
-_files = {}
-
-
-@atexit.register
-def _close_files():
-    for file in _files.values():
-        file.close()
-
 
 class RunLock:
-    """A lock that the process holds until `release`, or its own end.
+    """A lock that is held until `release`, or the end of the process.
 
     Only the writing process takes it. Buckets have no locks.
 
@@ -29,46 +19,50 @@ class RunLock:
     def __init__(self, directory):
         self._directory = directory
         self._path = str(directory / "lock")
+        # A descriptor, since Python would close a file with the object.
+        self._file: int | None = None
 
     def acquire(self):
-        """Keep other processes out. No-op if this process holds the lock.
+        """Keep others out: other processes, and other fits of this one.
 
         Raises:
-            RuntimeError: if another process holds it; names the process.
+            RuntimeError: if the lock is held, by this object as well; names the
+                process.
         """
-        if not processes.is_writer() or "://" in self._path or self._path in _files:
+        if not processes.is_writer() or "://" in self._path:
             return
         import fcntl  # not on Windows
 
-        # Closing the file would release the lock.
-        file = pathlib.Path(self._path).open("a+", encoding="utf-8")  # noqa: SIM115
+        name = f"process {os.getpid()} on {socket.gethostname()}"
+        # A lock is that of a descriptor: the process can refuse itself.
+        file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            with file:
-                file.seek(0)
-                owner = file.read() or "another process"
+            os.close(file)
+            owner = pathlib.Path(self._path).read_text(encoding="utf-8")
+            if owner == name:
+                owner = f"another fit of this program ({name})"
             raise RuntimeError(
-                f"The run directory {self._directory} is in use by {owner}. "
+                f"The run directory {self._directory} is in use by "
+                f"{owner or 'another process'}. "
                 "Wait for it or stop it, or use another directory."
             ) from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        _files[self._path] = file
+        os.ftruncate(file, 0)
+        os.write(file, name.encode())
+        self._file = file
 
     def check(self):
-        """Check that the directory is still the one that this process locked.
+        """Check that the directory is still the one that was locked.
 
-        No-op if this process does not hold the lock.
+        No-op if this object does not hold the lock.
 
         Raises:
             RuntimeError: if the directory was removed or replaced.
         """
-        file = _files.get(self._path)
-        if file is None:
+        if self._file is None:
             return
-        held = os.fstat(file.fileno())
+        held = os.fstat(self._file)
         try:
             found = pathlib.Path(self._path).stat()
         except FileNotFoundError:
@@ -81,8 +75,8 @@ class RunLock:
             )
 
     def release(self):
-        """Let other processes in. No-op if this process does not hold the lock."""
-        file = _files.pop(self._path, None)
+        """Let others in. No-op if this object does not hold the lock."""
+        file, self._file = self._file, None
         if file is not None:
-            file.truncate(0)
-            file.close()
+            os.ftruncate(file, 0)
+            os.close(file)

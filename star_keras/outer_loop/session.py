@@ -45,7 +45,7 @@ class Session:
         Raises:
             ValueError: if the loss is not a weighted mean, the optimizer has
                 made steps, or the directory is of another configuration.
-            RuntimeError: if another process works in the directory.
+            RuntimeError: if another process, or another fit, works in the directory.
         """
         if self.base is None:
             self.base = BaseModel(self._model)
@@ -65,14 +65,20 @@ class Session:
         """
         is_base = self.base is None  # the model is untouched before the first copy
         self.open()
-        self._run.samples.finished.check()
-        self._preemption.start()
-        done = self._run.trained
-        if done:
-            self._run.checkpoints.restore_weights(done, self._model.variables)
-            self.set_learning_rate(done)
-        elif not is_base:
-            self.base.restore()
+        with self.closed_on_error():
+            self._run.samples.finished.check()
+            self._preemption.start()
+            done = self._run.trained
+            if done:
+                self._run.checkpoints.restore_weights(done, self._model.variables)
+                self.set_learning_rate(done)
+            elif not is_base:
+                self.base.restore()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a fit is under way."""
+        return self._run.is_open
 
     def close(self):
         """Unlock the directory, and restore the signal handlers."""
@@ -101,8 +107,8 @@ class Session:
             ValueError: see `open` and `RunDirectory.rewind`.
             RuntimeError: see `open`.
         """
+        self.open()  # if another fit has it, that one goes on
         try:
-            self.open()
             self._run.rewind(iteration)
             if iteration == 1:
                 self.base.restore_learning_rate()
@@ -185,11 +191,13 @@ def _close_after_fit(model, session):
         def fit_and_close(*args, **kwargs):
             # (KerasHub's `fit` takes them by keyword alone.)
             _check_callbacks(kwargs.get("callbacks"))
+            others = [session for session in sessions if session.is_open]
             try:
                 return fit(*args, **kwargs)
             finally:
                 for session in list(sessions):
-                    session.close()
+                    if session not in others:
+                        session.close()
 
         # The sessions of later callbacks join these.
         fit_and_close.star_sessions = sessions

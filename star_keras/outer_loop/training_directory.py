@@ -49,7 +49,7 @@ class TrainingDirectory:
 
     @contextlib.contextmanager
     def opened(self, config: dict):
-        """A context in which the directory is this process's own.
+        """A context in which the directory is this object's own.
 
         Args:
             config: Configuration of the training, as JSON.
@@ -57,7 +57,7 @@ class TrainingDirectory:
         Raises:
             ValueError: if the directory is of another configuration, a file is damaged,
                 or it is not shared by all processes.
-            RuntimeError: if another process works in it.
+            RuntimeError: if another process, or another fit, works in it.
             OSError: if a file cannot be written.
         """
         make_run_directory(self.path)

@@ -203,6 +203,38 @@ def test_many_callbacks_of_a_model_wrap_its_fit_once(make_star, make_model):
         assert (star.run_dir / "lock").read_text() == ""
 
 
+class FitWithin(keras.callbacks.Callback):
+    """Fits another callback in the first step."""
+
+    def __init__(self, star):
+        super().__init__()
+        self.star = star
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if batch == 0:
+            with pytest.raises(RuntimeError, match="in use by another fit of this pro"):
+                fit(self.star, 1)
+            with pytest.raises(RuntimeError, match="in use by another fit of this pro"):
+                self.star.rewind(1)
+            assert self.model.star.run.is_open
+            assert (self.star.run_dir / "lock").read_text() != ""
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_a_directory_that_is_fitted_in_is_refused_within_the_process(
+    make_star, make_model, same
+):
+    """In a notebook the other fit may be that of a thread."""
+    model = make_model()
+    star = make_star(model=model, skip_eval=True)
+    other = star if same else make_star(skip_eval=True)
+    object.__setattr__(model, "star", star)
+    fit(star, 1, [FitWithin(other)])
+    assert star.initial_epoch == 1
+    assert (star.run_dir / "lock").read_text() == ""
+    fit(other, 1)  # finds the iteration
+
+
 def test_a_second_run_of_a_notebook_cell_is_told_how_to_go_on(make_star, make_model):
     model = make_model()
     fit(make_star(model=model, skip_eval=True), 1)

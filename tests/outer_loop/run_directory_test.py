@@ -193,6 +193,7 @@ def test_a_new_run_takes_no_state_of_a_training_that_was_left_there(run):
         run.finish(1, phase, {})
     run.checkpoints.save_training(1, 3, variables)
     run.checkpoints.training.wait()
-    assert reopened(run).checkpoints.restore_training(1, variables) == 3
+    again = reopened(run)
+    assert again.checkpoints.restore_training(1, variables) == 3
     (run.path / "manifest.jsonl").unlink()
-    assert reopened(run).checkpoints.restore_training(1, variables) == 0
+    assert reopened(again).checkpoints.restore_training(1, variables) == 0
