@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from star_keras.config import TrainingConfig
 from star_keras.training.examples import TrainingExample
-from star_keras.training.packing import make_row, pack, stack_rows
+from star_keras.training.packing import check_row_lengths, make_row, pack, stack_rows
 from star_keras.training.stored_examples import example_lengths
 from star_keras.utils.settings import checked_setting
 
@@ -56,7 +56,8 @@ def training_batches(
         TrainingConfig, "sequence_length", sequence_length
     )
     size = 2 if paired else 1
-    groups = _groups(_lengths(examples, size), sequence_length, seed, packed)
+    lengths = _lengths(examples, size, sequence_length)
+    groups = _groups(lengths, sequence_length, seed, packed)
     waiting = []
     for group in itertools.islice(groups, start * batch_size, None):
         chosen = [examples[size * i + part] for i in group for part in range(size)]
@@ -85,16 +86,21 @@ def count_trained_tokens(
         examples: The training examples.
         steps: The number of batches.
         batch_size, sequence_length, seed, packed, paired: See `training_batches`.
+
+    Raises:
+        ValueError: if an example is longer than a row.
     """
-    lengths = _lengths(examples, 2 if paired else 1)
+    lengths = _lengths(examples, 2 if paired else 1, sequence_length)
     groups = _groups(lengths, sequence_length, seed, packed)
     rows = itertools.islice(groups, steps * batch_size)
     return sum(lengths[i] for group in rows for i in group)
 
 
-def _lengths(examples, size):
-    """Tokens of each example, or of each pair."""
-    return np.reshape(example_lengths(examples), (-1, size)).sum(axis=1).tolist()
+def _lengths(examples, size, sequence_length):
+    """Tokens of each example, or of each pair. Here they have their own numbers."""
+    lengths = np.reshape(example_lengths(examples), (-1, size)).sum(axis=1).tolist()
+    check_row_lengths(lengths, sequence_length, "pairs" if size == 2 else "examples")
+    return lengths
 
 
 def _groups(lengths, sequence_length, seed, packed) -> Iterator[list[int]]:

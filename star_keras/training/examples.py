@@ -1,11 +1,14 @@
 """Tokenized training examples: a prompt and its response."""
 
 import dataclasses
-from collections.abc import Sequence
+import math
+import numbers
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from star_keras.utils.continuations import Continuations
+from star_keras.utils.errors import invalid
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -15,7 +18,7 @@ class TrainingExample:
     Args:
         prompt_ids: int32 array `(P,)`, `P >= 1`.
         response_ids: int32 array `(R,)`, `R >= 1`, end token included.
-        weight: Weight of each response token in the loss.
+        weight: Weight of each response token in the loss, finite and at least 0.
         reference: Log-probability of the response under the reference model of a
             pair, see `star_keras.training.preferences`.
     """
@@ -72,10 +75,13 @@ def tokenize_examples(
 
     Returns:
         A `TrainingExample` for each triple. Equal prompts are one array.
+
+    Raises:
+        ValueError: if a weight is no finite number of at least 0.
     """
     if not texts:
         return []
-    prompts, responses, weights = zip(*texts, strict=True)
+    prompts, responses, weights = zip(*checked_texts(texts), strict=True)
     tokenizer = preprocessor.tokenizer
     end = tokenizer.end_token_id if end_token_id is None else end_token_id
     # Examples of a problem have the same prompt.
@@ -92,6 +98,18 @@ def tokenize_examples(
             prompts, Continuations(tokenizer).tokenize(responses), weights, strict=True
         )
     ]
+
+
+def checked_texts(texts: Iterable[tuple[str, str, float]]) -> Iterator[tuple]:
+    """The triples of `tokenize_examples`, each checked when it is read.
+
+    Raises:
+        ValueError: if a weight is no finite number of at least 0.
+    """
+    for i, (prompt, response, weight) in enumerate(texts):
+        if not (isinstance(weight, numbers.Real) and 0 <= weight < math.inf):
+            raise invalid(f"texts[{i}].weight", "a finite number of at least 0", weight)
+        yield prompt, response, weight
 
 
 def _int32(ids):

@@ -26,6 +26,7 @@ def pack(lengths: Sequence[int], sequence_length: int) -> list[list[int]]:
     pack([3, 5, 2], sequence_length=8)  # [[1, 0], [2]]
     ```
     """
+    check_row_lengths(lengths, sequence_length)
     rows = []
     # Rows with room, as sorted pairs (free tokens, -row). Bisection finds the
     # fullest row with room for an example.
@@ -33,11 +34,6 @@ def pack(lengths: Sequence[int], sequence_length: int) -> list[list[int]]:
     shortest = min(lengths, default=0)
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         length = lengths[index]
-        if length > sequence_length:
-            raise ValueError(
-                f"Expected examples of at most sequence_length={sequence_length} "
-                f"tokens. Received: one of {length}. Use longer rows."
-            )
         at = bisect.bisect_left(open_rows, (length, -len(rows)))
         if at < len(open_rows):
             free, row = open_rows.pop(at)
@@ -49,6 +45,28 @@ def pack(lengths: Sequence[int], sequence_length: int) -> list[list[int]]:
         if free - length >= shortest:
             bisect.insort(open_rows, (free - length, -row))
     return rows
+
+
+def check_row_lengths(
+    lengths: Sequence[int], sequence_length: int, name: str = "examples"
+):
+    """Check that each example fits into a row.
+
+    Args:
+        lengths: Tokens of each example.
+        sequence_length: Tokens of a row.
+        name: What they are, for the error.
+
+    Raises:
+        ValueError: if one is longer; names the longest.
+    """
+    longest = max(lengths, default=0)
+    if longest > sequence_length:
+        raise ValueError(
+            f"Expected {name} of at most sequence_length={sequence_length} tokens. "
+            f"Received: {name}[{list(lengths).index(longest)}] of {longest} tokens. "
+            f"Use rows of at least {longest} tokens, or shorten it."
+        )
 
 
 def make_row(

@@ -8,7 +8,12 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from star_keras.training.examples import TrainingExample, tokenize_examples
+from star_keras.training.examples import (
+    TrainingExample,
+    checked_texts,
+    tokenize_examples,
+)
+from star_keras.utils.errors import invalid
 
 # Texts that are tokenized together.
 _BATCH = 1024
@@ -23,8 +28,11 @@ def tokenize_stream(
         preprocessor: A `keras_hub.models.CausalLMPreprocessor`.
         texts: Triples `(prompt, response, weight)`; they are read once.
         **kwargs: Further arguments of `tokenize_examples`.
+
+    Raises:
+        ValueError: see `tokenize_examples`.
     """
-    texts = iter(texts)
+    texts = checked_texts(texts)
     while batch := list(itertools.islice(texts, _BATCH)):
         yield from tokenize_examples(preprocessor, batch, **kwargs)
 
@@ -40,11 +48,13 @@ class StoredExamples(Sequence[TrainingExample]):
 
     Attributes:
         lengths: int64 array `(len,)`, the length of each example.
+        weights: float64 array `(len,)`, the weight of each example.
         checksum: CRC-32 of all token ids.
         references: float64 array `(len,)`, see `TrainingExample.reference`; zeros at
             first.
 
     Raises:
+        ValueError: if one is no `TrainingExample`.
         OSError: if the temporary file cannot be written.
     """
 
@@ -64,13 +74,17 @@ class StoredExamples(Sequence[TrainingExample]):
                 return start, end
 
             for example in examples:
+                if not isinstance(example, TrainingExample):
+                    name = f"examples[{len(weights)}]"
+                    remedy = "Make them of texts with `tokenize_stream`."
+                    raise invalid(name, "a `TrainingExample`", example, remedy)
                 if example.prompt_ids is not last[2]:
                     last = *write(example.prompt_ids), example.prompt_ids
                 places.extend((*last[:2], *write(example.response_ids)))
                 weights.append(example.weight)
             file.flush()
             self._places = np.asarray(places).reshape(-1, 4)
-            self._weights = np.asarray(weights)
+            self.weights = np.asarray(weights)
             self.references = np.zeros(len(weights))
             self._ids = np.zeros(0, "int32")
             if end:
@@ -88,12 +102,12 @@ class StoredExamples(Sequence[TrainingExample]):
             order: Their indices now.
         """
         order = np.asarray(order, "int64")
-        self._places, self._weights = self._places[order], self._weights[order]
+        self._places, self.weights = self._places[order], self.weights[order]
         self.references = self.references[order]
         self._measure()
 
     def __len__(self):
-        return len(self._weights)
+        return len(self.weights)
 
     def __getitem__(self, index):
         if isinstance(index, slice):
@@ -102,7 +116,7 @@ class StoredExamples(Sequence[TrainingExample]):
         return TrainingExample(
             prompt_ids=self._ids[prompt:prompt_end],
             response_ids=self._ids[response:response_end],
-            weight=float(self._weights[index]),
+            weight=float(self.weights[index]),
             reference=float(self.references[index]),
         )
 

@@ -45,6 +45,15 @@ def test_every_example_comes_once_a_pass(packed):
         assert sorted(seen[start : start + per_pass]) == list(range(101, 108))
 
 
+@pytest.mark.parametrize("packed", [True, False])
+def test_an_example_longer_than_a_row_is_named_whatever_the_order(packed):
+    examples = [example([1], [2, 1])] * 9 + [example([1, 2, 3], [4] * 7)]
+    with pytest.raises(ValueError, match=r"=8 tokens. Received: examples\[9\] of 9 to"):
+        batches(examples, 1, packed=packed)
+    with pytest.raises(ValueError, match=r"Received: pairs\[4\] of 11 tokens"):
+        batches(examples, 1, paired=True)
+
+
 def test_unpacked_rows_have_no_segments():
     ((x, _, _),) = batches([example([1], [2])], 1, packed=False)
     assert set(x) == {"token_ids", "padding_mask"}

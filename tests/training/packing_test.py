@@ -37,5 +37,5 @@ def test_packing_loses_nothing_and_overfills_nothing(lengths):
 
 
 def test_example_longer_than_a_row_is_an_error():
-    with pytest.raises(ValueError, match="sequence_length=4.*one of 5"):
+    with pytest.raises(ValueError, match=r"sequence_length=4.*examples\[1\] of 5 tok"):
         pack([3, 5], 4)

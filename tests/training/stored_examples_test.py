@@ -1,6 +1,7 @@
 import itertools
 
 import numpy as np
+import pytest
 
 from star_keras.testing import tiny_gpt_j
 from star_keras.training.dataset import training_batches
@@ -57,3 +58,19 @@ def test_batches_of_stored_examples_are_the_same_to_the_byte():
 def test_no_examples_are_no_file():
     stored = StoredExamples([])
     assert (len(stored), example_lengths(stored)) == (0, [])
+
+
+@pytest.mark.parametrize("weight", [-0.5, float("nan"), float("inf"), "1", None])
+def test_a_weight_that_is_none_is_named_by_its_place_in_the_stream(weight):
+    preprocessor = tiny_gpt_j(num_layers=1, hidden_dim=16).preprocessor
+    texts = [*TEXTS[:1_030], ("Q", " a", weight), *TEXTS[:3]]
+    message = r"`texts\[1030\].weight`. Expected a finite number of at least 0"
+    with pytest.raises(ValueError, match=message):
+        list(tokenize_stream(preprocessor, iter(texts)))
+    with pytest.raises(ValueError, match=r"`texts\[1\].weight`"):
+        tokenize_examples(preprocessor, texts[1_029:])
+
+
+def test_what_is_no_example_is_named():
+    with pytest.raises(ValueError, match=r"`examples\[0\]`.*a `TrainingExample`.*=1"):
+        StoredExamples([1, 2])
