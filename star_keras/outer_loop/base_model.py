@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from star_keras.distribution import processes
+from star_keras.training.checks import check_loss
 from star_keras.utils.errors import invalid
 
 
@@ -22,7 +23,7 @@ class BaseModel:
     """
 
     def __init__(self, model):
-        _check_loss(model)
+        check_loss(model)
         self._model = model
         self._checksum = weights_checksum(model)
         self._weights = [processes.HostCopy(v.value) for v in model.variables]
@@ -139,18 +140,6 @@ def description(model, checksum: int, optimizer_config: dict) -> dict:
 def training_state(model) -> list:
     """The variables of a compiled model that a training changes."""
     return [*model.variables, *model.optimizer.variables, *model.metrics_variables]
-
-
-def _check_loss(model):
-    reduction = getattr(model.loss, "reduction", None)
-    if reduction != "mean_with_sample_weight":
-        raise ValueError(
-            "The model's loss must be a mean over the weights of the response "
-            f"tokens, but {model.loss!r} has the reduction {reduction!r}. Compile "
-            "the model with `star_keras.training.compile_model`, or with "
-            "loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True, "
-            "reduction='mean_with_sample_weight')."
-        )
 
 
 def _fresh_values(optimizer):

@@ -1,10 +1,13 @@
-"""Checks of a training: its options, its batch, and that its weights are numbers."""
+"""Checks of a training: options, batch, examples, loss; weights that are finite."""
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from star_keras.config import OptimizerConfig, TrainingConfig
 from star_keras.config.training import check_objective
+from star_keras.training.packing import check_row_lengths
+from star_keras.training.stored_examples import StoredExamples
 from star_keras.utils import memory
 from star_keras.utils.errors import invalid
 from star_keras.utils.settings import checked_setting
@@ -29,6 +32,53 @@ def check_batch(model, config: TrainingConfig):
     if config.batch_size % parts:
         rule = f"a multiple of gradient_accumulation_steps={parts}"
         raise invalid("batch_size", rule, config.batch_size)
+
+
+def check_examples(name: str, examples, sequence_length: int):
+    """Check examples that are trained on, or evaluated.
+
+    Args:
+        name: The argument that they come from.
+        examples: `StoredExamples`.
+        sequence_length: Tokens of the longest.
+
+    Raises:
+        ValueError: if they are of another type, none, too long, or all of weight 0, or
+            a weight is no finite number of at least 0.
+    """
+    if not isinstance(examples, StoredExamples):
+        remedy = "Pass `StoredExamples(tokenize_stream(model.preprocessor, texts))`."
+        raise invalid(name, "`StoredExamples`", type(examples).__name__, remedy)
+    if not len(examples):
+        raise invalid(name, "at least one example", [])
+    check_row_lengths(examples.lengths.tolist(), sequence_length, name)
+    weights = examples.weights
+    wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    if len(wrong):
+        rule = "a finite number of at least 0"
+        raise invalid(f"{name}[{wrong[0]}].weight", rule, float(weights[wrong[0]]))
+    if not weights.any():
+        raise invalid(name, "at least one weight above 0", "examples of weight 0")
+
+
+def check_loss(model):
+    """Check that the loss is a mean over the weights of the trained tokens.
+
+    Args:
+        model: A compiled `keras_hub.models.CausalLM`.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    reduction = getattr(model.loss, "reduction", None)
+    if reduction != "mean_with_sample_weight":
+        raise ValueError(
+            "The model's loss must be a mean over the weights of the response "
+            f"tokens, but {model.loss!r} has the reduction {reduction!r}. Compile "
+            "the model with `star_keras.training.compile_model`, or with "
+            "loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True, "
+            "reduction='mean_with_sample_weight')."
+        )
 
 
 def non_finite_weights(model) -> list[str]:
