@@ -3,10 +3,10 @@
 import contextlib
 import functools
 import math
-import zlib
 
 import keras
 
+from star_keras.callbacks.fine_tuning_data import FineTuningData
 from star_keras.callbacks.throughput import Throughput
 from star_keras.config import RunConfig, TrainingConfig
 from star_keras.distribution import processes
@@ -20,15 +20,8 @@ from star_keras.outer_loop.base_model import (
 )
 from star_keras.outer_loop.progress import Progress
 from star_keras.outer_loop.training_directory import TrainingDirectory
-from star_keras.training.checks import check_batch, non_finite_weights
-from star_keras.training.dataset import (
-    evaluation_batches,
-    feed_token_ids,
-    training_batches,
-    training_dataset,
-)
-from star_keras.training.packing import pack
-from star_keras.training.stored_examples import StoredExamples
+from star_keras.training.checks import check_batch, check_loss, non_finite_weights
+from star_keras.training.dataset import feed_token_ids
 from star_keras.utils.errors import invalid
 from star_keras.utils.settings import checked
 
@@ -42,10 +35,13 @@ class FineTuning(keras.callbacks.Callback):
     An epoch is `eval_steps` training steps and an evaluation. The files in `run_dir`
     are those of `TrainingDirectory`. The same call resumes a killed training, with the
     result of one that was never killed. SIGTERM saves and exits with code 75, Ctrl-C
-    with code 130.
+    with code 130. A training that another callback stops, such as `EarlyStopping`, has
+    a checkpoint of its last step: the same call goes on from it, and `restore` reads
+    its weights.
 
     Args:
-        model: A compiled `star_keras.models.PackedCausalLM` with a preprocessor.
+        model: A compiled `star_keras.models.PackedCausalLM` with a preprocessor. Its
+            loss is the default, or another mean over the weights of the tokens.
         examples: `StoredExamples` to train on, each of at most `sequence_length`
             tokens.
         run_dir: Directory of the training, local or `gs://`.
@@ -61,13 +57,15 @@ class FineTuning(keras.callbacks.Callback):
             step and for each epoch, with `step`; `loss`, the mean over the epoch's
             response tokens; `gradient_norm`, `token_utilization` and
             `tokens_per_second`; `learning_rate`; and of the held-out examples
-            `val_loss`, the mean over all response tokens, and `val_perplexity`, its
-            exponential.
+            `val_loss`, the mean over all response tokens (with a loss or metrics of
+            your own, over batches), and `val_perplexity`, its exponential.
 
     Raises:
-        ValueError: if an argument is invalid. In `fit`: if the directory is of another
-            configuration, or damaged.
-        RuntimeError: in `fit`, if another process works in `run_dir`.
+        ValueError: if an argument is invalid, the loss is no mean over the weights, or
+            an example is too long. In `fit`: if the directory is of another
+            configuration, or damaged. In a `model.fit` of your own: use `fit`.
+        RuntimeError: in `fit`, if another process, or another `fit`, works in
+            `run_dir`.
         FloatingPointError: in `fit`, if the loss or a weight is not finite.
         Preempted: in `fit`, a `SystemExit` after SIGTERM or Ctrl-C.
         OSError: in `fit`, if a file cannot be written.
@@ -103,15 +101,18 @@ class FineTuning(keras.callbacks.Callback):
         self._steps = checked("steps", int, steps, at_least=1)
         eval_steps = self._steps if eval_steps is None else eval_steps
         self._eval_steps = checked("eval_steps", int, eval_steps, at_least=1)
-        for name, given in (("examples", examples), ("eval_examples", eval_examples)):
-            if given is not None and not len(given):
-                raise invalid(name, "at least one example", given)
+        check_loss(model)
         check_batch(model, self._training)
-        self._fitted, self._examples, self._eval = model, examples, eval_examples
+        self._fitted = model
+        self._data = FineTuningData(
+            model, examples, eval_examples, sizes=self._training, seed=self._run.seed
+        )
         self.directory = TrainingDirectory(run_dir)
         self._notice = PreemptionNotice()
         self._progress, self._bar = Progress(), None
         self._first_step = 0
+        self._base_checksum = self._optimizer = None  # known from the first `fit` on
+        self._is_fitting = False
         feed_token_ids(model)
 
     def fit(self, callbacks=(), verbose=1):
@@ -120,26 +121,29 @@ class FineTuning(keras.callbacks.Callback):
         If the training is finished, only its weights are restored.
 
         Args:
-            callbacks: Keras callbacks; their logs have the numbers of `metrics`. One
-                that stops the training leaves it unfinished: the next `fit` goes on
-                from the last checkpoint.
+            callbacks: Keras callbacks besides this one; their logs have the numbers of
+                `metrics`. One that stops the training leaves it unfinished: the next
+                `fit` goes on from there.
             verbose: `0` prints nothing.
 
         For errors see the class.
         """
-        self._progress.shown = bool(verbose) and processes.is_writer()
+        if any(callback is self for callback in callbacks or ()):
+            raise invalid("callbacks", "callbacks besides this one", callbacks)
+        check_loss(self._fitted)  # that of the last `compile`
         with self._opened():
+            self._progress.shown = bool(verbose) and processes.is_writer()
             if self.directory.is_finished:
                 self.directory.restore_weights(self._fitted.variables)
                 return
-            self._first_step = self._saved_step = self.directory.step
-            self._is_restored = False
-            if self._eval is not None and not self.directory.metrics:
-                self._record(0, self._evaluate())
+            self._first_step = self._saved_step = self._end = self.directory.step
+            self._is_restored, self._is_fitting = False, True
+            if self._data.is_evaluated and not self.directory.metrics:
+                self._record(0, self._data.evaluate())
             self._bar = self._progress.start("fine-tuning", "steps")
             sizes = self._training
             self._fitted.fit(
-                training_dataset(self._batches, **self._shape),
+                self._data.dataset(lambda: self._first_step),
                 epochs=math.ceil(self._steps / self._eval_steps),
                 initial_epoch=self._first_step // self._eval_steps,
                 callbacks=[
@@ -151,31 +155,65 @@ class FineTuning(keras.callbacks.Callback):
                 verbose=0,
             )
 
+    def restore(self):
+        """Assign the weights of the last checkpoint, or of the finished training.
+
+        Returns:
+            int. Their step; `0`, with the model unchanged, if there are none.
+
+        For errors see the class.
+        """
+        with self._opened():
+            if self.directory.is_finished:
+                self.directory.restore_weights(self._fitted.variables)
+                return self._steps
+            self._data.build()
+            self.directory.restore(training_state(self._fitted))
+            return self.directory.step
+
     @contextlib.contextmanager
     def _opened(self):
+        is_first = self._base_checksum is None
         with self.directory.opened(self._describe()):
+            if not is_first and self.directory.step == 0:
+                self._check_base()
             self._notice.start()
             try:
                 yield
             finally:
                 self._close()
 
+    def _check_base(self):
+        """Check that the model is as it was before the first `fit`."""
+        changed = weights_checksum(self._fitted) != self._base_checksum
+        if changed or int(self._fitted.optimizer.iterations):
+            raise ValueError(
+                f"{self.directory.path} has no checkpoint, and the model was trained "
+                "since the first `fit`. Load the base model again, and make another "
+                "`FineTuning` of it."
+            )
+
     def _close(self):
+        self._is_fitting = False
         self._progress.close()
         self._notice.stop()
 
     def _describe(self):
-        config = serialized_optimizer(self._fitted.optimizer)
-        checksum = weights_checksum(self._fitted)
+        # Of the base model and of a new optimizer: both change in the training.
+        optimizer = self._fitted.optimizer
+        if self._base_checksum is None:
+            self._base_checksum = weights_checksum(self._fitted)
+        if self._optimizer is not optimizer:
+            self._optimizer = optimizer
+            self._optimizer_config = serialized_optimizer(optimizer)
         return {
             "kind": "fine-tuning",
             "steps": self._steps,
             "eval_steps": self._eval_steps,
-            "seed": self._run.seed,
-            **self._shape,
-            "examples": _digest(self._examples),
-            "eval_examples": self._eval is not None and _digest(self._eval),
-            "model": description(self._fitted, checksum, config),
+            **self._data.describe(),
+            "model": description(
+                self._fitted, self._base_checksum, self._optimizer_config
+            ),
         }
 
     def _record(self, step, logs):
@@ -184,40 +222,13 @@ class FineTuning(keras.callbacks.Callback):
         numbers = ", ".join(f"{name} {value:.4g}" for name, value in line.items())
         self._progress.print(numbers)
 
-    # === Data ===
-
-    @property
-    def _shape(self):
-        sizes = self._training
-        return {
-            "batch_size": sizes.batch_size,
-            "sequence_length": sizes.sequence_length,
-        }
-
-    def _batches(self):
-        return training_batches(
-            self._examples,
-            pad_id=self._fitted.preprocessor.tokenizer.pad_token_id,
-            seed=(self._run.seed,),
-            start=self._first_step,
-            **self._shape,
-        )
-
-    def _evaluate(self):
-        def batches():
-            pad_id = self._fitted.preprocessor.tokenizer.pad_token_id
-            return evaluation_batches(self._eval, pad_id=pad_id, **self._shape)
-
-        sizes = self._training
-        rows = len(pack(self._eval.lengths.tolist(), sizes.sequence_length))
-        loss = self._fitted.evaluate(
-            training_dataset(batches, **self._shape),
-            steps=math.ceil(rows / sizes.batch_size),
-            verbose=0,
-        )
-        return {"val_loss": loss, "val_perplexity": math.exp(min(loss, 700.0))}
-
     # === Hooks ===
+
+    def on_train_begin(self, logs=None):
+        if not self._is_fitting:
+            rule = "callbacks without a `FineTuning`"
+            remedy = "Call its own `fit`: `tuning.fit(callbacks=[...])`."
+            raise invalid("callbacks", rule, [self], remedy)
 
     def on_epoch_begin(self, epoch, logs=None):
         if not self._is_restored:
@@ -233,16 +244,16 @@ class FineTuning(keras.callbacks.Callback):
         if step - self._saved_step >= self._run.checkpoint_steps:
             self._save(step)
         self._bar.update(step, self._steps)
-        last = min(self._steps, (step // self._eval_steps + 1) * self._eval_steps)
-        if step + 1 == last:
-            self.model.stop_training = self.model.stop_training or _END_OF_EPOCH
         self._end = step + 1
+        if self._ends_epoch():
+            self.model.stop_training = self.model.stop_training or _END_OF_EPOCH
 
     def on_epoch_end(self, epoch, logs=None):
         logs = {} if logs is None else logs
-        if self.model.stop_training is not _END_OF_EPOCH:
-            return  # Another callback has stopped this epoch.
-        self.model.stop_training = False
+        if not self._ends_epoch():
+            return  # Another callback has stopped this epoch before its end.
+        if self.model.stop_training is _END_OF_EPOCH:
+            self.model.stop_training = False
         step = self._first_step = self._end
         loss = logs.get("loss", 0.0)
         if not math.isfinite(loss):
@@ -250,13 +261,22 @@ class FineTuning(keras.callbacks.Callback):
         self._check_weights(step)
         rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
         logs["learning_rate"] = float(rate)
-        if self._eval is not None:
-            logs.update(self._evaluate())
+        if self._data.is_evaluated:
+            logs.update(self._data.evaluate())
         self._bar.update(step, self._steps)
         self._record(step, logs)
         if step == self._steps:
             self._bar.end()
             self.directory.finish(self.model.variables)
+
+    def on_train_end(self, logs=None):
+        if self._saved_step < self._end and not self.directory.is_finished:
+            if self._ends_epoch():
+                self.model.reset_metrics()  # as Keras does before the next epoch
+            self._save(self._end)
+
+    def _ends_epoch(self):
+        return self._end == self._steps or self._end % self._eval_steps == 0
 
     def _save(self, step, wait=False):
         self.model.jax_state_sync()
@@ -277,9 +297,3 @@ class FineTuning(keras.callbacks.Callback):
             f"{fault}. What is saved is of earlier steps. Use a lower learning rate, a "
             "global_clipnorm or a wider dtype, in a new run_dir."
         )
-
-
-def _digest(examples: StoredExamples):
-    """Number and check sum of examples, as JSON."""
-    checksum = zlib.crc32(examples.lengths.tobytes(), examples.checksum)
-    return {"number": len(examples), "crc32": checksum}

@@ -26,7 +26,7 @@ class TrainingDirectory:
 
     - `config.json`: the configuration.
     - `metrics.jsonl`: a line for each evaluation.
-    - `training/`: checkpoints of the training under way.
+    - `training/`: checkpoints of a training under way or stopped.
     - `weights/`: the weights of a finished training.
     - `lock`: held by the training process.
 
