@@ -20,7 +20,7 @@ from star_keras.outer_loop.base_model import (
 )
 from star_keras.outer_loop.progress import Progress
 from star_keras.outer_loop.training_directory import TrainingDirectory
-from star_keras.training.checks import check_batch, check_loss, non_finite_weights
+from star_keras.training.checks import check_batch, check_compiled, non_finite_weights
 from star_keras.training.dataset import feed_token_ids
 from star_keras.utils.errors import invalid
 from star_keras.utils.settings import checked
@@ -101,7 +101,7 @@ class FineTuning(keras.callbacks.Callback):
         self._steps = checked("steps", int, steps, at_least=1)
         eval_steps = self._steps if eval_steps is None else eval_steps
         self._eval_steps = checked("eval_steps", int, eval_steps, at_least=1)
-        check_loss(model)
+        check_compiled(model)
         check_batch(model, self._training)
         self._fitted = model
         self._data = FineTuningData(
@@ -121,16 +121,18 @@ class FineTuning(keras.callbacks.Callback):
         If the training is finished, only its weights are restored.
 
         Args:
-            callbacks: Keras callbacks besides this one; their logs have the numbers of
-                `metrics`. One that stops the training leaves it unfinished: the next
-                `fit` goes on from there.
+            callbacks: Keras callbacks besides this one, or one; their logs have the
+                numbers of `metrics`. One that stops the training leaves it unfinished:
+                the next `fit` goes on from there.
             verbose: `0` prints nothing.
 
         For errors see the class.
         """
+        if isinstance(callbacks, keras.callbacks.Callback):
+            callbacks = [callbacks]
         if any(callback is self for callback in callbacks or ()):
             raise invalid("callbacks", "callbacks besides this one", callbacks)
-        check_loss(self._fitted)  # that of the last `compile`
+        check_compiled(self._fitted)  # that of the last `compile`
         with self._opened():
             self._progress.shown = bool(verbose) and processes.is_writer()
             if self.directory.is_finished:

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from star_keras.distribution import processes
-from star_keras.training.checks import check_loss
+from star_keras.training.checks import check_compiled
 from star_keras.utils.errors import invalid
 
 
@@ -18,12 +18,10 @@ class BaseModel:
         model: A compiled `keras_hub.models.CausalLM`, not trained yet.
 
     Raises:
-        ValueError: if the loss is not a weighted mean, or for the optimizer, see
-            `renew_optimizer`.
+        ValueError: see `renew_optimizer`.
     """
 
     def __init__(self, model):
-        check_loss(model)
         self._model = model
         self._checksum = weights_checksum(model)
         self._weights = [processes.HostCopy(v.value) for v in model.variables]
@@ -34,13 +32,14 @@ class BaseModel:
         """Copy the optimizer's state; no-op if it is the one copied before.
 
         Raises:
-            ValueError: if the optimizer averages weights or has made steps, or its
-                learning rate is negative or not finite.
+            ValueError: for the loss and the optimizer, see `check_compiled`; if the
+                optimizer has made steps, or its learning rate is negative or not
+                finite.
         """
         optimizer = self._model.optimizer
         if self._optimizer_of is optimizer:
             return
-        check_optimizer(optimizer)
+        check_compiled(self._model)
         if not optimizer.built:  # its slots are part of its first state
             optimizer.build(self._model.trainable_variables)
         self._optimizer_state = _fresh_values(optimizer)
@@ -102,18 +101,6 @@ def weights_checksum(model) -> int:
         value = np.ascontiguousarray(processes.gather(variable.value))
         checksum = zlib.crc32(value.view("uint8"), checksum)
     return checksum
-
-
-def check_optimizer(optimizer):
-    """Check that the weights in memory are those that the optimizer has trained.
-
-    Raises:
-        ValueError: if it has `use_ema`. Keras puts averages in their place at the end
-            of a `fit`, also of one without any step.
-    """
-    if getattr(optimizer, "inner_optimizer", optimizer).use_ema:
-        remedy = "Compile the model with an optimizer without it."
-        raise invalid("use_ema", "False", True, remedy)
 
 
 def serialized_optimizer(optimizer) -> dict:

@@ -46,7 +46,7 @@ def get_sampler(model, name: str = "auto", **kwargs) -> Sampler:
     make = import_callable("name", name, rule)
     try:
         inspect.signature(make).bind(model, **kwargs)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:  # the latter for one without a signature
         raise invalid(
             "name",
             f"the name of a callable that takes a model and {sorted(kwargs)}",

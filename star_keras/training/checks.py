@@ -61,14 +61,16 @@ def check_examples(name: str, examples, sequence_length: int):
         raise invalid(name, "at least one weight above 0", "examples of weight 0")
 
 
-def check_loss(model):
-    """Check that the loss is a mean over the weights of the trained tokens.
+def check_compiled(model):
+    """Check the loss and the optimizer of a model.
 
     Args:
         model: A compiled `keras_hub.models.CausalLM`.
 
     Raises:
-        ValueError: if it is not.
+        ValueError: if the loss is not a mean over the weights of the trained tokens, or
+            the optimizer has `use_ema`: at the end of a `fit`, also of one without any
+            step, Keras would put its averages in place of the weights.
     """
     reduction = getattr(model.loss, "reduction", None)
     if reduction != "mean_with_sample_weight":
@@ -79,6 +81,9 @@ def check_loss(model):
             "loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True, "
             "reduction='mean_with_sample_weight')."
         )
+    if getattr(model.optimizer, "inner_optimizer", model.optimizer).use_ema:
+        remedy = "Compile the model with an optimizer without it."
+        raise invalid("use_ema", "False", True, remedy)
 
 
 def non_finite_weights(model) -> list[str]:

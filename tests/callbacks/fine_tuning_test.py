@@ -203,6 +203,16 @@ def test_a_loss_that_is_no_weighted_mean_is_refused(tmp_path):
         one.fit(verbose=0)
 
 
+def test_an_optimizer_that_averages_weights_is_refused(tmp_path):
+    one, model = tuning(tmp_path)
+    loss = cross_entropy(reduction="mean_with_sample_weight")
+    model.compile(keras.optimizers.Adam(use_ema=True), loss=loss)
+    with pytest.raises(ValueError, match="`use_ema`. Expected False"):
+        FineTuning(model, examples_of(model), tmp_path, steps=1)
+    with pytest.raises(ValueError, match="`use_ema`. Expected False"):
+        one.fit(verbose=0)
+
+
 def test_metrics_of_ones_own_are_recorded_of_both_sets_and_restored(tmp_path):
     def with_accuracy():
         one, model = tuning(tmp_path, steps=4, eval_steps=2)
