@@ -7,6 +7,7 @@ first words appear at once.
 import contextlib
 import dataclasses
 import os
+import signal
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -155,7 +156,7 @@ class ProcessSettings(Settings):
 
 def load_libraries():
     """Import Keras, JAX and TensorFlow, without the log lines of their start."""
-    with without_log_noise():
+    with _ended_by_ctrl_c(), without_log_noise():
         import keras  # noqa: F401
         import keras_hub  # noqa: F401
         import tensorflow  # noqa: F401
@@ -164,6 +165,23 @@ def load_libraries():
     if not flags.FLAGS["verbosity"].present:
         # What libraries tell of their inner life is for --verbosity=0.
         logging.set_verbosity(logging.WARNING)
+
+
+@contextlib.contextmanager
+def _ended_by_ctrl_c():
+    """A context in which Ctrl-C ends the program at once.
+
+    As an exception it may come within a callback of JAX, which drops it.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    is_default = handler is signal.default_int_handler
+    if is_default:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        if is_default:
+            signal.signal(signal.SIGINT, handler)
 
 
 def save_directory(save: Callable[[str], None], path):

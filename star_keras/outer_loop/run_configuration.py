@@ -133,9 +133,10 @@ def check_configuration(directory, found: dict, config: dict, free):
     """
     here, there = _flat(config), _flat(found)
     differing = [
-        f"{name}: {there.get(name)!r} there, {here.get(name)!r} here"
+        difference
         for name in sorted(here.keys() | there.keys())
-        if name not in free and here.get(name) != there.get(name)
+        if name not in free
+        for difference in _differences(name, there.get(name), here.get(name))
     ]
     if not differing:
         return
@@ -152,10 +153,18 @@ def check_configuration(directory, found: dict, config: dict, free):
     )
 
 
+def _differences(name, there, here):
+    """What differs, also within values such as the optimizer's."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in sorted(there.keys() | here.keys()):
+            yield from _differences(f"{name}.{key}", there.get(key), here.get(key))
+    elif there != here:
+        yield f"{name}: {there!r} there, {here!r} here"
+
+
 def _flat(config):
     """Named values by name, without the groups."""
     flat = {}
     for name, value in config.items():
-        # Deeper values, e.g. of an optimizer, are compared as a whole.
         flat |= value if isinstance(value, dict) else {name: value}
     return flat
