@@ -18,6 +18,7 @@ from experiments.pretrain_examples import (
     draw_operands,
     mixture,
 )
+from star_keras.config.run import LARGEST_SEED
 from star_keras.tasks.arithmetic import Arithmetic
 from star_keras.utils.errors import invalid
 from star_keras.utils.settings import Settings, setting
@@ -30,7 +31,9 @@ class PretrainSettings(Settings):
     """The model, what it is shown, and where it goes."""
 
     output: str | None = setting(None, "Directory of the preset. Needed.", is_path=True)
-    seed: int = setting(0, "Seed of weights and data.", at_least=0)
+    seed: int = setting(
+        0, "Seed of weights and data.", at_least=0, at_most=LARGEST_SEED
+    )
     worked_examples: int = setting(
         100, "Worked additions of each length above 2.", at_least=0
     )

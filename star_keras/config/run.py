@@ -4,13 +4,20 @@ import dataclasses
 
 from star_keras.utils.settings import Settings, setting
 
+# The highest seed of NumPy, which Keras seeds as well.
+LARGEST_SEED = 2**32 - 1
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig(Settings):
     """The run as a whole."""
 
     seed: int = setting(
-        0, "Seed of draws, orders and samples.", at_least=0, on_resume="fixed"
+        0,
+        "Seed of draws, orders and samples.",
+        at_least=0,
+        at_most=LARGEST_SEED,
+        on_resume="fixed",
     )
     skip_eval: bool = setting(
         False, "Do not evaluate on held-out problems.", on_resume="fixed"

@@ -20,3 +20,10 @@ def test_wrong_steps_are_named_before_anything_is_made(tmp_path, steps, rule):
     )
     assert f"Received: steps='{steps}'." in done.stderr
     assert done.stdout == ""
+
+
+def test_a_seed_that_numpy_refuses_is_named(tmp_path):
+    output = tmp_path / "preset"
+    done = run_experiment("pretrain", f"--output={output}", f"--seed={2**32}")
+    assert done.returncode == 1
+    assert "flag --seed=4294967296: " in done.stderr + done.stdout
