@@ -53,6 +53,10 @@ class StarSettings(Settings):
     def check(self):
         if not self.run_dir and not self.dry_run:
             raise ValueError("--run_dir is needed unless --dry_run is given.")
+        if self.start_iter is not None and self.start_iter > self.iterations:
+            rule = f"at most iterations={self.iterations}, where the run ends"
+            remedy = "Set more iterations."
+            raise invalid("start_iter", rule, self.start_iter, remedy)
 
 
 SETTINGS = (

@@ -83,9 +83,9 @@ def test_flags_are_refused_by_name_before_anything_is_imported(cls):
 
 @pytest.mark.parametrize("kind", [np.int32, np.int64, np.uint8])
 def test_integers_of_numpy_are_taken_as_what_they_are(kind):
-    config = TrainingConfig(batch_size=kind(4), base_epochs=kind(2))
+    config = TrainingConfig(batch_size=kind(4), growth=kind(2))
     assert (type(config.batch_size), config.batch_size) == (int, 4)
-    assert (type(config.base_epochs), config.base_epochs) == (float, 2.0)
+    assert (type(config.growth), config.growth) == (float, 2.0)
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])

@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import json
 
 import pytest
@@ -12,6 +13,7 @@ from star_keras.config import (
     TrainingConfig,
 )
 from star_keras.config.reference import reference_table
+from star_keras.config.training import SCHEDULES
 from star_keras.models import GPTJCausalLMPreprocessor
 from star_keras.testing import Doubling, ScriptedSampler
 from star_keras.testing.tiny_gpt_j import byte_tokenizer
@@ -92,13 +94,18 @@ def test_a_resumed_run_refuses_other_values_of_fixed_settings_alone(
         settings["kept_per_problem"] = 1
     if item.name == "grow_at":
         settings["first_classes"] = 1
+    if item.name == "p_mastered":
+        settings["mastered_after"] = 1
+    for schedule, names in SCHEDULES.items():
+        if item.name in names:
+            settings["schedule"] = schedule
     if item.name == "drop_lowest":
         settings["drop_lowest"] = 0.25
     if item.name == "answers":
         settings |= {"samples_per_problem": 2, "rationalize": False}
     open_run(**settings)
-    used = {"start_steps": 2, "add_steps": 1, "batch_size": 2, "sequence_length": 128}
-    used["schedule"] = "steady"
+    used = {"start_steps": 2, "batch_size": 2, "sequence_length": 128}
+    used |= {"schedule": "steady", "add_steps": 1}
     item = dataclasses.replace(item, default=used.get(item.name, item.default))
     other = {**settings, item.name: other_value(item)}
     if item.rule.on_resume == "free":
@@ -162,6 +169,13 @@ def test_bad_values_are_named(part, arguments):
             {"sample_until_trained": True, "direct": True},
             "sample_until_trained",
         ),
+        (SamplingConfig, {"p_mastered": 0.5}, "p_mastered"),
+        (
+            SamplingConfig,
+            {"rationalize": False, "p_rationalization": 0.5},
+            "p_rationalization",
+        ),
+        (RunConfig, {"skip_eval": True, "n_eval_samples": 3}, "n_eval_samples"),
         (OptimizerConfig, {"lr_schedule": "cosine"}, "decay_steps"),
         (OptimizerConfig, {"decay_steps": 3}, "decay_steps"),
         (OptimizerConfig, {"hold_steps": 3}, "hold_steps"),
@@ -170,6 +184,18 @@ def test_bad_values_are_named(part, arguments):
 def test_values_that_do_not_go_together_are_named(part, arguments, name):
     with pytest.raises(ValueError, match=f"`{name}`"):
         part(**arguments)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_schedule_takes_its_own_settings_alone(schedule):
+    for name in itertools.chain(*SCHEDULES.values()):
+        settings = {"schedule": schedule, name: getattr(TrainingConfig, name) + 1}
+        if name in SCHEDULES[schedule]:
+            TrainingConfig(**settings)
+            continue
+        rule = f"`{name}`. Expected .* with schedule='{schedule}', which has"
+        with pytest.raises(ValueError, match=rule):
+            TrainingConfig(**settings)
 
 
 def test_the_table_has_the_rule_of_each_setting():

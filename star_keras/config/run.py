@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from star_keras.config.unused import refuse_unused
 from star_keras.utils.settings import Settings, setting
 
 # The highest seed of NumPy, which Keras seeds as well.
@@ -45,3 +46,8 @@ class RunConfig(Settings):
         at_least=1,
         on_resume="free",
     )
+
+    def check(self):
+        if self.skip_eval:
+            remedy = "Leave one of them out."
+            refuse_unused(self, ["n_eval_samples"], "with skip_eval=True", remedy)

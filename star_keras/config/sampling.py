@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from star_keras.config.unused import refuse_unused
 from star_keras.utils.errors import invalid
 from star_keras.utils.settings import Settings, setting
 
@@ -164,6 +165,13 @@ class SamplingConfig(Settings):
                 '"auto", "continuous", "batch", or "package.module:name"',
                 self.sampler,
             )
+        for other, name in (
+            ("first_classes", "grow_at"),
+            ("mastered_after", "p_mastered"),
+            ("rationalize", "p_rationalization"),
+        ):
+            if not getattr(self, other):
+                refuse_unused(self, [name], f"without {other}", f"Set {other}.")
         self._check_quota()
         self._check_order()
         if self.temperature == 0:
@@ -179,11 +187,8 @@ class SamplingConfig(Settings):
     def _check_quota(self):
         kept, most = self.kept_per_problem, self.max_samples_per_problem
         if kept is None:
-            for name in ("max_samples_per_problem", "quota"):
-                value, default = getattr(self, name), getattr(type(self), name)
-                if value != default:
-                    rule = f"{default!r} without a quota"
-                    raise invalid(name, rule, value, "Set kept_per_problem.")
+            names = "max_samples_per_problem", "quota"
+            refuse_unused(self, names, "without a quota", "Set kept_per_problem.")
             return
         if self.direct:
             rule = "`None` with direct=True, which samples nothing"
@@ -195,10 +200,6 @@ class SamplingConfig(Settings):
             raise invalid("max_samples_per_problem", rule, most)
 
     def _check_order(self):
-        default = type(self).grow_at
-        if self.first_classes is None and self.grow_at != default:
-            rule = f"{default} without first_classes, which it is for"
-            raise invalid("grow_at", rule, self.grow_at, "Set first_classes.")
         if self.order == "adaptive" and self.mastered_after:
             rule = "0 with order='adaptive', which samples solved problems less itself"
             raise invalid(

@@ -2,11 +2,18 @@
 
 import dataclasses
 
+from star_keras.config.unused import refuse_unused
 from star_keras.utils.errors import invalid
 from star_keras.utils.settings import Settings, setting
 
 # What training minimizes.
 OBJECTIVES = ("likelihood", "rpo")
+# The settings of each schedule of training steps.
+SCHEDULES = {
+    "exponential": ("start_steps", "growth"),
+    "steady": ("start_steps", "add_steps"),
+    "epochs": ("base_epochs", "add_epochs"),
+}
 # Courses of the learning rate after the warm-up.
 LR_SCHEDULES = ("constant", "linear", "cosine")
 
@@ -19,7 +26,7 @@ class TrainingConfig(Settings):
         "exponential",
         "How the number of training steps grows by iteration; exponential is the "
         "paper's.",
-        choices=("exponential", "steady", "epochs"),
+        choices=tuple(SCHEDULES),
         on_resume="fixed",
     )
     start_steps: int = setting(
@@ -56,6 +63,12 @@ class TrainingConfig(Settings):
         at_least=1,
         on_resume="fixed",
     )
+
+    def check(self):
+        used = SCHEDULES[self.schedule]
+        others = [n for names in SCHEDULES.values() for n in names if n not in used]
+        why = f"with schedule={self.schedule!r}, which has {' and '.join(used)}"
+        refuse_unused(self, others, why, "Leave it out, or set another schedule.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

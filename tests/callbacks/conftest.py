@@ -36,8 +36,10 @@ def scripted(script=half_right):
 
 def make_config(**kwargs):
     """A `StarConfig` of settings by their names, whatever their group."""
-    arguments = {"start_steps": 2, "add_steps": 1, "batch_size": 2}
-    arguments |= {"schedule": "steady", "sequence_length": 128, **kwargs}
+    arguments = {"batch_size": 2, "schedule": "steady", "sequence_length": 128}
+    arguments |= kwargs
+    if arguments["schedule"] == "steady":
+        arguments = {"start_steps": 2, "add_steps": 1, **arguments}
     groups = {
         "sampling": SamplingConfig,
         "selection": SelectionConfig,

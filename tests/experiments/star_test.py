@@ -68,6 +68,12 @@ def test_a_verifier_needs_a_share_to_drop():
         assert result.stdout == ""
 
 
+def test_a_run_again_begins_within_its_iterations():
+    result = run("--run_dir=x", "--iterations=2", "--start_iter=3")
+    assert result.returncode == 1
+    assert "`start_iter`. Expected at most iterations=2" in result.stderr
+
+
 @pytest.mark.slow
 def test_run_leaves_metrics_samples_plots_and_a_preset(tiny, tmp_path):
     result = run(*tiny, "--extra_eval_splits=eval")

@@ -228,7 +228,7 @@ def test_a_weak_model_gets_no_new_keys():
 
 def test_the_schedule_must_know_its_steps(tmp_path):
     with pytest.raises(ValueError, match="`schedule`.*sample_until_trained"):
-        make_adaptive(schedule="epochs")
+        make_config(sample_until_trained=True, schedule="epochs")
     with pytest.raises(ValueError, match="`steps`.*sample_until_trained"):
         OuterLoop(
             TASK,
