@@ -22,6 +22,7 @@ from star_keras.tasks.choices import LETTERS, read_choices
 from star_keras.tasks.jsonl import JsonLines
 from star_keras.tasks.record_fields import optional_text
 from star_keras.tasks.task import Problem
+from star_keras.utils.errors import invalid
 
 _CHOICES = "\nAnswer Choices:\n"
 _MARK = " (CORRECT)"
@@ -42,7 +43,11 @@ class MultipleChoice(JsonLines):
             worked examples, five questions of school science.
         eval_path: Held-out problems.
 
+    Attributes:
+        takes_equal_choices: Whether another choice may have the text of the right one.
+
     Raises:
+        ValueError: by `problems`, if a record has the right choice twice.
         ValueError, FileNotFoundError, ConnectionError, ImportError: see `JsonLines`.
     """
 
@@ -51,6 +56,7 @@ class MultipleChoice(JsonLines):
     answer_marker = "Therefore, the answer is"
     hint_format = "Q: {question}\nA:"
     marks_hints = True
+    takes_equal_choices = False
 
     @property
     def system_text(self):
@@ -61,6 +67,11 @@ class MultipleChoice(JsonLines):
 
     def make_problem(self, record, default_id):
         question, texts, answer = read_choices(record)
+        right = None if answer is None else texts[LETTERS.index(answer)]
+        if not self.takes_equal_choices and texts.count(right) > 1:
+            rule = f"the right choice {right!r} once, since a single letter is right"
+            remedy = "Change the other one, or leave the record out."
+            raise invalid("choices", rule, texts, remedy)
         lines = [
             f"({letter}) {text}" for letter, text in zip(LETTERS, texts, strict=False)
         ]

@@ -55,3 +55,15 @@ def test_working_needs_the_choice_of_the_letter_in_words(
     task.answer_marker = "I choose"
     completion = completion.replace("the answer is", "I choose")
     assert grade(task, problem, completion, check_working=True) == graded
+
+
+def test_a_record_with_the_right_choice_twice_is_named(make_file_task):
+    record = {"question": "Who barks?", "choices": ["dog", " dog", "cat"]}
+    task = make_file_task("multiple_choice", {**record, "answer": "a"})
+    rule = r"jsonl, line 1: .*`choices`. Expected the right choice 'dog' once"
+    with pytest.raises(ValueError, match=rule):
+        task.problems("train")
+    task = make_file_task("multiple_choice", {**record, "answer": "c"})
+    assert task.problems("train")[0].answer == "c"
+    task = make_file_task("commonsense_qa", {**record, "answer": "a"})
+    assert task.problems("train")[0].answer == "a"
