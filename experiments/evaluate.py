@@ -133,6 +133,7 @@ def write_evaluation(script, prompts, sampler, output, verifier=None):
     from star_keras.outer_loop import plots
     from star_keras.outer_loop.evaluation import evaluate, save_evaluation
     from star_keras.outer_loop.problems import checked_problems
+    from star_keras.outer_loop.contamination import describe_repeats
     from star_keras.outer_loop.prompts import PromptBuilder
     from star_keras.outer_loop.verification import (
         check_verifier,
@@ -146,6 +147,9 @@ def write_evaluation(script, prompts, sampler, output, verifier=None):
             check_verifier(verifier, sampler)
     metrics, samples = evaluate(
         prompts, problems, sampler, num_samples=script.num_samples
+    repeats = describe_repeats(problems, f"problems of {script.split!r}")
+    if repeats and processes.is_writer():
+        print(repeats)
     )
     if verifier is not None:
         # A verifier is trained without worked examples.

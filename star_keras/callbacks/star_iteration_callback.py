@@ -209,7 +209,9 @@ class StarIterationCallback(keras.callbacks.Callback):
         self.training.check_fit(params.get("steps"))
         self._session.start()
         with self._session.closed_on_error():
-            report.show_start(self._progress, self.loop.problems, self.loop.prompts)
+            report.show_start(
+                self._progress, self.loop.problems, self.loop.prompts, self.config
+            )
             done = self.initial_epoch
             # The base model, or an iteration whose evaluation was cut short.
             self.loop.evaluate(done)

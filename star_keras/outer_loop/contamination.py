@@ -1,4 +1,4 @@
-"""Held-out problems that the model sees elsewhere too: their accuracy says little."""
+"""Questions that stand twice: in two splits, in the prompt, or within a split."""
 
 import re
 import unicodedata
@@ -33,6 +33,32 @@ def find_contamination(
         places[_key(example.problem)] = f"worked example {example.problem.id}"
     keys = [(problem, _key(problem)) for problem in problems.get("eval", ())]
     return [(problem, places[key]) for problem, key in keys if key in places]
+
+
+def describe_repeats(problems: Sequence[Problem], name: str) -> str:
+    """A line about problems with the question of an earlier one; empty without any.
+
+    Questions are compared as in `find_contamination`.
+
+    Args:
+        problems: The problems of a split.
+        name: What they are, e.g. `"training problems"`.
+    """
+    firsts = {}
+    pairs = [
+        (problem, firsts.setdefault(_key(problem), problem)) for problem in problems
+    ]
+    pairs = [(problem, first) for problem, first in pairs if problem is not first]
+    if not pairs:
+        return ""
+    answers = [{problem.answer, first.answer} - {None} for problem, first in pairs]
+    others = sum(len(pair) > 1 for pair in answers)
+    problem, first = pairs[0]
+    return (
+        f"{len(pairs):,} of {len(problems):,} {name} repeat the question of an earlier "
+        f"one{f', {others:,} with another answer' if others else ''}: first "
+        f"{problem.id}, that of {first.id}"
+    )
 
 
 def _key(problem):

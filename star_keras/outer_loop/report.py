@@ -7,7 +7,8 @@ import rich.box
 from rich.table import Table
 from rich.text import Text
 
-from star_keras.outer_loop.contamination import find_contamination
+from star_keras.config import StarConfig
+from star_keras.outer_loop.contamination import describe_repeats, find_contamination
 from star_keras.outer_loop.evaluation import example_sample
 from star_keras.outer_loop.iteration import OuterLoop
 from star_keras.outer_loop.progress import PHASE_SECONDS, Progress, format_seconds
@@ -23,16 +24,18 @@ def show_start(
     progress: Progress,
     problems: Mapping[str, Sequence[Problem]],
     prompts: PromptBuilder,
+    config: StarConfig,
 ):
     """Print the kind of prompts, and problems to know of.
 
-    These are training problems without an answer, and held-out problems that the model
-    sees elsewhere.
+    These are training problems without an answer, held-out problems that the model sees
+    elsewhere, fewer problems than are to be drawn, and repeated questions.
 
     Args:
         progress: Where it is printed.
         problems: The problems by split.
         prompts: Makes the prompts.
+        config: All settings.
     """
     if not progress.shown:
         return
@@ -58,6 +61,18 @@ def show_start(
             f"{len(seen):,} held-out problems are seen elsewhere, their accuracy says "
             f"little: {', '.join(named)}{more}"
         )
+    for split, settings, setting, name in (
+        ("train", config.sampling, "n_train_samples", "training problems"),
+        ("eval", config.run, "n_eval_samples", "held-out problems"),
+    ):
+        group, wanted = problems.get(split, ()), getattr(settings, setting)
+        if wanted is not None and wanted > len(group):
+            progress.print(
+                f"{setting}={wanted:,}, but there are {len(group):,} {name}: all of "
+                "them are drawn"
+            )
+        if repeats := describe_repeats(group, name):
+            progress.print(repeats)
 
 
 def show_iteration(progress: Progress, run: RunDirectory, iteration: int):

@@ -6,7 +6,7 @@ import pytest
 
 from star_keras import tasks
 from star_keras.callbacks import StarIterationCallback
-from star_keras.config import OptimizerConfig, SelectionConfig
+from star_keras.config import OptimizerConfig, SelectionConfig, StarConfig
 from star_keras.models import load_causal_lm
 from star_keras.outer_loop.html_report.run_files import RunFiles
 from star_keras.outer_loop.pairs import check_pairs
@@ -188,7 +188,7 @@ def test_answers_that_are_missing_change_no_training_set(make_model, tmp_path):
 def test_the_first_lines_of_a_run_count_missing_answers(known, text, capsys):
     task = Questions(known)
     problems = {split: task.problems(split) for split in ("train", "eval")}
-    show_start(Progress(), problems, PromptBuilder(task))
+    show_start(Progress(), problems, PromptBuilder(task), StarConfig())
     assert " ".join(capsys.readouterr().out.split()) == text
 
 
