@@ -3,9 +3,10 @@
     python -m experiments.evaluate --preset=runs/cpu/preset --output=runs/eval \\
         --nofew_shot --max_new_tokens=112
 
-Greedy exact match with its 95% interval, by problem class too. With
-`--num_samples=8 --temperature=0.7` also pass@1 to pass@8 and maj@1 to maj@8, and with
-`--verifier=runs/verifier` best@1 to best@8, with a plot of them.
+Exact match with its 95% interval, by problem class too: greedy, or with a
+`--temperature`, which the metrics then have. With `--num_samples=8 --temperature=0.7`
+also pass@1 to pass@8 and maj@1 to maj@8, and with `--verifier=runs/verifier` best@1 to
+best@8, with a plot of them.
 """
 
 import dataclasses
@@ -115,13 +116,14 @@ def load_verifier(script, model):
     return dataclasses.replace(model, preset=script.verifier).load()
 
 
-def write_evaluation(script, prompts, sampler, output, verifier=None):
+def write_evaluation(script, sampling, prompts, sampler, output, verifier=None):
     """Evaluate, write `metrics.json` and `completions.jsonl`, and print.
 
     With several samples a problem, `by_k.png` is a plot of the metrics over k.
 
     Args:
         script: The `EvaluateSettings`.
+        sampling: The `SamplingConfig` of the sampler.
         prompts: A `PromptBuilder`.
         sampler: Samples the completions.
         output: Directory, made if needed.
@@ -131,9 +133,9 @@ def write_evaluation(script, prompts, sampler, output, verifier=None):
 
     from star_keras.distribution import processes
     from star_keras.outer_loop import plots
+    from star_keras.outer_loop.contamination import describe_repeats
     from star_keras.outer_loop.evaluation import evaluate, save_evaluation
     from star_keras.outer_loop.problems import checked_problems
-    from star_keras.outer_loop.contamination import describe_repeats
     from star_keras.outer_loop.prompts import PromptBuilder
     from star_keras.outer_loop.verification import (
         check_verifier,
@@ -145,23 +147,28 @@ def write_evaluation(script, prompts, sampler, output, verifier=None):
         problems = checked_problems(prompts.task, script.split)[: script.num_problems]
         if verifier is not None:
             check_verifier(verifier, sampler)
-    metrics, samples = evaluate(
-        prompts, problems, sampler, num_samples=script.num_samples
     repeats = describe_repeats(problems, f"problems of {script.split!r}")
     if repeats and processes.is_writer():
         print(repeats)
+    metrics, samples = evaluate(
+        prompts, problems, sampler, num_samples=script.num_samples
     )
     if verifier is not None:
         # A verifier is trained without worked examples.
         plain = PromptBuilder(prompts.task, few_shot=False, chat=prompts.chat)
         scores = verifier_scores(verifier, plain, problems, samples)
         metrics |= verified_metrics(samples, scores)
+    for name in ("temperature", "top_k", "top_p", "min_p"):
+        if value := getattr(sampling, name):
+            metrics[name] = value
     save_evaluation(output, metrics, samples)
     if processes.is_writer():
         if script.num_samples > 1:
             plots.plot_over_k(metrics, epath.Path(output) / "by_k.png")
         if prompts.chat is not None:
             print("Prompts are turns of the model's chat template (--nochat: plain).")
+        if not sampling.temperature:
+            print("Completions are greedy.")
         for name, value in metrics.items():
             text = f"{value:.4f}" if isinstance(value, float) else value
             print(f"{name:24} {text}")
@@ -179,7 +186,7 @@ def main(argv):
         task, few_shot=sampling.few_shot, direct=sampling.direct, chat=chat
     )
     verifier = load_verifier(script, model)
-    write_evaluation(script, prompts, sampler, script.output, verifier)
+    write_evaluation(script, sampling, prompts, sampler, script.output, verifier)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,8 @@ def main(argv):
         if processes.is_writer():
             print(f"=== {name} ===")
         prompts = PromptBuilder(task, direct=direct, chat=chat)
-        write_evaluation(script, prompts, sampler, epath.Path(script.output) / name)
+        output = epath.Path(script.output) / name
+        write_evaluation(script, sampling, prompts, sampler, output)
 
 
 if __name__ == "__main__":

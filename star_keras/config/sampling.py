@@ -128,7 +128,7 @@ class SamplingConfig(Settings):
     )
     temperature: float = setting(
         0.0,
-        "Temperature of training samples; 0 is greedy. Evaluation is always greedy.",
+        "Temperature of samples; 0 is greedy. Evaluations of a run are always greedy.",
         at_least=0,
         on_resume="fixed",
     )

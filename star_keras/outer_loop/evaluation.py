@@ -42,7 +42,8 @@ def evaluate(
     Args:
         prompts: Makes the prompts; its task grades.
         problems: The held-out problems.
-        sampler: Samples the completions; greedy unless `num_samples` is above 1.
+        sampler: Samples the completions, with its own temperature. Greedy samples
+            of a problem are all the same.
         num_samples: Completions a problem.
         iteration: Iteration of the model, for records and seeds.
         store: See `star_keras.outer_loop.attempts.attempt`.

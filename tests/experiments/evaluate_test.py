@@ -37,6 +37,8 @@ def test_several_samples_give_pass_at_k_and_maj_at_k(tiny, tmp_path):
         metrics
     )
     assert (metrics["num_problems"], metrics["num_samples"]) == (6, 3)
+    assert metrics["temperature"] == 1 and "top_k" not in metrics
+    assert "Completions are greedy." not in result.stdout
     assert [c["sample"] for c in completions] == [0, 1, 2] * 6
     assert (output / "by_k.png").exists()
     # Samples of a problem differ: their seeds do.
@@ -49,6 +51,7 @@ def test_few_shot_evaluates_direct_and_chain_of_thought(tiny, tmp_path):
         "few_shot", *tiny, f"--output={tmp_path}", "--num_problems=2"
     )
     assert result.returncode == 0, result.stderr
+    assert result.stdout.count("Completions are greedy.") == 2
     for name in ("direct", "chain_of_thought"):
         metrics, completions = read(tmp_path / name)
         assert metrics["num_problems"] == len(completions) == 2
