@@ -97,7 +97,8 @@ def read_configuration(directory) -> dict | None:
         directory: The run directory, an `etils.epath.Path`.
 
     Raises:
-        ValueError: if the file is damaged, or the directory has another layout.
+        ValueError: if the file is damaged or not that of a run, or the directory has
+            another layout.
     """
     path = directory / "config.json"
     if not path.exists():
@@ -109,10 +110,18 @@ def read_configuration(directory) -> dict | None:
             f"{error} Put the file back, or remove it: the same command writes it "
             "again, without the check that the configuration is the same."
         ) from None
-    if found.get("layout") != LAYOUT:
+    if "layout" not in found:
+        raise ValueError(
+            f"{path} is not the configuration of a run of this version: it has no "
+            "`layout`. Another command has written it, or star-keras 0.1. Put the file "
+            "of the run back, or use another run_dir. If a run of this version began "
+            "here, remove the file: the same command writes it again, without the "
+            "check that the configuration is the same."
+        )
+    if found["layout"] != LAYOUT:
         raise ValueError(
             f"The run directory {directory} was written by another version of "
-            f"star-keras: its layout is {found.get('layout', 1)!r}, this version "
+            f"star-keras: its layout is {found['layout']!r}, this version "
             f"reads layout {LAYOUT}. Use another run_dir, or the version that "
             "began the run."
         )

@@ -76,6 +76,7 @@ DAMAGE = [
     ("config.json", empty, "not valid JSON.*remove it", False),
     ("config.json", text("[]"), "expected a JSON object.*remove it", False),
     ("config.json", text('{"layout": 1}'), "another version", False),
+    ("config.json", text('{"module": "a"}'), "not the configuration of a run", False),
     ("config.json", text("[" * 99_999), "not valid JSON", False),
     ("config.json", delete, "missing", False),
     ("manifest.jsonl", cut, "cut short; a run goes on before it", True),

@@ -142,12 +142,19 @@ def test_what_differs_within_an_optimizer_is_named(tmp_path):
 
 
 def test_directory_of_the_old_layout_is_refused(tmp_path):
-    (tmp_path / "config.json").write_text('{"seed": 1}')
+    (tmp_path / "config.json").write_text('{"layout": 2, "seed": 1}')
     run = RunDirectory(tmp_path)
-    with pytest.raises(ValueError, match="layout is 1, this version reads layout 3"):
+    with pytest.raises(ValueError, match="layout is 2, this version reads layout 3"):
         run.open({"seed": 1})
     with pytest.raises(ValueError, match="Use another run_dir"):
         run.trained  # noqa: B018
+
+
+def test_a_configuration_of_another_program_is_not_taken_for_an_old_one(tmp_path):
+    (tmp_path / "config.json").write_text('{"module": "keras_hub", "config": {}}')
+    message = "config.json is not the configuration of a run of this version"
+    with pytest.raises(ValueError, match=message):
+        RunDirectory(tmp_path).trained  # noqa: B018
 
 
 @pytest.mark.parametrize("path", ["", " "])
