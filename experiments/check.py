@@ -3,7 +3,8 @@
     python -m experiments.check --run_dir=runs/cpu
 
 Changes nothing. With `--mend` it removes or sets aside what a run can write again;
-the line of other damage names its remedy. Exits with 1 if something is damaged.
+the line of other damage names its remedy. Exits with 1 if something is damaged, or
+nothing in the directory is a run.
 """
 
 import dataclasses
@@ -33,8 +34,16 @@ define_flags(CheckSettings)
 
 def main(argv):
     (settings,) = from_flags(argv, CheckSettings)
-    if not epath.Path(settings.run_dir).is_dir():
-        raise app.UsageError(f"--run_dir: there is no directory {settings.run_dir}.")
+    directory = epath.Path(settings.run_dir)
+    if not directory.is_dir():
+        raise app.UsageError(f"--run_dir: there is no directory {directory}.")
+    # (A damaged run may have lost all but one of them.)
+    names = ("config.json", "manifest.jsonl", "samples", "weights")
+    if not any((directory / name).exists() for name in names):
+        raise app.UsageError(
+            f"--run_dir: nothing in {directory} is a run. Expected one of "
+            f"{', '.join(names)}. experiments.star writes such a directory."
+        )
     say_hello(f"check of {settings.run_dir}")
     load_libraries()
     from star_keras.outer_loop.run_check import check_run, next_step

@@ -6,7 +6,9 @@ import math
 from collections.abc import Iterator, Mapping
 
 from star_keras.outer_loop.records import FINISHED_NAMES
+from star_keras.utils import files
 from star_keras.utils.digests import Digest
+from star_keras.utils.errors import invalid
 from star_keras.utils.json_lines import parse_json_line, whole_lines
 from star_keras.utils.records import is_count, make_record
 
@@ -29,6 +31,25 @@ class Phase:
 
 # The finished phases, in the order in which they finished.
 Phases = dict[tuple[int, str], Phase]
+
+
+def existing_run(name: str, path):
+    """The directory of a run, an `etils.epath.Path`.
+
+    Args:
+        name: The argument, for the error.
+        path: The directory, local or `gs://`; `~` is the user's home.
+
+    Raises:
+        ValueError: if there is no such directory, or it is not that of a run.
+    """
+    directory = files.absolute(name, path)
+    manifest = directory / "manifest.jsonl"
+    if not (manifest.exists() or (directory / "samples").is_dir()):
+        rule = "the directory of a run, with a manifest.jsonl"
+        remedy = "experiments.star writes such a directory."
+        raise invalid(name, rule, str(path), remedy)
+    return directory
 
 
 def read_manifest(path) -> Phases:

@@ -15,6 +15,13 @@ def test_a_run_is_checked_and_mended(tmp_path):
     assert (run.path / "metrics.jsonl").exists()
 
 
+def test_a_directory_that_holds_nothing_of_a_run_is_named(tmp_path):
+    done = run_experiment("check", f"--run_dir={tmp_path}")
+    assert done.returncode == 1
+    assert f"nothing in {tmp_path} is a run" in done.stderr
+    assert done.stdout == ""
+
+
 def test_a_directory_that_is_not_there_is_named(tmp_path):
     done = run_experiment("check", f"--run_dir={tmp_path / 'none'}")
     assert done.returncode == 1

@@ -8,6 +8,7 @@ from etils import epath
 
 from star_keras.outer_loop.iteration_names import iteration_directories
 from star_keras.outer_loop.manifest import (
+    existing_run,
     metrics_of,
     read_beginning,
     read_manifest,
@@ -15,8 +16,6 @@ from star_keras.outer_loop.manifest import (
 )
 from star_keras.outer_loop.problem_texts import PROBLEMS_NAME, PROMPTS_NAME
 from star_keras.outer_loop.records import SampleKind
-from star_keras.utils import files
-from star_keras.utils.errors import invalid
 from star_keras.utils.json_lines import parse_json_object, read_json_object
 
 _KINDS = get_args(SampleKind)
@@ -46,12 +45,8 @@ class RunFiles:
     """
 
     def __init__(self, path):
-        self.path = files.absolute("run_dir", path)
+        self.path = existing_run("run_dir", path)
         manifest = self.path / "manifest.jsonl"
-        if not (manifest.exists() or (self.path / "samples").is_dir()):
-            rule = "the directory of a run, with a manifest.jsonl"
-            remedy = "experiments.star writes such a directory."
-            raise invalid("run_dir", rule, str(path), remedy)
         self.name = self.path.name
         self._first_faults: dict[str, str] = {}
         self._counts: collections.Counter[str] = collections.Counter()
