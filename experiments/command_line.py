@@ -113,9 +113,10 @@ def _make(cls, values):
 
 
 def run_main(main: Callable):
-    """`app.run`, but an `app.UsageError` of `main` is its message alone.
+    """`app.run`, but an error of the flags is its message alone.
 
-    Its help, which lists all flags, would hide the message.
+    The help of an `app.UsageError` of `main` lists all flags, and would hide the
+    message. So would the traceback of `--noNAME=VALUE`, which absl does not catch.
 
     Args:
         main: Callable `argv -> exit code`, of `None` for 0.
@@ -130,7 +131,14 @@ def run_main(main: Callable):
         except app.UsageError as error:
             raise SystemExit(str(error)) from error
 
-    app.run(run)
+    def parse(arguments):
+        try:
+            return app.parse_flags_with_usage(arguments)
+        except ValueError as error:
+            message = f"{error}. Leave out the `=` and the value behind it."
+            raise SystemExit(message) from error
+
+    app.run(run, flags_parser=parse)
 
 
 def say_hello(text: str):

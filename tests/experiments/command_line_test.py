@@ -12,7 +12,7 @@ from experiments.command_line import define_flags, from_flags
 from star_keras import tasks
 from star_keras.config import OptimizerConfig, StarConfig
 from star_keras.utils.settings import Settings, groups_of, setting, settings_of
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run_experiment
 
 PARTS = [*groups_of(StarConfig).values(), OptimizerConfig]
 
@@ -65,6 +65,13 @@ def test_bounds_choices_and_names_are_checked_while_parsing(argument):
 def test_everything_else_is_an_error_of_usage(argument, message):
     with pytest.raises(app.UsageError, match=message):
         parse(argument)
+
+
+def test_a_value_behind_a_no_flag_is_an_error_of_usage():
+    done = run_experiment("check", "--nomend=true")
+    assert done.returncode == 1
+    assert done.stderr.startswith("--nomend=true does not take an argument. Leave out")
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("script", ["star", "direct", "plan"])
