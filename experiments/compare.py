@@ -11,7 +11,7 @@ methods and the commands of the runs and, with `--evaluations`, a table of `pass
 import dataclasses
 
 from experiments.command_line import define_flags, from_flags, run_main, say_hello
-from experiments.common import message_alone
+from experiments.common import make_new_directory, message_alone
 from star_keras.utils.settings import Settings, setting
 
 
@@ -23,7 +23,10 @@ class CompareSettings(Settings):
         (), "Directories of finished runs, with a comma between two. Needed."
     )
     output: str | None = setting(
-        None, "Directory of comparison.md and comparison.png. Needed.", is_path=True
+        None,
+        "Directory of comparison.md and comparison.png, which are replaced, and of "
+        "nothing else. Needed.",
+        is_path=True,
     )
     tokens: int | None = setting(
         None,
@@ -53,6 +56,8 @@ def main(argv):
     from star_keras.outer_loop.comparison import write_comparison
 
     with message_alone():
+        names = ("comparison.md", "comparison.png")
+        make_new_directory("output", settings.output, names)
         print(
             write_comparison(
                 settings.run_dirs,

@@ -18,6 +18,7 @@ from experiments.common import (
     ModelSettings,
     ProcessSettings,
     load_libraries,
+    make_new_directory,
     message_alone,
 )
 from experiments.task_settings import TaskSettings
@@ -31,7 +32,9 @@ class EvaluateSettings(Settings):
     """What is evaluated, and where the result goes."""
 
     output: str | None = setting(
-        None, "Directory of metrics and completions. Needed.", is_path=True
+        None,
+        "Directory of metrics and completions, new or empty. Needed.",
+        is_path=True,
     )
     split: str = setting("eval", "Split of the task.")
     num_problems: int | None = setting(
@@ -177,6 +180,8 @@ def write_evaluation(script, sampling, prompts, sampler, output, verifier=None):
 
 def main(argv):
     script, task, model, process, sampling, run = checked_settings(argv)
+    with message_alone():
+        make_new_directory("output", script.output)
     say_hello(f"evaluation of {model.preset} on {task.name}, split {script.split}")
     load_libraries()
     from star_keras.outer_loop.prompts import PromptBuilder

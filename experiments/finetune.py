@@ -15,6 +15,7 @@ from experiments.common import (
     ModelSettings,
     ProcessSettings,
     load_libraries,
+    make_directory,
     message_alone,
     save_directory,
 )
@@ -120,6 +121,7 @@ def main(argv):
         for name, path in paths.items():
             if path is not None:
                 existing_source(path, name, TEXT_FILES)
+        make_directory("run_dir", settings.run_dir)
     say_hello(f"fine-tuning {model_settings.preset} on {settings.train_path}")
     load_libraries()
     import keras

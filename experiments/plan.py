@@ -26,7 +26,7 @@ from experiments import (
     suggestion,
 )
 from experiments.command_line import define_flags, from_flags, run_main, say_hello
-from experiments.common import ModelSettings, load_libraries, message_alone
+from experiments.common import ModelSettings, check_file, load_libraries, message_alone
 from experiments.plan_programs import by_arithmetic, estimate, make_model
 from star_keras.config import OptimizerConfig, StarConfig
 from star_keras.utils.errors import invalid
@@ -63,6 +63,9 @@ class PlanSettings(Settings):
         if not set(self.programs) <= {"train", "sample"}:
             raise invalid("programs", "train, sample, or both", ",".join(self.programs))
 
+
+# Of the JSON file of a plan.
+_BEGINNING = '{\n  "flags": {\n    "topology"'
 
 SETTINGS = (PlanSettings, ModelSettings, StarConfig, OptimizerConfig)
 define_flags(PlanSettings)
@@ -161,11 +164,15 @@ def main(argv):
             "--suggest needs --n_train_samples, the problems of an iteration. Set it "
             "as in the run."
         )
+    if settings.output:
+        with message_alone():
+            if settings.suggest:
+                check_file("output", settings.output, "flagfile", "# Suggested for ")
+            else:
+                check_file("output", settings.output, "plan", _BEGINNING)
     say_hello(f"plan of {model_settings.preset} for {settings.topology}")
     load_libraries()
     model_settings.choose_attention()
-    from etils import epath
-
     from star_keras import planning
     from star_keras.utils import files
 
@@ -201,8 +208,6 @@ def main(argv):
         advice = advice_for(name, model_settings, config, optimizer)
         report(titles[name], estimates, advice)
     if settings.output:
-        output = epath.Path(settings.output)
-        output.parent.mkdir(parents=True, exist_ok=True)
         flags = {
             "topology": settings.topology,
             **dataclasses.asdict(model_settings),
@@ -210,7 +215,7 @@ def main(argv):
         }
         flags.pop("compilation_cache_dir")
         text = json.dumps({"flags": flags, **found}, indent=2)
-        files.write(output, (text + "\n").encode("utf-8"))
+        files.write(settings.output, (text + "\n").encode("utf-8"))
 
 
 if __name__ == "__main__":

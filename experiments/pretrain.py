@@ -1,6 +1,6 @@
 """Make the base model of the arithmetic runs: a small GPT-J with general skills.
 
-    python -m experiments.pretrain --output=star_keras/presets/arithmetic_base
+    python -m experiments.pretrain --output=presets/arithmetic_base
 
 `pretrain_examples` has what the model is shown.
 """
@@ -9,8 +9,15 @@ import dataclasses
 import json
 import random
 
+from etils import epath
+
 from experiments.command_line import define_flags, from_flags, run_main, say_hello
-from experiments.common import load_libraries
+from experiments.common import (
+    load_libraries,
+    make_new_directory,
+    message_alone,
+    save_directory,
+)
 from experiments.pretrain_examples import (
     OPERATIONS,
     addition_example,
@@ -30,7 +37,9 @@ _WARMUP_STEPS = 30
 class PretrainSettings(Settings):
     """The model, what it is shown, and where it goes."""
 
-    output: str | None = setting(None, "Directory of the preset. Needed.", is_path=True)
+    output: str | None = setting(
+        None, "Directory of the preset, new or empty. Needed.", is_path=True
+    )
     seed: int = setting(
         0, "Seed of weights and data.", at_least=0, at_most=LARGEST_SEED
     )
@@ -157,6 +166,8 @@ def make_dataset(examples, batch_size, sequence_length, pad_id, seed):
 
 def main(argv):
     (settings,) = from_flags(argv, PretrainSettings)
+    with message_alone():
+        make_new_directory("output", settings.output)
     say_hello(f"pretraining {settings.output}")
     load_libraries()
     import keras
@@ -226,7 +237,7 @@ def main(argv):
             shuffle=False,
             verbose=2,
         )
-    model.save_to_preset(settings.output)
+    save_directory(model.save_to_preset, epath.Path(settings.output))
     print(f"Saved the preset {settings.output}.")
 
 

@@ -17,6 +17,7 @@ from experiments.common import (
     ModelSettings,
     ProcessSettings,
     load_libraries,
+    make_directory,
     message_alone,
     save_directory,
 )
@@ -81,6 +82,9 @@ def main(argv):
         raise app.UsageError(
             f"--extra_eval_splits has {unknown}. Expected some of {list(task.splits)}."
         )
+    if not script.dry_run:
+        with message_alone():
+            make_directory("run_dir", script.run_dir)
     say_hello(f"STaR on {task.name} from {model.preset}, {script.run_dir or 'dry run'}")
     load_libraries()
     run(script, task, model, process, config, optimizer)

@@ -16,8 +16,6 @@ _MOST_REFUSED = 4
 
 def suggest(settings, model_settings, config, optimizer):
     """Print the settings that fit and take least time, and write their flagfile."""
-    from etils import epath
-
     from star_keras import planning
     from star_keras.models.splash_attention import splash_applies
     from star_keras.planning.suggest import candidates
@@ -65,9 +63,7 @@ def suggest(settings, model_settings, config, optimizer):
     )
     print(text, end="", flush=True)
     if settings.output:
-        output = epath.Path(settings.output)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        files.write(output, text.encode("utf-8"))
+        files.write(settings.output, text.encode("utf-8"))
 
 
 def fastest_by_compiler(

@@ -10,11 +10,15 @@ iterations. `python -m experiments.evaluate --verifier=runs/verifier` ranks with
 import dataclasses
 import itertools
 
+from etils import epath
+
 from experiments.command_line import define_flags, from_flags, run_main, say_hello
 from experiments.common import (
     ModelSettings,
     load_libraries,
+    make_new_directory,
     message_alone,
+    save_directory,
 )
 from experiments.task_settings import TaskSettings
 from star_keras.config import (
@@ -23,6 +27,7 @@ from star_keras.config import (
     SamplingConfig,
     TrainingConfig,
 )
+from star_keras.outer_loop.manifest import existing_run
 from star_keras.utils.settings import Settings, setting
 
 
@@ -31,7 +36,9 @@ class VerifierSettings(Settings):
     """What the verifier learns from, and where it goes."""
 
     run_dir: str | None = setting(None, "Directory of the run. Needed.", is_path=True)
-    output: str | None = setting(None, "Preset to write. Needed.", is_path=True)
+    output: str | None = setting(
+        None, "Preset to write, a new or empty directory. Needed.", is_path=True
+    )
     training_steps: int = setting(500, "Training steps.", at_least=1)
 
     def check(self):
@@ -118,6 +125,9 @@ def main(argv):
     settings = from_flags(argv, *SETTINGS)
     script, task_settings, model_settings, sampling, training, optimizer, run = settings
     task = task_settings.make()
+    with message_alone():
+        existing_run("run_dir", script.run_dir)
+        make_new_directory("output", script.output)
     say_hello(f"verifier from {script.run_dir}, base model {model_settings.preset}")
     load_libraries()
     import keras
@@ -164,7 +174,7 @@ def main(argv):
     ).history
     for name in ("loss", "pair_accuracy", "pair_margin"):
         print(f"{name:24} {history[name][0]:.4f}")
-    model.save_to_preset(script.output)
+    save_directory(model.save_to_preset, epath.Path(script.output))
     print(f"Saved the verifier {script.output}.")
 
 

@@ -13,6 +13,10 @@ def test_a_comparison_is_printed_and_written(tmp_path):
         "compare", f"--run_dirs={','.join(paths)}", f"--output={output}"
     )
     assert done.returncode == 0, done.stderr
+    again = run_experiment(
+        "compare", f"--run_dirs={','.join(paths)}", f"--output={output}"
+    )
+    assert again.returncode == 0, again.stderr
     assert (output / "comparison.md").read_text() in done.stdout
     assert "| two | 0, 1 | 1 | 50.0% ± 0.0 |" in done.stdout
     assert (output / "comparison.png").exists()

@@ -48,12 +48,12 @@ def test_several_samples_give_pass_at_k_and_maj_at_k(tiny, tmp_path):
 @pytest.mark.slow
 def test_few_shot_evaluates_direct_and_chain_of_thought(tiny, tmp_path):
     result = run_experiment(
-        "few_shot", *tiny, f"--output={tmp_path}", "--num_problems=2"
+        "few_shot", *tiny, f"--output={tmp_path / 'out'}", "--num_problems=2"
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("Completions are greedy.") == 2
     for name in ("direct", "chain_of_thought"):
-        metrics, completions = read(tmp_path / name)
+        metrics, completions = read(tmp_path / "out" / name)
         assert metrics["num_problems"] == len(completions) == 2
 
 

@@ -24,6 +24,17 @@ def test_damage_is_printed_and_ends_in_code_1(tmp_path):
     assert (path / "report.html").exists()
 
 
+def test_a_report_replaces_a_report_and_nothing_else(tmp_path):
+    path = make_report_run(tmp_path / "run")
+    config = (path / "config.json").read_bytes()
+    output = tmp_path / "new" / "page.html"
+    for target, code in ((output, 0), (output, 0), (path / "config.json", 1)):
+        done = run_experiment("report", f"--run_dir={path}", f"--output={target}")
+        assert done.returncode == code, done.stderr
+    assert "`output`. Expected a new file, or a report that is replaced" in done.stderr
+    assert (path / "config.json").read_bytes() == config
+
+
 def test_a_directory_of_no_run_is_named(tmp_path):
     done = run_experiment("report", f"--run_dir={tmp_path}")
     assert done.returncode == 1

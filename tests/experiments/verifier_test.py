@@ -69,6 +69,19 @@ def test_a_verifier_learns_from_a_run_and_ranks_completions(make_model, tmp_path
     assert metrics["best@3"] <= metrics["pass@3"]
 
 
+def test_neither_another_directory_nor_a_run_as_output_is_taken_for_a_run(tmp_path):
+    arguments = f"--run_dir={tmp_path / 'none'}", f"--output={tmp_path / 'out'}"
+    result = run_experiment("verifier", *arguments)
+    assert result.returncode == 1
+    assert "`run_dir`. Expected the directory of a run" in result.stderr
+    make_run(tmp_path / "run")
+    arguments = f"--run_dir={tmp_path / 'run'}", f"--output={tmp_path / 'run'}"
+    result = run_experiment("verifier", *arguments)
+    assert result.returncode == 1
+    assert "`output`. Expected a new or an empty directory" in result.stderr
+    assert '"layout"' in (tmp_path / "run" / "config.json").read_text()
+
+
 @pytest.mark.parametrize(
     ("script", "arguments", "message"),
     [
