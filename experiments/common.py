@@ -101,6 +101,7 @@ class ModelSettings(Settings):
                 keras.distribution.set_distribution(
                     distribution.model_parallel(self.mesh, zero=self.zero)
                 )
+            check_dtype(self.dtype)
             model = load_causal_lm(self.preset, dtype=self.dtype, **kwargs)
             if self.mesh:
                 keras.distribution.distribution().check_layouts()
@@ -184,6 +185,24 @@ def _ended_by_ctrl_c():
     finally:
         if is_default:
             signal.signal(signal.SIGINT, handler)
+
+
+def check_dtype(dtype: str):
+    """Check that Keras has a dtype.
+
+    Args:
+        dtype: The value of `--dtype`.
+
+    Raises:
+        ValueError: if it has not.
+    """
+    import keras
+
+    try:
+        keras.dtype_policies.get(dtype)
+    except ValueError:
+        rule = "a dtype of Keras, e.g. float32, bfloat16 or mixed_bfloat16"
+        raise invalid("dtype", rule, dtype) from None
 
 
 # === Outputs ===
@@ -277,7 +296,11 @@ def save_directory(save: Callable[[str], None], path):
                 epath.Path(file).copy(target)
     else:
         partial.mkdir(parents=True)
-        save(str(partial))
+        try:
+            save(str(partial))
+        except BaseException:
+            partial.rmtree()
+            raise
     if path.exists():
         path.rmtree()
     partial.rename(path)

@@ -21,9 +21,16 @@ import tempfile
 from pathlib import Path
 
 from absl import app
+from etils import epath
 
 from experiments.command_line import define_flags, from_flags, run_main, say_hello
-from experiments.common import load_libraries, message_alone
+from experiments.common import (
+    load_libraries,
+    make_new_directory,
+    message_alone,
+    save_directory,
+)
+from star_keras.utils.errors import invalid
 from star_keras.utils.settings import Settings, setting
 
 
@@ -41,16 +48,24 @@ class ConvertSettings(Settings):
         "Format to write.",
         choices=("preset", "hugging_face", "mesh_transformer"),
     )
-    output: str | None = setting(None, "Directory to write. Needed.", is_path=True)
-    dtype: str = setting("float32", "Of the weights, e.g. bfloat16.")
+    output: str | None = setting(
+        None, "Directory to write, new or empty. Needed.", is_path=True
+    )
+    dtype: str = setting(
+        "float32", "Of the weights.", choices=("float32", "bfloat16", "float16")
+    )
     mesh: str | None = setting(None, 'Load over devices, e.g. "batch:1,model:8".')
-    shards: int = setting(8, "mesh_transformer: shards to write.", at_least=1)
+    shards: int | None = setting(
+        None, "--to=mesh_transformer: shards to write. Default: 8.", at_least=1
+    )
     mesh_config: str | None = setting(
-        None, "mesh_transformer: its JSON file. Default: GPT-J 6B's.", is_path=True
+        None,
+        "--source of mesh-transformer-jax: its JSON file. Default: GPT-J 6B's.",
+        is_path=True,
     )
     tokenizer: str | None = setting(
         None,
-        "mesh_transformer: directory with vocab.json and merges.txt.",
+        "--source of mesh-transformer-jax: directory with vocab.json and merges.txt.",
         is_path=True,
     )
 
@@ -58,6 +73,9 @@ class ConvertSettings(Settings):
         for name in ("source", "output"):
             if getattr(self, name) is None:
                 raise ValueError(f"--{name} is needed.")
+        if self.shards is not None and self.to != "mesh_transformer":
+            rule = f"`None` with to={self.to!r}, which has no shards"
+            raise invalid("shards", rule, self.shards, "Leave it out.")
 
 
 define_flags(ConvertSettings)
@@ -80,6 +98,23 @@ def progress_bar():
     return lambda: bar.add(1)
 
 
+def is_mesh_transformer(source):
+    """Whether a path is a directory of mesh-transformer-jax."""
+    return (Path(source).expanduser() / "shard_0").is_dir()
+
+
+def check_flags_of_the_source(settings):
+    """Raise a `ValueError` for flags that only mesh-transformer-jax has."""
+    if is_mesh_transformer(settings.source):
+        return
+    for name in ("mesh_config", "tokenizer"):
+        value = getattr(settings, name)
+        if value is not None:
+            source = f"source={settings.source!r}"
+            rule = f"`None` with {source}, no directory of mesh-transformer-jax"
+            raise invalid(name, rule, value, "Leave it out.")
+
+
 def load(settings):
     """The model of `--source`, whatever its format."""
     from star_keras import models
@@ -96,7 +131,7 @@ def load(settings):
         with tempfile.TemporaryDirectory() as directory:
             dequantize(gguf, directory)
             return load(dataclasses.replace(settings, source=directory))
-    if (Path(source) / "shard_0").is_dir():
+    if is_mesh_transformer(source):
         preprocessor = None
         if settings.tokenizer:
             tokenizer = models.load_tokenizer(settings.tokenizer)
@@ -154,23 +189,29 @@ def logits_sums(model):
 
 def main(argv):
     (settings,) = from_flags(argv, ConvertSettings)
+    with message_alone():
+        check_flags_of_the_source(settings)
+        make_new_directory("output", settings.output)
     say_hello(f"{settings.source} to {settings.to}")
     load_libraries()
     import keras
 
     from star_keras import distribution, models
 
+    def save(path):
+        if settings.to == "preset":
+            model.save_to_preset(path)
+        elif settings.to == "hugging_face":
+            models.save_hugging_face(model, path)
+        else:
+            models.save_mesh_transformer(model, path, shards=settings.shards or 8)
+
     with message_alone():
         if settings.mesh:
             mesh = distribution.model_parallel(settings.mesh)
             keras.distribution.set_distribution(mesh)
         model = load(settings)
-        if settings.to == "preset":
-            model.save_to_preset(settings.output)
-        elif settings.to == "hugging_face":
-            models.save_hugging_face(model, settings.output)
-        else:
-            models.save_mesh_transformer(model, settings.output, shards=settings.shards)
+        save_directory(save, epath.Path(settings.output))
     print("\nlogits: sum {:.6g}, sum of absolutes {:.6g}".format(*logits_sums(model)))
     print(f"Written: {settings.output} ({settings.to}).")
 

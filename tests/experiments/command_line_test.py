@@ -176,6 +176,11 @@ def test_an_error_of_a_preset_ends_a_script_with_its_message_alone():
         common.ModelSettings(preset="gpt_5", compilation_cache_dir="").load()
 
 
+def test_a_dtype_that_keras_does_not_have_ends_a_script_with_its_name():
+    with pytest.raises(SystemExit, match="`dtype`. Expected a dtype of Keras.*'f99'"):
+        common.ModelSettings(dtype="f99", compilation_cache_dir="").load()
+
+
 def test_noflash_attention_reaches_keras():
     import keras
 

@@ -77,9 +77,33 @@ def test_other_hugging_face_directories_are_converted_and_back(tmp_path):
     fields = [json.loads((path / "config.json").read_text()) for path in (source, back)]
     for name in ("rms_norm_eps", "head_dim", "tie_word_embeddings"):
         assert fields[0][name] == fields[1][name]
-    result = convert(f"--source={back}", "--to=mesh_transformer", "--output=x")
+    result = convert(f"--source={back}", "--to=mesh_transformer", f"--output={preset}2")
     assert result.returncode == 1 and "Traceback" not in result.stderr
     assert "Expected a GPT-J, the only model of the format" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--shards=8"], "`shards`. Expected `None` with to='preset'"),
+        (["--mesh_config=x"], "`mesh_config`. Expected `None` with source='arith"),
+        (["--tokenizer=x"], "`tokenizer`. Expected `None` with source='arithmetic_"),
+        (["--dtype=float99"], "--dtype=float99: value should be one of <float32"),
+    ],
+)
+def test_flags_that_a_conversion_does_not_use_are_refused(tmp_path, arguments, message):
+    output = tmp_path / "out"
+    result = convert("--source=arithmetic_base", f"--output={output}", *arguments)
+    assert result.returncode == 1 and message in result.stderr
+    assert not output.exists()
+
+
+def test_a_source_is_not_overwritten(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    result = convert(f"--source={tmp_path}", f"--output={tmp_path}", "--dtype=float16")
+    assert result.returncode == 1
+    assert "`output`. Expected a new or an empty directory" in result.stderr
+    assert (tmp_path / "config.json").read_text() == "{}"
 
 
 def test_what_is_no_checkpoint_is_named(tmp_path):
