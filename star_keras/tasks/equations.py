@@ -17,23 +17,40 @@ _SPELLINGS = (
     (re.compile(r"[×⋅·∗]|\\times\b|\\cdot\b"), "*"),
     (re.compile(r"÷|\\div\b"), "/"),
     (re.compile(r"(?<=[\d)])( ?)[xX]( ?)(?=[\d($])"), r"\1*\2"),
+    (re.compile(r"(?<=[\d)]) [xX] (?=-[\d($])"), " * "),  # 2x -3 has an unknown
     (re.compile(r"\\?[$€£]|\\[()\[\]]|(?<![\d)])\*\*|\*\*(?![\d(])"), ""),
     (re.compile(r" ?percent\b|\\%"), "%"),
     (re.compile(r"^[ \t]*(?:[-*•]|\d+[.)])[ \t]+", re.MULTILINE), ""),  # lists
 )
 _WORD = r"[A-Za-z]+(?:[-'’][A-Za-z]+)*"
-_UNIT = rf"(?: {_WORD}| ?/ ?{_WORD})"
-_TERM = rf"(?:\( ?)*-?(?:\d+(?:\.\d+)?|\.\d+)%?{_UNIT}{{0,3}}(?: ?\))*"
+# Unknowns, and operators in words.
+_NO_UNIT = r"(?:[xyzXYZ]|squared|cubed|(?:times|plus|minus|by)(?=\ -?[\d(.]))\b"
+_UNIT = rf"(?: (?!{_NO_UNIT}){_WORD}| ?/ ?{_WORD})"
+_MIXED = r"(\d+) (\d+) ?/ ?(\d+)"
+_NUMBER = rf"(?:{_MIXED.replace('(', '(?:')}|\d+(?:\.\d+)?|\.\d+)"
+_TERM = rf"(?:\( ?)*-?{_NUMBER}%?{_UNIT}{{0,3}}(?: ?\))*"
 _SIDE = rf"{_TERM}(?: ?[-+*/] ?{_TERM})*"
 _LEFT = re.compile(rf"{_SIDE} ?$", re.ASCII)
 _RIGHT = re.compile(rf" ?({_SIDE})", re.ASCII)
 # What stands before or behind a side that is only a part of its formula.
 _GOES_ON_BEFORE = re.compile(
-    r"""(?:[\w.\\}]|[\^+*/(-][ ]?|\b(?:times|plus|minus)[ ]
+    r"""(?:[\w.\\}]|[\^+*/(-][ ]?|\d[ ]
+    |\b(?:times|plus|minus|(?:divided|multiplied)[ ]by)[ ]
     |(?:[\d%]|half|halves|thirds?|quarters?|fourths?|fifths?)[ ]of[ ])$""",
     re.ASCII | re.VERBOSE,
 )
-_GOES_ON_BEHIND = re.compile(r"[\w({\\]| ?[\^*/+%]| ?- ?\d", re.ASCII)
+_GOES_ON_BEHIND = re.compile(
+    rf"""[\w({{\\]|[ ]?[\^*/+%]|[ ]?-[ ]?\d|[ ]?[¼½¾⅐-⅞]|[ ]\\[dtc]?frac|[ ]{_NO_UNIT}
+    |(?<=\d)[ ](?:\d{{3}}(?![\d-])|\d+/)|(?<=\d[ ]and)[ ]\d+/""",
+    re.ASCII | re.VERBOSE,
+)
+_ONE_FRACTION = re.compile(rf"(?:\d+ )?\d+ ?/ ?\d+{_UNIT}+ ?")
+_NESTED = re.compile(r"/ \d+/\d")  # 3 / 1/4
+_REMAINDER = re.compile(
+    r"""[^=]{0,40}?(?:\bremainder\b|\br(?:em)?\.?[ ]?\d
+    |\b(?:with|and)[ ]\d+[ ](?:\w+[ ]){0,2}(?:left|over|remain))""",
+    re.IGNORECASE | re.VERBOSE,
+)
 _LONGEST = 200
 
 
@@ -59,9 +76,12 @@ def equation_fault(text: str, answer: str) -> str:
 def find_equations(text: str) -> list[str]:
     """The equations in a text, without words, with an operator on the left side.
 
-    Units are skipped. Equations that are not plain arithmetic on both sides are left
-    out, such as `"2x + 4 = 10"` or `"1 hour = 60 minutes"`. In a chain, `"2 + 3 = 5 +
-    1 = 6"`, each side is compared with the next.
+    Units are skipped, and `2 1/2` is a mixed number. Equations that are not plain
+    arithmetic on both sides are left out, such as `"2x + 4 = 10"` or `"1 hour = 60
+    minutes"`; so are operators in words (`5 times 2`) and two numbers side by side
+    (`5 000`). Left out if false as written: divisions with a remainder (`7 / 2 = 3 R
+    1`), by a fraction (`3 / 1/4 = 12`), and a fraction of another unit (`1/2 hour = 30
+    minutes`). In a chain, `"2 + 3 = 5 + 1 = 6"`, each side is compared with the next.
 
     Args:
         text: Any text. Calculator annotations of GSM8K, `<<6*2=12>>`, are skipped.
@@ -80,13 +100,25 @@ def find_equations(text: str) -> list[str]:
             left, right = _LEFT.search(before), _RIGHT.match(behind)
             if left is None or _GOES_ON_BEFORE.search(before[: left.start()]):
                 continue
-            if right is None or _GOES_ON_BEHIND.match(behind[right.end() :]):
+            if right is None or _GOES_ON_BEHIND.match(behind, right.end()):
                 continue
             pair = [_without_units(side[0]) for side in (left, right)]
             has_operator = re.search(r"[\d)%] *[-+*/]", pair[0])
-            if has_operator and None not in map(_value, pair):
-                found.append("=".join(pair))
+            if not has_operator or None in map(_value, pair):
+                continue
+            equation = "=".join(pair)
+            if equation_holds(equation) or not _in_doubt(left[0], right[0], behind):
+                found.append(equation)
     return found
+
+
+def _in_doubt(left, right, behind):
+    """Whether a false equation may be meant otherwise: `1/2 hour = 30 minutes`."""
+    if "/" not in left:
+        return False
+    units = [re.findall(_WORD, side) for side in (left, right)]
+    converts = _ONE_FRACTION.fullmatch(left) and all(units) and units[0] != units[1]
+    return bool(converts or _NESTED.search(left) or _REMAINDER.match(behind))
 
 
 def _without_units(side):
@@ -143,11 +175,18 @@ def _value(side):
     if not _ARITHMETIC.fullmatch(side):
         return None
     try:
+        side = re.sub(_MIXED, _mixed_sum, side)
         # Leading zeros are no Python.
         plain = re.sub(r"(?<![\d.])0+(?=\d)", "", side)
         return _evaluate(ast.parse(plain, mode="eval").body)
     except (ValueError, SyntaxError, ArithmeticError, MemoryError, RecursionError):
         return None
+
+
+def _mixed_sum(found):
+    """`"(2+1/2)"` for `"2 1/2"`; `"2 3/2"` stays, which is no number."""
+    whole, top, bottom = found.groups()
+    return f"({whole}+{top}/{bottom})" if int(top) < int(bottom) else found[0]
 
 
 def _evaluate(node):

@@ -29,7 +29,23 @@ from star_keras.tasks.equations import (
         ("On day 2 he sold 3 + 4 = 7 of the 9 hats.", ["3 + 4=7"]),
         ("12 - 5 = 7, 7 - 2 = 5", ["12 - 5=7", "7 - 2=5"]),
         ("-3 + 5 = 2 and .5 * 4 = 2.0", ["-3 + 5=2", ".5 * 4=2.0"]),
+        ("5 x -2 = -10 and 5 x (-2) = -10", ["5 * -2=-10", "5 * (-2)=-10"]),
+        ("2 1/2 + 2 1/2 = 5", ["2 1/2 + 2 1/2=5"]),
+        ("10/4 = 2 1/2 hours, 1 - 2 1 / 2 = -1.5", ["10/4=2 1/2", "1 - 2 1 / 2=-1.5"]),
+        ("24/4 = 6 5-minute walks, 24/4 = 6 times", ["24/4=6", "24/4=6"]),
+        # False whatever is meant.
+        ("10/4 = 2 1/3. 5 x -2 = 10", ["10/4=2 1/3", "5 * -2=10"]),
+        ("7 / 2 = 4, 12/4 apples = 4 apples", ["7 / 2=4", "12/4=4"]),
         # Not plain arithmetic, or only a part of it.
+        ("2 5/4 + 1 = 4.25, 10/4 = 1 6/4", []),
+        (r"10/4 = 2½, 10/4 = 2 ½, 10/4 = 2 \frac{1}{2}, 17/3 = 5 and 2/3", []),
+        ("7 / 2 = 3 remainder 1, 10 / 4 = 2 R 2, 7 / 2 = 3 (r. 1)", []),
+        ("7 / 2 = 3 with 1 left over", []),
+        ("3 / 1/4 = 12, 3/4 hour = 45 minutes, 1 1/2 hours = 90 minutes", []),
+        ("5 000 + 1 = 5 001, 250 * 12 = 3 000", []),
+        ("3x-5 = 16, 5 x - 2 = 8, 3 x + 4 = 10", []),
+        ("5 times -2 = -10, 5 squared - 5 = 20, 6*4 = 12 times 2", []),
+        ("10 divided by 2 + 1 = 6", []),
         ("No equation, 3 + 4 is 7.", []),
         ("1 hour = 60 minutes", []),
         ("x = 3 and 2x + 4 = 10", []),
@@ -68,6 +84,10 @@ def test_equations_are_found_among_words(text, equations):
         ("2**3=8", False),
         ("a+1=2", False),
         ("5", False),
+        ("10/4=2 1/2", True),
+        ("-2 1/2 * 2=-5", True),
+        ("2 1/2=2", False),
+        ("2 3/2=3.5", False),
         ("(" * 300 + "1=1", False),
     ],
 )
@@ -85,6 +105,8 @@ def test_an_equation_holds_to_its_last_decimal(equation, holds):
         ("1 + 1 = 2. The answer is 63.", "63", "no_equation"),
         ("The answer is 63.", "63", "no_equation"),
         ("7 / 3 = 2.33. The answer is 7/3.", "7/3", ""),
+        ("5 3/4 - 1/4 = 5 1/2", "5.5", ""),
+        ("10 / 4 = 2 1/2 - 1 = 1.5", "1.5", "false_equation"),
         ("5 - 8 = -3. The answer is -3.", "-3", ""),
     ],
 )
@@ -93,7 +115,7 @@ def test_a_rationale_needs_true_equations_and_one_with_the_answer(text, answer, 
 
 
 @pytest.mark.parametrize(
-    "piece", ["1 + ", "(1", "1 a ", "= 1", "a / ", "1)", "- ", "1."]
+    "piece", ["1 + ", "(1", "1 a ", "= 1", "a / ", "1)", "- ", "1.", "1 1/2 "]
 )
 def test_long_texts_take_no_time(piece):
     find_equations(piece * 20_000 + " = " + piece * 20_000)  # seconds are a failure
