@@ -43,6 +43,8 @@ _FRACTION = re.compile(
 )
 _LONGEST = 200
 _BOX = re.compile(r"\\(?:boxed|text\w*|math\w+)\s*\{([^{}]*)\}")
+# Thousands in a sentence: "5 000 people" and not "5 100 times".
+_JOINED = rf"(?:{_BLANK}\d{{3}})*(?:[ ]0\d\d|[\u00a0\u202f]\d{{3}})(?!\d)"
 # Whatever looks like a number, well formed or not. First what is never read: roots,
 # thousands joined by other marks, powers.
 _CANDIDATE = re.compile(
@@ -54,7 +56,7 @@ _CANDIDATE = re.compile(
     |(?:{_CURRENCY}\s?[{_SIGNS}]?)?
       (?:
         \d+{_BLANK}\d+{_BLANK}?/{_BLANK}?\d[\d.,:/]*
-        |(?<![\d.,:/])[1-9]\d{{0,2}}(?:{_BLANK}\d{{3}})+(?![\d,/])(?:\.\d+)?
+        |(?<![\d.,:/])[1-9]\d{{0,2}}(?={_JOINED})(?:{_BLANK}\d{{3}})+(?![\d,/])(?:\.\d+)?
         |(?:(?<!\w)\.)?\d
           (?:[\d.,:]|\{{,\}}(?=\d)|\\,(?=\d)|{_BLANK}?/{_BLANK}?(?=[.\d]))*
           (?:[eE][+-]?\d+(?!\w))?
@@ -100,7 +102,9 @@ def last_number(text: str) -> str | None:
     """The last number in a text, in its normal form; see `read_number`.
 
     A hyphen is a minus sign if a number follows at once and none comes before:
-    neither in `"- 18 apples"` nor in `"10 - 20"`.
+    neither in `"- 18 apples"` nor in `"10 - 20"`. Blanks join thousands if a group
+    begins with 0, as in `"5 000 people"`, or if a blank is a no-break one. All else
+    may be two numbers: `"5 100 times"` and `"1 250 people"` end in 100 and 250.
 
     Args:
         text: Any text.
