@@ -2,7 +2,14 @@ r"""Answers in LaTeX: extraction from `\boxed{...}`, and normalization."""
 
 import re
 
-_BOX = re.compile(r"\\f?boxed\s*(?:\{|(\\?\w+))")
+# Without braces: a command with its arguments, or a number or word.
+_BOX = re.compile(
+    r"""\\f?boxed(?![a-zA-Z])\s*(?:\{|(
+    \\[a-zA-Z]+\w*(?:\{(?:[^{}]|\{[^{}]*\})*\})*
+    |-?[ ]?(?:\w+(?:,\d{3}(?!\d))*(?:\.\d\w*)?|\.\d\w*)(?:/\d+)?
+    ))""",
+    re.VERBOSE,
+)
 _FRACTION = re.compile(r"\\[dtc]frac(?![a-zA-Z])")
 _SPACE = re.compile(r"(?<!\\)\\[!,;: ]|\\(?:left|right|quad)(?![a-zA-Z])|~")
 _DELIMITER = re.compile(r"(?<!\\)\\[()\[\]]|(?<!\\)\$")
@@ -14,7 +21,10 @@ def last_boxed(text: str) -> str | None:
     r"""The content of the last `\boxed{...}` or `\fbox{...}` of a text.
 
     Args:
-        text: Any text. Braces within the box are balanced; `\boxed 5` has none.
+        text: Any text. Braces within the box are balanced. Without braces, where TeX
+            boxes a single digit, a number with sign and decimals is read
+            (`\boxed -1.5`), a fraction (`\boxed 3/4`), a word, or a command with its
+            arguments. What follows is left out: `\boxed 2\pi` is 2.
 
     Returns:
         The content without blanks around it. `None` if the text has no box, or if the
