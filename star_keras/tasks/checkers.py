@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 
 from star_keras.tasks import math_verifier
-from star_keras.tasks.latex import last_boxed, plain_latex
+from star_keras.tasks.latex import differ, last_boxed, plain_latex
 from star_keras.tasks.read_number import read_number
 from star_keras.tasks.task import Problem
 from star_keras.utils.errors import invalid
@@ -38,7 +38,8 @@ def numeric(answer: str, problem: Problem) -> bool | str:
 def math(answer: str, problem: Problem) -> bool | str:
     r"""The same in mathematics, `r"\frac{1}{2}"` and `"0.5"`; by math-verify.
 
-    A `\boxed{...}` counts instead of the text around it.
+    A `\boxed{...}` counts instead of the text around it. A unit may be missing, and
+    `r"5\%"` is 5 as well as 0.05. Bases and brackets must be the same, see `differ`.
     """
     expected, answer = (
         plain_latex(last_boxed(text) or text) for text in (problem.answer, answer)
@@ -46,6 +47,8 @@ def math(answer: str, problem: Problem) -> bool | str:
     words = _TEXT.sub(r"\1", expected)
     if answer == expected or _WORD.fullmatch(words):
         return _TEXT.sub(r"\1", answer).casefold() == words.casefold()
+    if differ(expected, answer):
+        return False
     equal = math_verifier.equal(expected, answer)
     if equal is None:
         return f"math-verify cannot compare {answer!r:.80} with {expected!r:.80}"

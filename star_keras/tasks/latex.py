@@ -1,4 +1,4 @@
-r"""Answers in LaTeX: extraction from `\boxed{...}`, and normalization."""
+r"""Answers in LaTeX: extraction from `\boxed{...}`, normalization, bases and units."""
 
 import re
 
@@ -15,6 +15,20 @@ _SPACE = re.compile(r"(?<!\\)\\[!,;: ]|\\(?:left|right|quad)(?![a-zA-Z])|~")
 _DELIMITER = re.compile(r"(?<!\\)\\[()\[\]]|(?<!\\)\$")
 # A command ends at a blank: "\pi r".
 _BLANK = re.compile(r"(\\[a-zA-Z]+)\s+(?=[a-zA-Z])|\s+")
+
+_BASE = re.compile(
+    r"(?<![\w^])\d[\dA-Z]*_(?:\{((?:[^{}]|\{[^{}]*\})*)\}|(\d+|\w))", re.ASCII
+)
+_UNIT = re.compile(
+    r"(?<=[\d}])(?:\\(?:text\w*|mathrm|mbox)\{)?([a-zA-Z]+)\.?\}?(?:\^\{?\d\}?)?\Z"
+)
+_NAMES_OF_UNITS = (
+    *("mm millimeter", "cm centimeter", "m meter", "km kilometer", "in inch inches"),
+    *("ft foot feet", "yd yard", "mi mile", "mg milligram", "g gram", "kg kilogram"),
+    *("ml milliliter", "l liter", "s sec second", "min minute", "h hr hour", "day"),
+    *("week", "month", "yr year", "cent", "dollar"),
+)
+_UNITS = {name: names for names in _NAMES_OF_UNITS for name in names.split()}
 
 
 def last_boxed(text: str) -> str | None:
@@ -56,3 +70,50 @@ def plain_latex(text: str) -> str:
     text = _DELIMITER.sub(" ", text).strip().removesuffix(".")
     text = _SPACE.sub(" ", _FRACTION.sub(r"\\frac", text)).strip()
     return _BLANK.sub(lambda found: f"{found[1]} " if found[1] else "", text)
+
+
+def differ(first: str, second: str) -> bool:
+    r"""Whether two texts differ in bases, brackets or units, which math-verify skips.
+
+    Compared are the bases of numbers (`204_7`; a number without one has base 10); the
+    braces of a set with the brackets of a tuple or an interval; and common units, if
+    both have one.
+
+    Args:
+        first: Plain LaTeX, see `plain_latex`.
+        second: The other.
+
+    Returns:
+        `False` if they differ in other things alone, or not at all.
+    """
+    if _bases(first) != _bases(second):
+        return True
+    kinds = _list_brackets(first), _list_brackets(second)
+    if all(kinds) and kinds[0].isdisjoint(kinds[1]) and r"\{" in kinds[0] | kinds[1]:
+        return True
+    units = _unit(first), _unit(second)
+    return all(units) and units[0] != units[1]
+
+
+def _bases(text):
+    found = (re.sub(r"\\[a-z]+|\W", "", "".join(b)) for b in _BASE.findall(text))
+    return sorted(base for base in found if base != "10")
+
+
+def _list_brackets(text):
+    """The opening brackets around commas: `{"("}` for `"(1,2]"`."""
+    opened, found = [], set()
+    for mark in re.findall(r"\\?[{}]|[()\[\],]", text):
+        if mark == ",":
+            found.update(opened[-1:])
+        elif mark[-1] in "([{":
+            opened.append(mark)
+        elif opened:
+            opened.pop()
+    return found - {"{"}  # an argument, or thousands
+
+
+def _unit(text):
+    found = _UNIT.search(text)
+    name = found[1].lower() if found else ""
+    return _UNITS.get(name) or _UNITS.get(name.removesuffix("s"))
