@@ -39,7 +39,7 @@ def math(answer: str, problem: Problem) -> bool | str:
     r"""The same in mathematics, `r"\frac{1}{2}"` and `"0.5"`; by math-verify.
 
     A `\boxed{...}` counts instead of the text around it. A unit may be missing, and
-    `r"5\%"` is 5 as well as 0.05. Bases and brackets must be the same, see `differ`.
+    `r"5\%"` is 5 as well as 0.05. Other bases and brackets are wrong, see `differ`.
     """
     expected, answer = (
         plain_latex(last_boxed(text) or text) for text in (problem.answer, answer)

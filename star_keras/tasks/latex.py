@@ -75,9 +75,9 @@ def plain_latex(text: str) -> str:
 def differ(first: str, second: str) -> bool:
     r"""Whether two texts differ in bases, brackets or units, which math-verify skips.
 
-    Compared are the bases of numbers (`204_7`; a number without one has base 10); the
-    braces of a set with the brackets of a tuple or an interval; and common units, if
-    both have one.
+    Compared are the bases of numbers (`204_7`) and common units, if both have one, for
+    a question may name it; and the braces of a set with the brackets of a tuple or an
+    interval.
 
     Args:
         first: Plain LaTeX, see `plain_latex`.
@@ -86,7 +86,8 @@ def differ(first: str, second: str) -> bool:
     Returns:
         `False` if they differ in other things alone, or not at all.
     """
-    if _bases(first) != _bases(second):
+    bases = _bases(first), _bases(second)
+    if all(bases) and bases[0] != bases[1]:
         return True
     kinds = _list_brackets(first), _list_brackets(second)
     if all(kinds) and kinds[0].isdisjoint(kinds[1]) and r"\{" in kinds[0] | kinds[1]:
@@ -96,8 +97,8 @@ def differ(first: str, second: str) -> bool:
 
 
 def _bases(text):
-    found = (re.sub(r"\\[a-z]+|\W", "", "".join(b)) for b in _BASE.findall(text))
-    return sorted(base for base in found if base != "10")
+    found = _BASE.findall(text)
+    return sorted(re.sub(r"\\[a-z]+|\W", "", "".join(base)) for base in found)
 
 
 def _list_brackets(text):
