@@ -59,8 +59,9 @@ class PackedCausalLM(TrainingStep):
             return super().generate_step(inputs, stop_token_ids)
         token_ids = inputs["token_ids"]
         no_stop = min(set(range(len(stop_token_ids) + 1)) - set(stop_token_ids))
-        is_prompt = ops.cast(inputs["padding_mask"], "bool")
-        replaced = ops.where(is_prompt, token_ids, no_stop)
+        # Only what stands behind the last token of the prompt is padding.
+        left = ops.cumsum(ops.flip(ops.cast(inputs["padding_mask"], "int32"), -1), -1)
+        replaced = ops.where(ops.flip(left, -1) > 0, token_ids, no_stop)
         found = super().generate_step({**inputs, "token_ids": replaced}, stop_token_ids)
         kept = ops.where(found["padding_mask"], found["token_ids"], token_ids)
         return {**found, "token_ids": kept}

@@ -106,8 +106,10 @@ def weights_checksum(model) -> int:
 def serialized_optimizer(optimizer) -> dict:
     """The configuration of an optimizer, as JSON."""
     config = keras.optimizers.serialize(optimizer)
-    # The name holds a number that depends on other optimizers of the program.
-    config["config"].pop("name", None)
+    # The names hold numbers that depend on other optimizers of the program.
+    for part in (config, config["config"].get("inner_optimizer")):
+        if part:
+            part["config"].pop("name", None)
     return config
 
 

@@ -151,7 +151,8 @@ class OuterLoop:
             iteration: The iteration, from 1.
 
         Raises:
-            ValueError: if a prompt is too long, or stored samples do not fit the run.
+            ValueError: if a prompt or all kept rationales are too long, or stored
+                samples do not fit the run.
             OSError: if a file cannot be written.
         """
         start, keys = time.monotonic(), {}

@@ -97,10 +97,11 @@ def reject(
 
     def decided(selection):
         if selection.key in keys:
-            changes = {"weight": 0.0, "show_hint": False, "reason": reason}
+            changes = {"weight": 0.0, "show_hint": False, "is_wrong": False}
+            changes["reason"] = reason
         elif selection.weight and config.weigh_by_problem:
-            share = before[selection.problem] / after[selection.problem]
-            changes = {"weight": min(1.0, selection.weight * share)}
+            weight = selection.weight * before[selection.problem]
+            changes = {"weight": min(1.0, weight / after[selection.problem])}
         else:
             return selection
         return dataclasses.replace(selection, **changes)

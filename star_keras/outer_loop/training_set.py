@@ -22,6 +22,7 @@ from star_keras.training.stored_examples import (
     example_lengths,
     tokenize_stream,
 )
+from star_keras.utils.errors import invalid
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,19 +57,29 @@ def reject_too_long(
     Args:
         phases: The samples.
         selections: The decisions before. An example, or a pair of them, that is longer
-            than a row gets the reason `"too_long"`.
+            than a row gets the reason `"too_long"`. Limits and quotas of a problem have
+            counted it.
         problems: The problems by their ids.
         prompts: Makes the training prompts.
         preprocessor: A `keras_hub.models.CausalLMPreprocessor`.
         config: All settings.
         paired: Whether they are pairs, see `star_keras.outer_loop.pairs`.
+
+    Raises:
+        ValueError: if all of them are too long.
     """
     kept = KeptSamples.of(phases, selections)
     lengths = map(len, _tokenized(kept, problems, prompts, preprocessor))
     lengths = np.fromiter(lengths, "int64")
     order = pair_order(kept.selections) if paired else np.arange(len(lengths))
     totals = _row_parts(lengths[order], paired).sum(axis=1)
-    is_long = totals > config.training.sequence_length
+    length = config.training.sequence_length
+    is_long = totals > length
+    if len(totals) and is_long.all():
+        name = "pairs" if paired else "rationales"
+        rule = f"at least {totals.min()}, the tokens of the shortest of {len(totals)} "
+        remedy = "Use longer rows, in a new run_dir."
+        raise invalid("sequence_length", f"{rule}{name}", length, remedy)
     keys = np.fromiter((x.key for x in kept.selections), object)
     rejected = _row_parts(keys[order], paired)[is_long]
     return reject(selections, set(rejected.flat), "too_long", config.selection)

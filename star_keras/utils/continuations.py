@@ -27,6 +27,10 @@ class Continuations:
             [_CONTROL + _LETTER, _CONTROL, _LETTER]
         )
         self._adds_blanks = both != [*self._control, *self._letter]
+        if self._adds_blanks:
+            # An unknown character would swallow unknown ones behind it.
+            (text,) = tokenizer.detokenize([self._control])
+            self._adds_blanks = _CONTROL in text
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of texts that follow others, a list for each text."""
@@ -34,9 +38,11 @@ class Continuations:
             return self._ids(list(texts))
         count = len(self._control)
         rows = self._ids([_CONTROL + text for text in texts])
-        if any(ids[:count] != self._control for ids in rows):
-            return self._ids(list(texts))
-        return [ids[count:] for ids in rows]
+        return [
+            # A control character that is merged with the text is no help.
+            ids[count:] if ids[:count] == self._control else self._ids([text])[0]
+            for text, ids in zip(texts, rows, strict=True)
+        ]
 
     def detokenize(self, rows: Sequence[Sequence[int]]) -> list[str]:
         """The texts of rows of token ids that follow others."""

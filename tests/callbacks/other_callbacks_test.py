@@ -102,6 +102,12 @@ def test_the_rate_of_a_scaled_optimizer_is_recorded(make_star, make_model):
     assert rates.seen == [0.01, 0.01, 0.005, 0.005]
     recorded = [line["learning_rate"] for line in star.metrics[1:]]
     assert recorded == pytest.approx([0.01, 0.005])
+    # Another optimizer of the program has another name.
+    again = make_model()
+    adam = keras.optimizers.Adam(1e-3)
+    again.compile(optimizer=keras.optimizers.LossScaleOptimizer(adam))
+    fit(make_star(model=again, add_steps=0), 2)
+    assert float(again.optimizer.learning_rate) == pytest.approx(0.005)
 
 
 def test_a_single_further_callback_needs_no_list(make_star):

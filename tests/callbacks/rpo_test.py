@@ -112,17 +112,30 @@ def test_the_training_of_all_iterations_is_compiled_once(make_model, tmp_path):
 
 
 def test_pairs_longer_than_a_row_are_not_trained_on(make_model, tmp_path):
-    model = make_model()
-    compile_model(model, OptimizerConfig(objective="rpo"))
-    star = StarIterationCallback(
-        model,
-        Doubling(train=2, held_out=1),
-        tmp_path,
-        make_config(samples_per_problem=4, sequence_length=60, skip_eval=True),
-        sampler=ScriptedSampler(half_right),
-    )
+    def talkative(request):
+        steps = " Let me see." * (request.name != "double-0")
+        return steps + half_right(request)
+
+    def star_of(path, sampler):
+        model = make_model()
+        compile_model(model, OptimizerConfig(objective="rpo"))
+        return StarIterationCallback(
+            model,
+            Doubling(train=2, held_out=1),
+            path,
+            make_config(samples_per_problem=4, sequence_length=110, skip_eval=True),
+            sampler=ScriptedSampler(sampler),
+        )
+
+    star = star_of(tmp_path / "some", talkative)
     fit(star, 1)
-    reasons = [selection.reason for selection in star.run.samples.load_selection(1)]
     # Of each problem two right and two wrong completions.
-    assert reasons == ["too_long"] * 8
-    assert metrics(star)[0]["num_examples"] == 0
+    for selection in star.run.samples.load_selection(1):
+        is_long = selection.problem != "double-0"
+        assert selection.reason == ("too_long" if is_long else "")
+        assert not (is_long and selection.is_wrong)
+    assert metrics(star)[0]["num_examples"] == 4
+    long = star_of(tmp_path / "none", lambda request: " Hm." * 9 + half_right(request))
+    message = "`sequence_length`. Expected at least [0-9]+, .* shortest of 4 pairs"
+    with pytest.raises(ValueError, match=message):
+        fit(long, 1)

@@ -294,6 +294,12 @@ def test_rationales_longer_than_a_row_are_not_trained_on(make_star):
     assert star.metrics[1]["not_kept/too_long"] == len(selections) / 3
 
 
+def test_rows_that_hold_no_rationale_are_an_error(make_star):
+    message = "`sequence_length`. Expected at least [0-9]+, .* of 18 rationales"
+    with pytest.raises(ValueError, match=message):
+        fit(make_star(sequence_length=30), 1)
+
+
 def test_an_example_beyond_the_models_positions_is_refused(make_star, make_model):
     # Rows of 128 tokens hold it, and a scripted sampler does not ask the model.
     star = make_star(model=make_model(num_layers=1, max_sequence_length=20))

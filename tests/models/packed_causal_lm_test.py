@@ -61,6 +61,18 @@ def test_generates_although_padding_is_the_end_token(family):
     assert np.all(found["padding_mask"])
 
 
+def test_a_prompt_keeps_tokens_that_are_no_part_of_its_mask():
+    """As Gemma 3's start token, if it is the padding."""
+    model = tiny_causal_lm("llama")
+    model.compile(sampler="greedy")
+    rows = {
+        "token_ids": np.array([[0, 5, 0, 7, 0, 0, 0]]),
+        "padding_mask": np.array([[0, 1, 0, 1, 0, 0, 0]]),
+    }
+    found = model.generate_step(rows, stop_token_ids=(0, 257))["token_ids"]
+    np.testing.assert_array_equal(np.asarray(found)[0, :4], [0, 5, 0, 7])
+
+
 def test_evaluate_takes_packed_rows(llama):
     packed = packed_causal_lm(llama)
     packed.compile()

@@ -71,6 +71,16 @@ def test_a_completion_is_trained_on_with_the_tokens_that_were_sampled():
     np.testing.assert_array_equal(example.response_ids, [*sampled, 0])
 
 
+def test_unknown_characters_are_kept_without_bytes_for_them():
+    scores = [("<unk>", 0.0), *((word, -1.0) for word in WORDS)]
+    tokenizer = tokenizers.Tokenizer(models.Unigram(scores, 0, False))
+    blanks = {"replacement": "▁", "prepend_scheme": "always", "split": False}
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(**blanks)
+    tokenizer = HuggingFaceTokenizer(tokenizer, end_token_ids=[0], start_token_id=1)
+    texts = ["é", "\nThe", "The"]
+    assert Continuations(tokenizer).tokenize(texts) == tokenizer(texts)
+
+
 def test_other_tokenizers_are_left_alone(byte_tokenizer):
     continuations = Continuations(byte_tokenizer)
     assert continuations.tokenize(["ab"]) == [byte_tokenizer("ab").tolist()]
