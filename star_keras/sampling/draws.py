@@ -1,5 +1,7 @@
 """Drawing a token of each row by weights, and the truncation of weights."""
 
+import functools
+
 import jax
 import numpy as np
 from jax import numpy as jnp
@@ -40,6 +42,24 @@ def keep_likeliest(weights, p):
     return jnp.where(bits < lowest, 0.0, weights)
 
 
+def relative_weights(logits, temperature=1.0):
+    """`exp(logits / temperature)`, divided by the highest of each row.
+
+    Args:
+        logits: float array `(batch, size)`.
+        temperature: float, or float32 array `(batch, 1)`. Above 0.
+
+    Returns:
+        float32 array `(batch, size)`.
+    """
+    return _weights(jnp.max(logits, axis=-1, keepdims=True), temperature, logits)
+
+
+def _weights(highest, temperature, logits):
+    difference = logits.astype("float32") - highest.astype("float32")
+    return jnp.exp(difference / temperature)
+
+
 def draw(logits, key_data, token_number, temperature=1.0):
     """Draw an index of each row with the probabilities `softmax(logits / temperature)`.
 
@@ -61,12 +81,11 @@ def draw(logits, key_data, token_number, temperature=1.0):
     # summed, not stored, since each pass over all of them takes its time too.
     batch, size = logits.shape
     blocks = _blocks(logits)
-    highest = jnp.max(logits, axis=-1).astype("float32").reshape(batch, 1, 1, 1)
-    divisor = jnp.reshape(temperature, (-1, 1, 1, 1))
-
-    def weights(x):
-        return jnp.exp((x.astype("float32") - highest) / divisor)
-
+    weights = functools.partial(
+        _weights,
+        jnp.max(logits, axis=-1).reshape(batch, 1, 1, 1),
+        jnp.reshape(temperature, (-1, 1, 1, 1)),
+    )
     totals = [jnp.sum(weights(x), axis=-1) for x in blocks]
     parts = totals[0].shape[1]
     totals = jnp.concatenate(totals, axis=2).reshape(batch, -1)

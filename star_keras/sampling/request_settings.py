@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 
-from star_keras.sampling.draws import draw, keep_likeliest
+from star_keras.sampling.draws import draw, keep_likeliest, relative_weights
 from star_keras.sampling.sampling_methods import Greedy
 from star_keras.utils.settings import checked
 
@@ -69,13 +69,11 @@ def next_token_by_row(logits, key_data, token_number, temperature, top_p):
     greedy = Greedy().next_token(logits, key_data, token_number)
 
     def drawn():
-        top = jnp.max(logits, axis=-1, keepdims=True).astype("float32")
         divisor = jnp.where(is_drawn, temperature, 1.0)[:, None]
         p = top_p[:, None]
 
         def truncated():
-            weights = jnp.exp((logits.astype("float32") - top) / divisor)
-            kept = keep_likeliest(weights, p) > 0
+            kept = keep_likeliest(relative_weights(logits, divisor), p) > 0
             return jnp.where((p == 1) | kept, logits, -jnp.inf)
 
         truncates = jnp.any(is_drawn & (top_p < 1))

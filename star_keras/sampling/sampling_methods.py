@@ -11,7 +11,12 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 
-from star_keras.sampling.draws import draw, first_true, keep_likeliest
+from star_keras.sampling.draws import (
+    draw,
+    first_true,
+    keep_likeliest,
+    relative_weights,
+)
 from star_keras.utils.errors import invalid
 
 
@@ -164,12 +169,11 @@ class Temperature:
         Returns:
             int32 array `(batch,)`.
         """
-        top = jnp.max(logits, axis=-1, keepdims=True).astype("float32")
         token_ids = None
         if self.top_k is not None:
             logits, token_ids = self.top_k.select(logits)
         for truncation in self.truncations:
-            weights = jnp.exp((logits.astype("float32") - top) / self.temperature)
+            weights = relative_weights(logits, self.temperature)
             logits = jnp.where(truncation.truncate(weights) > 0, logits, -jnp.inf)
         choice = draw(logits, key_data, token_number, self.temperature)
         if token_ids is not None:
