@@ -11,7 +11,8 @@ methods and the commands of the runs and, with `--evaluations`, a table of `pass
 import dataclasses
 
 from experiments.command_line import define_flags, from_flags, run_main, say_hello
-from experiments.common import make_new_directory, message_alone
+from experiments.common import message_alone
+from experiments.outputs import make_new_directory
 from star_keras.utils.settings import Settings, setting
 
 

@@ -24,12 +24,8 @@ from absl import app
 from etils import epath
 
 from experiments.command_line import define_flags, from_flags, run_main, say_hello
-from experiments.common import (
-    load_libraries,
-    make_new_directory,
-    message_alone,
-    save_directory,
-)
+from experiments.common import load_libraries, message_alone
+from experiments.outputs import make_new_directory, save_directory
 from star_keras.utils.errors import invalid
 from star_keras.utils.settings import Settings, setting
 

@@ -18,9 +18,9 @@ from experiments.common import (
     ModelSettings,
     ProcessSettings,
     load_libraries,
-    make_new_directory,
     message_alone,
 )
+from experiments.outputs import make_new_directory
 from experiments.task_settings import TaskSettings
 from star_keras.config import SAMPLER_SETTINGS, RunConfig, SamplingConfig
 from star_keras.utils.errors import invalid

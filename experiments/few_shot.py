@@ -12,8 +12,9 @@ from absl import app
 from etils import epath
 
 from experiments.command_line import run_main, say_hello
-from experiments.common import load_libraries, make_new_directory, message_alone
+from experiments.common import load_libraries, message_alone
 from experiments.evaluate import checked_settings, load_sampler, write_evaluation
+from experiments.outputs import make_new_directory
 
 
 def main(argv):

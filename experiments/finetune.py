@@ -15,10 +15,9 @@ from experiments.common import (
     ModelSettings,
     ProcessSettings,
     load_libraries,
-    make_directory,
     message_alone,
-    save_directory,
 )
+from experiments.outputs import make_directory, save_directory
 from star_keras.config import OptimizerConfig, RunConfig, TrainingConfig
 from star_keras.tasks.record_sources import TEXT_FILES, existing_source
 from star_keras.utils.errors import invalid

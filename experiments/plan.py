@@ -26,7 +26,8 @@ from experiments import (
     suggestion,
 )
 from experiments.command_line import define_flags, from_flags, run_main, say_hello
-from experiments.common import ModelSettings, check_file, load_libraries, message_alone
+from experiments.common import ModelSettings, load_libraries, message_alone
+from experiments.outputs import check_file
 from experiments.plan_programs import by_arithmetic, estimate, make_model
 from star_keras.config import OptimizerConfig, StarConfig
 from star_keras.utils.errors import invalid

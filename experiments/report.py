@@ -9,7 +9,8 @@ side. Exits with 1 if a file is damaged; the page shows the undamaged files.
 import dataclasses
 
 from experiments.command_line import define_flags, from_flags, run_main, say_hello
-from experiments.common import check_file, message_alone
+from experiments.common import message_alone
+from experiments.outputs import check_file
 from star_keras.utils.settings import Settings, setting
 
 

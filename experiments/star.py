@@ -17,10 +17,9 @@ from experiments.common import (
     ModelSettings,
     ProcessSettings,
     load_libraries,
-    make_directory,
     message_alone,
-    save_directory,
 )
+from experiments.outputs import make_directory, save_directory
 from experiments.task_settings import TaskSettings
 from star_keras.config import OptimizerConfig, StarConfig
 from star_keras.utils.errors import invalid

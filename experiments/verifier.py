@@ -13,13 +13,8 @@ import itertools
 from etils import epath
 
 from experiments.command_line import define_flags, from_flags, run_main, say_hello
-from experiments.common import (
-    ModelSettings,
-    load_libraries,
-    make_new_directory,
-    message_alone,
-    save_directory,
-)
+from experiments.common import ModelSettings, load_libraries, message_alone
+from experiments.outputs import make_new_directory, save_directory
 from experiments.task_settings import TaskSettings
 from star_keras.config import (
     OptimizerConfig,
