@@ -57,8 +57,8 @@ def reject_too_long(
     Args:
         phases: The samples.
         selections: The decisions before. An example, or a pair of them, that is longer
-            than a row gets the reason `"too_long"`. Limits and quotas of a problem have
-            counted it.
+            than a row gets the reason `"too_long"`. It still counts in the limits and
+            quotas of its problem.
         problems: The problems by their ids.
         prompts: Makes the training prompts.
         preprocessor: A `keras_hub.models.CausalLMPreprocessor`.

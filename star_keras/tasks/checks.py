@@ -17,7 +17,7 @@ def check_task(task: Task):
     Raises:
         ValueError: if it is no `Task`, its `name` is no text, its `stop` or `splits` is
             no sequence of texts that are not empty, its `few_shot_examples` is no
-            sequence, or a format has not its placeholders.
+            sequence, or a format lacks a placeholder.
     """
     if not isinstance(task, Task):
         remedy = "Make one, e.g. by `tasks.get('arithmetic')`."

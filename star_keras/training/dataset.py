@@ -97,7 +97,10 @@ def count_trained_tokens(
 
 
 def _lengths(examples, size, sequence_length):
-    """Tokens of each example, or of each pair. Here they have their own numbers."""
+    """Tokens of each example, or of each pair.
+
+    Checked here, where an example still has the number that the error names.
+    """
     lengths = np.reshape(example_lengths(examples), (-1, size)).sum(axis=1).tolist()
     check_row_lengths(lengths, sequence_length, "pairs" if size == 2 else "examples")
     return lengths
