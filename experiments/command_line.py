@@ -11,6 +11,7 @@ Flags have the names of the fields: `few_shot: bool` is `--few_shot` and
 anything heavy is imported.
 """
 
+import dis
 import sys
 from collections.abc import Callable, Collection
 
@@ -20,6 +21,7 @@ import star_keras
 from star_keras.utils.settings import Settings, groups_of, settings_of
 
 FLAGS = flags.FLAGS
+_PACKAGES = "star_keras", "experiments", "__main__"
 
 
 def define_flags(
@@ -113,7 +115,7 @@ def _make(cls, values):
 
 
 def run_main(main: Callable):
-    """`app.run`, but an error of the flags is its message alone.
+    """`app.run`, but an error of the user's input is its message alone.
 
     The help of an `app.UsageError` of `main` lists all flags, and would hide the
     message. So would the traceback of `--noNAME=VALUE`, which absl does not catch.
@@ -122,7 +124,7 @@ def run_main(main: Callable):
         main: Callable `argv -> exit code`, of `None` for 0.
 
     Raises:
-        SystemExit: of code 1 with the message.
+        SystemExit: of code 1 with the message of an error of the flags.
     """
 
     def run(argv):
@@ -138,7 +140,31 @@ def run_main(main: Callable):
             message = f"{error}. Leave out the `=` and the value behind it."
             raise SystemExit(message) from error
 
+    sys.excepthook = print_error
     app.run(run, flags_parser=parse)
+
+
+def print_error(kind, error, trace):
+    """Print an uncaught error, as `sys.excepthook`: a fault with its traceback.
+
+    What star-keras raises itself, and what the system says of files and libraries, has
+    a message with argument or file and the remedy. It is printed alone.
+    """
+    if isinstance(error, (OSError, ImportError)) or _is_raised_here(error, trace):
+        print(error, file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+def _is_raised_here(error, trace):
+    """Whether a `raise` of star-keras raises it, not a call of Python or a library."""
+    if not isinstance(error, (ValueError, RuntimeError, FloatingPointError)):
+        return False
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    package = trace.tb_frame.f_globals["__name__"].partition(".")[0]
+    instruction = trace.tb_frame.f_code.co_code[trace.tb_lasti]
+    return package in _PACKAGES and dis.opname[instruction] == "RAISE_VARARGS"
 
 
 def say_hello(text: str):

@@ -16,21 +16,6 @@ from star_keras.utils.quiet import without_log_noise
 from star_keras.utils.settings import Settings, setting
 
 
-@contextlib.contextmanager
-def message_alone():
-    """A context in which an error of the user's input ends the program.
-
-    Raises:
-        SystemExit: of code 1 with the message of a `ValueError`, `OSError` or
-            `ImportError`, which names file, argument or library and the remedy; a
-            traceback would hide it.
-    """
-    try:
-        yield
-    except (ValueError, OSError, ImportError) as error:
-        raise SystemExit(str(error)) from error
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelSettings(Settings):
     """The base model, and the devices it is on."""
@@ -77,8 +62,9 @@ class ModelSettings(Settings):
             **kwargs: Further arguments of `load_causal_lm`.
 
         Raises:
-            SystemExit: if there is no such preset, dtype, mesh or platform of
-                `JAX_PLATFORMS`, or a file of the preset is missing or damaged.
+            ValueError: if there is no such preset, dtype, mesh or platform of
+                `JAX_PLATFORMS`, or a file of the preset is damaged.
+            OSError: if a file is missing.
         """
         import jax
         import keras
@@ -92,16 +78,15 @@ class ModelSettings(Settings):
             jax.config.update("jax_compilation_cache_dir", str(path))
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
         self.choose_attention()
-        with message_alone():
-            found_devices()
-            if self.mesh:
-                keras.distribution.set_distribution(
-                    distribution.model_parallel(self.mesh, zero=self.zero)
-                )
-            check_dtype(self.dtype)
-            model = load_causal_lm(self.preset, dtype=self.dtype, **kwargs)
-            if self.mesh:
-                keras.distribution.distribution().check_layouts()
+        found_devices()
+        if self.mesh:
+            keras.distribution.set_distribution(
+                distribution.model_parallel(self.mesh, zero=self.zero)
+            )
+        check_dtype(self.dtype)
+        model = load_causal_lm(self.preset, dtype=self.dtype, **kwargs)
+        if self.mesh:
+            keras.distribution.distribution().check_layouts()
         return model
 
 
@@ -130,8 +115,8 @@ class ProcessSettings(Settings):
         """Join the other processes, if any are named, and print the devices of all.
 
         Raises:
-            ValueError: see `star_keras.distribution.initialize`.
-            SystemExit: if there are no devices of `JAX_PLATFORMS`.
+            ValueError: see `star_keras.distribution.initialize`, or if there are no
+                devices of `JAX_PLATFORMS`.
         """
         from star_keras.distribution import processes
         from star_keras.utils.devices import describe_devices, found_devices
@@ -148,8 +133,7 @@ class ProcessSettings(Settings):
                 timeout_seconds=self.process_timeout,
                 start_seconds=self.start_timeout,
             )
-        with message_alone():
-            devices = found_devices()
+        devices = found_devices()
         if processes.is_writer():
             print(describe_devices(devices), flush=True)
 

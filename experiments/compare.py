@@ -11,7 +11,6 @@ methods and the commands of the runs and, with `--evaluations`, a table of `pass
 import dataclasses
 
 from experiments.command_line import define_flags, from_flags, run_main, say_hello
-from experiments.common import message_alone
 from experiments.outputs import make_new_directory
 from star_keras.utils.settings import Settings, setting
 
@@ -56,17 +55,16 @@ def main(argv):
     # Needs neither Keras nor JAX.
     from star_keras.outer_loop.comparison import write_comparison
 
-    with message_alone():
-        names = ("comparison.md", "comparison.png")
-        make_new_directory("output", settings.output, names)
-        print(
-            write_comparison(
-                settings.run_dirs,
-                settings.output,
-                settings.tokens,
-                settings.evaluations,
-            )
+    names = ("comparison.md", "comparison.png")
+    make_new_directory("output", settings.output, names)
+    print(
+        write_comparison(
+            settings.run_dirs,
+            settings.output,
+            settings.tokens,
+            settings.evaluations,
         )
+    )
     print(f"The table and the plot are in {settings.output}.")
 
 

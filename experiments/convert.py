@@ -24,7 +24,7 @@ from absl import app
 from etils import epath
 
 from experiments.command_line import define_flags, from_flags, run_main, say_hello
-from experiments.common import load_libraries, message_alone
+from experiments.common import load_libraries
 from experiments.outputs import make_new_directory, save_directory
 from star_keras.utils.errors import invalid
 from star_keras.utils.settings import Settings, setting
@@ -185,9 +185,8 @@ def logits_sums(model):
 
 def main(argv):
     (settings,) = from_flags(argv, ConvertSettings)
-    with message_alone():
-        check_flags_of_the_source(settings)
-        make_new_directory("output", settings.output)
+    check_flags_of_the_source(settings)
+    make_new_directory("output", settings.output)
     say_hello(f"{settings.source} to {settings.to}")
     load_libraries()
     import keras
@@ -202,12 +201,11 @@ def main(argv):
         else:
             models.save_mesh_transformer(model, path, shards=settings.shards or 8)
 
-    with message_alone():
-        if settings.mesh:
-            mesh = distribution.model_parallel(settings.mesh)
-            keras.distribution.set_distribution(mesh)
-        model = load(settings)
-        save_directory(save, epath.Path(settings.output))
+    if settings.mesh:
+        mesh = distribution.model_parallel(settings.mesh)
+        keras.distribution.set_distribution(mesh)
+    model = load(settings)
+    save_directory(save, epath.Path(settings.output))
     print("\nlogits: sum {:.6g}, sum of absolutes {:.6g}".format(*logits_sums(model)))
     print(f"Written: {settings.output} ({settings.to}).")
 

@@ -3,7 +3,6 @@
 import dataclasses
 import tempfile
 
-from experiments.common import message_alone
 from star_keras.callbacks import StarIterationCallback
 from star_keras.models import PackedCausalLM
 from star_keras.outer_loop.step_schedules import scheduled_steps
@@ -22,16 +21,14 @@ def print_dry_run(model, task, config, iterations, verifier=None):
         iterations: Iterations of the run.
         verifier: The verifier of the run, if it has one.
     """
-    with message_alone():
-        num_problems = len(task.questions("train"))
+    num_problems = len(task.questions("train"))
     wanted = config.sampling.n_train_samples or num_problems
     sampling = dataclasses.replace(
         config.sampling, n_train_samples=min(wanted, _PROBLEMS)
     )
     few = dataclasses.replace(config, sampling=sampling)
     with tempfile.TemporaryDirectory() as directory:
-        with message_alone():
-            star = StarIterationCallback(model, task, directory, few, verifier=verifier)
+        star = StarIterationCallback(model, task, directory, few, verifier=verifier)
         star.run.open({})
         try:
             training_set = star.loop.prepare(1)

@@ -14,12 +14,7 @@ import dataclasses
 from absl import app
 
 from experiments.command_line import define_flags, from_flags, run_main, say_hello
-from experiments.common import (
-    ModelSettings,
-    ProcessSettings,
-    load_libraries,
-    message_alone,
-)
+from experiments.common import ModelSettings, ProcessSettings, load_libraries
 from experiments.outputs import make_new_directory
 from experiments.task_settings import TaskSettings
 from star_keras.config import SAMPLER_SETTINGS, RunConfig, SamplingConfig
@@ -146,10 +141,9 @@ def write_evaluation(script, sampling, prompts, sampler, output, verifier=None):
         verifier_scores,
     )
 
-    with message_alone():
-        problems = checked_problems(prompts.task, script.split)[: script.num_problems]
-        if verifier is not None:
-            check_verifier(verifier, sampler)
+    problems = checked_problems(prompts.task, script.split)[: script.num_problems]
+    if verifier is not None:
+        check_verifier(verifier, sampler)
     repeats = describe_repeats(problems, f"problems of {script.split!r}")
     if repeats and processes.is_writer():
         print(repeats)
@@ -180,8 +174,7 @@ def write_evaluation(script, sampling, prompts, sampler, output, verifier=None):
 
 def main(argv):
     script, task, model, process, sampling, run = checked_settings(argv)
-    with message_alone():
-        make_new_directory("output", script.output)
+    make_new_directory("output", script.output)
     say_hello(f"evaluation of {model.preset} on {task.name}, split {script.split}")
     load_libraries()
     from star_keras.outer_loop.prompts import PromptBuilder

@@ -12,7 +12,7 @@ from absl import app
 from etils import epath
 
 from experiments.command_line import run_main, say_hello
-from experiments.common import load_libraries, message_alone
+from experiments.common import load_libraries
 from experiments.evaluate import checked_settings, load_sampler, write_evaluation
 from experiments.outputs import make_new_directory
 
@@ -29,8 +29,7 @@ def main(argv):
             "--verifier is for experiments.evaluate: a verifier knows prompts without "
             "worked examples."
         )
-    with message_alone():
-        make_new_directory("output", script.output)
+    make_new_directory("output", script.output)
     say_hello(f"few-shot baselines of {model.preset} on {task.name}")
     load_libraries()
     from star_keras.distribution import processes

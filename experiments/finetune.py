@@ -11,12 +11,7 @@ command resumes a training that was interrupted.
 import dataclasses
 
 from experiments.command_line import define_flags, from_flags, run_main, say_hello
-from experiments.common import (
-    ModelSettings,
-    ProcessSettings,
-    load_libraries,
-    message_alone,
-)
+from experiments.common import ModelSettings, ProcessSettings, load_libraries
 from experiments.outputs import make_directory, save_directory
 from star_keras.config import OptimizerConfig, RunConfig, TrainingConfig
 from star_keras.tasks.record_sources import TEXT_FILES, existing_source
@@ -116,11 +111,10 @@ def main(argv):
         argv, *SETTINGS
     )
     paths = {name: getattr(settings, name) for name in ("train_path", "eval_path")}
-    with message_alone():
-        for name, path in paths.items():
-            if path is not None:
-                existing_source(path, name, TEXT_FILES)
-        make_directory("run_dir", settings.run_dir)
+    for name, path in paths.items():
+        if path is not None:
+            existing_source(path, name, TEXT_FILES)
+    make_directory("run_dir", settings.run_dir)
     say_hello(f"fine-tuning {model_settings.preset} on {settings.train_path}")
     load_libraries()
     import keras
@@ -133,28 +127,26 @@ def main(argv):
     process.join()
     keras.utils.set_random_seed(run.seed)
     model = model_settings.load(load_weights=not settings.random_weights)
-    with message_alone():
-        compile_model(model, optimizer)
-        examples, held_out = (
-            read_examples(path, name, model, training.sequence_length)
-            for name, path in paths.items()
-        )
-        steps = num_steps(settings, examples, training)
-        tuning = FineTuning(
-            model,
-            examples,
-            settings.run_dir,
-            steps=steps,
-            eval_examples=held_out,
-            eval_steps=settings.eval_steps,
-            training=training,
-            run=run,
-        )
+    compile_model(model, optimizer)
+    examples, held_out = (
+        read_examples(path, name, model, training.sequence_length)
+        for name, path in paths.items()
+    )
+    steps = num_steps(settings, examples, training)
+    tuning = FineTuning(
+        model,
+        examples,
+        settings.run_dir,
+        steps=steps,
+        eval_examples=held_out,
+        eval_steps=settings.eval_steps,
+        training=training,
+        run=run,
+    )
     if processes.is_writer():
         tokens = int(examples.lengths.sum())
         print(f"{len(examples):,} examples, {tokens:,} tokens, {steps:,} steps")
-    with message_alone():
-        tuning.fit()
+    tuning.fit()
     output = tuning.directory.path / settings.to
     with processes.whole(model.variables):
         if processes.is_writer():

@@ -21,11 +21,7 @@ import sys
 from absl import flags
 
 from experiments.command_line import define_flags, from_flags, run_main, say_hello
-from experiments.common import (
-    ModelSettings,
-    load_libraries,
-    message_alone,
-)
+from experiments.common import ModelSettings, load_libraries
 from experiments.task_settings import TaskSettings
 from star_keras.config import RunConfig, SamplingConfig
 
@@ -204,26 +200,25 @@ def main(argv):
     from star_keras.sampling import ContinuousSampler, RequestSettings, SampleRequest
 
     causal_lm = model.load()
-    with message_alone():
-        chat = find_chat_template(causal_lm.preprocessor, sampling.chat)
-        if with_task:
-            few_shot, direct = sampling.few_shot, sampling.direct
-            questions = TaskQuestions(
-                PromptBuilder(task, few_shot=few_shot, direct=direct, chat=chat)
-            )
-        elif chat is not None:
-            questions = Conversation(chat, remembers=is_terminal)
-        else:
-            questions = PlainQuestions()
-        sampler = ContinuousSampler(
-            causal_lm,
-            max_new_tokens=sampling.max_new_tokens,
-            batch_size=1,
-            seed=run.seed,
+    chat = find_chat_template(causal_lm.preprocessor, sampling.chat)
+    if with_task:
+        few_shot, direct = sampling.few_shot, sampling.direct
+        questions = TaskQuestions(
+            PromptBuilder(task, few_shot=few_shot, direct=direct, chat=chat)
         )
-        settings = RequestSettings(
-            temperature=sampling.temperature, top_p=sampling.top_p or 1.0
-        )
+    elif chat is not None:
+        questions = Conversation(chat, remembers=is_terminal)
+    else:
+        questions = PlainQuestions()
+    sampler = ContinuousSampler(
+        causal_lm,
+        max_new_tokens=sampling.max_new_tokens,
+        batch_size=1,
+        seed=run.seed,
+    )
+    settings = RequestSettings(
+        temperature=sampling.temperature, top_p=sampling.top_p or 1.0
+    )
 
     def ask(engine, number, line):
         question = questions.make(line)

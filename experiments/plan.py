@@ -26,7 +26,7 @@ from experiments import (
     suggestion,
 )
 from experiments.command_line import define_flags, from_flags, run_main, say_hello
-from experiments.common import ModelSettings, load_libraries, message_alone
+from experiments.common import ModelSettings, load_libraries
 from experiments.outputs import check_file
 from experiments.plan_programs import by_arithmetic, estimate, make_model
 from star_keras.config import OptimizerConfig, StarConfig
@@ -166,11 +166,10 @@ def main(argv):
             "as in the run."
         )
     if settings.output:
-        with message_alone():
-            if settings.suggest:
-                check_file("output", settings.output, "flagfile", "# Suggested for ")
-            else:
-                check_file("output", settings.output, "plan", _BEGINNING)
+        if settings.suggest:
+            check_file("output", settings.output, "flagfile", "# Suggested for ")
+        else:
+            check_file("output", settings.output, "plan", _BEGINNING)
     say_hello(f"plan of {model_settings.preset} for {settings.topology}")
     load_libraries()
     model_settings.choose_attention()
@@ -181,8 +180,7 @@ def main(argv):
     if not (gpu or settings.suggest or model_settings.mesh):
         raise app.UsageError("--mesh is needed for TPUs, e.g. --mesh=batch:1,model:8.")
     if settings.suggest:
-        with message_alone():
-            suggestion.suggest(settings, model_settings, config, optimizer)
+        suggestion.suggest(settings, model_settings, config, optimizer)
         return
     model = make_model(model_settings, optimizer)
     print(
@@ -191,10 +189,7 @@ def main(argv):
         flush=True,
     )
     if gpu:
-        with message_alone():
-            found = by_arithmetic(
-                model, gpu, model_settings, settings, config, optimizer
-            )
+        found = by_arithmetic(model, gpu, model_settings, settings, config, optimizer)
         print("By arithmetic. Nothing was compiled, nothing was run.")
     else:
         found = by_compiler(model, settings, model_settings, config)

@@ -12,7 +12,7 @@ import random
 from etils import epath
 
 from experiments.command_line import define_flags, from_flags, run_main, say_hello
-from experiments.common import load_libraries, message_alone
+from experiments.common import load_libraries
 from experiments.outputs import make_new_directory, save_directory
 from experiments.pretrain_examples import (
     OPERATIONS,
@@ -162,8 +162,7 @@ def make_dataset(examples, batch_size, sequence_length, pad_id, seed):
 
 def main(argv):
     (settings,) = from_flags(argv, PretrainSettings)
-    with message_alone():
-        make_new_directory("output", settings.output)
+    make_new_directory("output", settings.output)
     say_hello(f"pretraining {settings.output}")
     load_libraries()
     import keras

@@ -9,7 +9,6 @@ side. Exits with 1 if a file is damaged; the page shows the undamaged files.
 import dataclasses
 
 from experiments.command_line import define_flags, from_flags, run_main, say_hello
-from experiments.common import message_alone
 from experiments.outputs import check_file
 from star_keras.utils.settings import Settings, setting
 
@@ -38,10 +37,9 @@ def main(argv):
     # Needs neither Keras nor JAX.
     from star_keras.outer_loop.html_report.write_report import write_report
 
-    with message_alone():
-        if settings.output is not None:
-            check_file("output", settings.output, "report", "<title>STaR: ")
-        path, faults = write_report(settings.run_dir, settings.compare, settings.output)
+    if settings.output is not None:
+        check_file("output", settings.output, "report", "<title>STaR: ")
+    path, faults = write_report(settings.run_dir, settings.compare, settings.output)
     for fault in faults:
         print(f"not shown: {fault}")
     print(f"The report is {path}.")

@@ -12,7 +12,7 @@ import importlib.util
 from absl import app
 
 from experiments.command_line import define_flags, from_flags, run_main, say_hello
-from experiments.common import ModelSettings, load_libraries, message_alone
+from experiments.common import ModelSettings, load_libraries
 from star_keras.config import OptimizerConfig, SamplingConfig, ServingConfig
 
 SETTINGS = (ServingConfig, ModelSettings, SamplingConfig, OptimizerConfig)
@@ -35,12 +35,11 @@ def main(argv):
     from star_keras.training import compile_model
 
     causal_lm = model.load()
-    with message_alone():
-        if optimizer.lora_rank is not None:
-            compile_model(causal_lm, optimizer)
-        chat = find_chat_template(causal_lm.preprocessor, sampling.chat)
-        name = model.preset.rstrip("/").rpartition("/")[2]
-        service = Service(causal_lm, serving, name=name, chat=chat)
+    if optimizer.lora_rank is not None:
+        compile_model(causal_lm, optimizer)
+    chat = find_chat_template(causal_lm.preprocessor, sampling.chat)
+    name = model.preset.rstrip("/").rpartition("/")[2]
+    service = Service(causal_lm, serving, name=name, chat=chat)
     serve(service)
 
 

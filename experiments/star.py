@@ -13,12 +13,7 @@ from pathlib import Path
 from absl import app
 
 from experiments.command_line import define_flags, from_flags, run_main, say_hello
-from experiments.common import (
-    ModelSettings,
-    ProcessSettings,
-    load_libraries,
-    message_alone,
-)
+from experiments.common import ModelSettings, ProcessSettings, load_libraries
 from experiments.outputs import make_directory, save_directory
 from experiments.task_settings import TaskSettings
 from star_keras.config import OptimizerConfig, StarConfig
@@ -82,8 +77,7 @@ def main(argv):
             f"--extra_eval_splits has {unknown}. Expected some of {list(task.splits)}."
         )
     if not script.dry_run:
-        with message_alone():
-            make_directory("run_dir", script.run_dir)
+        make_directory("run_dir", script.run_dir)
     say_hello(f"STaR on {task.name} from {model.preset}, {script.run_dir or 'dry run'}")
     load_libraries()
     run(script, task, model, process, config, optimizer)
@@ -126,11 +120,8 @@ def run(script, task, model_settings, process_settings, config, optimizer):
         print_dry_run(model, task, config, script.iterations, verifier)
         return
     splits = script.extra_eval_splits
-    with message_alone():
-        extra = {split: checked_problems(task, split) for split in splits}
-        star = StarIterationCallback(
-            model, task, script.run_dir, config, verifier=verifier
-        )
+    extra = {split: checked_problems(task, split) for split in splits}
+    star = StarIterationCallback(model, task, script.run_dir, config, verifier=verifier)
     if script.start_iter is not None:
         star.rewind(script.start_iter)
 

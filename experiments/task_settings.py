@@ -3,7 +3,6 @@
 import dataclasses
 import inspect
 
-from experiments.common import message_alone
 from star_keras import tasks
 from star_keras.utils.errors import invalid
 from star_keras.utils.settings import Settings, setting
@@ -116,13 +115,13 @@ class TaskSettings(Settings):
         """The task.
 
         Raises:
-            SystemExit: if an argument of `star_keras.tasks.get` is invalid, or a file
-                is missing or damaged.
+            ValueError: if an argument of `star_keras.tasks.get` is invalid, or a file
+                is damaged.
+            OSError: if a file is missing.
         """
         names = (*_FIELDS, "prompts_file", "checker")
         arguments = self._arguments() | {name: getattr(self, name) for name in names}
-        with message_alone():
-            return tasks.get(self.task, **arguments)
+        return tasks.get(self.task, **arguments)
 
     def _arguments(self):
         arguments = {name: getattr(self, name) for name in self._parameters()}

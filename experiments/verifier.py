@@ -13,7 +13,7 @@ import itertools
 from etils import epath
 
 from experiments.command_line import define_flags, from_flags, run_main, say_hello
-from experiments.common import ModelSettings, load_libraries, message_alone
+from experiments.common import ModelSettings, load_libraries
 from experiments.outputs import make_new_directory, save_directory
 from experiments.task_settings import TaskSettings
 from star_keras.config import (
@@ -66,20 +66,19 @@ define_flags(RunConfig, only=("seed",))
 
 
 def read_pairs(run_dir, task):
-    """The pairs of all iterations, by problem; ends the program if there are none."""
+    """The pairs of all iterations, by problem. None is an error."""
     from star_keras.outer_loop.iteration_names import iteration_directories
     from star_keras.outer_loop.run_directory import RunDirectory
     from star_keras.outer_loop.verification import rationale_pairs
 
-    with message_alone():
-        store = RunDirectory(run_dir).samples
-        phases = (
-            store.load(iteration, "rationale") or ()
-            for iteration in iteration_directories(store.directory)
-        )
-        pairs = rationale_pairs(task, itertools.chain.from_iterable(phases))
+    store = RunDirectory(run_dir).samples
+    phases = (
+        store.load(iteration, "rationale") or ()
+        for iteration in iteration_directories(store.directory)
+    )
+    pairs = rationale_pairs(task, itertools.chain.from_iterable(phases))
     if not pairs:
-        raise SystemExit(
+        raise ValueError(
             f"{run_dir} has no problem with a right and a wrong rationale without a "
             "hint. Sample with --samples_per_problem above 1, or run more iterations."
         )
@@ -93,7 +92,7 @@ def tokenize(model, prompts, problems, pairs, sequence_length):
 
     unknown = pairs.keys() - problems.keys()
     if unknown:
-        raise SystemExit(
+        raise ValueError(
             f"The task has no training problem {min(unknown)!r}, which the run has. "
             "Use the task flags of the run."
         )
@@ -109,7 +108,7 @@ def tokenize(model, prompts, problems, pairs, sequence_length):
     lengths = examples.lengths.reshape(-1, 2).sum(axis=1)
     longest = int(lengths.argmax())
     if lengths[longest] > sequence_length:
-        raise SystemExit(
+        raise ValueError(
             f"A pair of problem {names[longest]!r} has {lengths[longest]} tokens, more "
             f"than --sequence_length={sequence_length}."
         )
@@ -120,9 +119,8 @@ def main(argv):
     settings = from_flags(argv, *SETTINGS)
     script, task_settings, model_settings, sampling, training, optimizer, run = settings
     task = task_settings.make()
-    with message_alone():
-        existing_run("run_dir", script.run_dir)
-        make_new_directory("output", script.output)
+    existing_run("run_dir", script.run_dir)
+    make_new_directory("output", script.output)
     say_hello(f"verifier from {script.run_dir}, base model {model_settings.preset}")
     load_libraries()
     import keras
@@ -137,14 +135,13 @@ def main(argv):
     pairs = read_pairs(script.run_dir, task)
     keras.utils.set_random_seed(run.seed)
     model = model_settings.load()
-    with message_alone():
-        if not isinstance(model, PackedCausalLM):
-            raise ValueError(
-                "A verifier needs a model that trains the fast way, see docs/models.md."
-            )
-        problems = {p.id: p for p in checked_problems(task, "train")}
-        rpo = dataclasses.replace(optimizer, objective="rpo", nll_weight=0.0)
-        compile_model(model, rpo)
+    if not isinstance(model, PackedCausalLM):
+        raise ValueError(
+            "A verifier needs a model that trains the fast way, see docs/models.md."
+        )
+    problems = {p.id: p for p in checked_problems(task, "train")}
+    rpo = dataclasses.replace(optimizer, objective="rpo", nll_weight=0.0)
+    compile_model(model, rpo)
     chat = find_chat_template(model.preprocessor, sampling.chat)
     prompts = PromptBuilder(task, few_shot=False, chat=chat)
     length = training.sequence_length

@@ -127,9 +127,10 @@ def _end_together():
     """Let an uncaught exception of any process end all processes."""
     client, process = global_state.client, jax.process_index()
     over = threading.Event()
+    print_error = sys.excepthook
 
     def fail(kind, error, trace):
-        traceback.print_exception(kind, error, trace)
+        print_error(kind, error, trace)
         if over.is_set():
             return
         over.set()

@@ -8,7 +8,7 @@ import pytest
 from absl import app, flags
 
 from experiments import common, task_settings
-from experiments.command_line import define_flags, from_flags
+from experiments.command_line import define_flags, from_flags, print_error
 from star_keras import tasks
 from star_keras.config import OptimizerConfig, StarConfig
 from star_keras.utils.settings import Settings, groups_of, setting, settings_of
@@ -72,6 +72,27 @@ def test_a_value_behind_a_no_flag_is_an_error_of_usage():
     assert done.returncode == 1
     assert done.stderr.startswith("--nomend=true does not take an argument. Leave out")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("call", "printed"),
+    [
+        ("Draw(share=0)", "Invalid value for argument `share`. Expected"),
+        ("open('/none')", "[Errno 2] No such file or directory: '/none'"),
+        ("__import__('none')", "No module named 'none'"),
+        ("int('x')", "Traceback"),  # no `raise` of star-keras, but one of Python
+        ("json.loads('x')", "Traceback"),
+        ("setting(0).unknown", "Traceback"),
+    ],
+)
+def test_what_is_no_fault_of_the_program_is_printed_alone(call, printed, capsys):
+    with pytest.raises(Exception) as caught:
+        # In a module of star-keras.
+        eval(call, {**globals(), "__name__": "star_keras.program"})
+    print_error(caught.type, caught.value, caught.tb)
+    found = capsys.readouterr().err
+    assert found.startswith(printed)
+    assert ("Traceback" in found) == (printed == "Traceback")
 
 
 @pytest.mark.parametrize("script", ["star", "direct", "plan"])
@@ -166,18 +187,18 @@ def test_flags_that_the_task_does_not_have_are_named(settings, message):
         ({"prompts_file": "/none.jsonl"}, "/none.jsonl"),
     ],
 )
-def test_an_error_of_a_task_ends_a_script_with_its_message_alone(settings, message):
-    with pytest.raises(SystemExit, match=message):
+def test_an_error_of_a_task_names_the_file(settings, message):
+    with pytest.raises((ValueError, OSError), match=message):
         task_settings.TaskSettings(**settings).make()
 
 
-def test_an_error_of_a_preset_ends_a_script_with_its_message_alone():
-    with pytest.raises(SystemExit, match="`preset`. Expected.*Received.*'gpt_5'"):
+def test_an_unknown_preset_is_named():
+    with pytest.raises(ValueError, match="`preset`. Expected.*Received.*'gpt_5'"):
         common.ModelSettings(preset="gpt_5", compilation_cache_dir="").load()
 
 
-def test_a_dtype_that_keras_does_not_have_ends_a_script_with_its_name():
-    with pytest.raises(SystemExit, match="`dtype`. Expected a dtype of Keras.*'f99'"):
+def test_a_dtype_that_keras_does_not_have_is_named():
+    with pytest.raises(ValueError, match="`dtype`. Expected a dtype of Keras.*'f99'"):
         common.ModelSettings(dtype="f99", compilation_cache_dir="").load()
 
 

@@ -148,6 +148,14 @@ def test_a_malformed_line_is_named_without_a_traceback(tmp_path, where):
     assert "Traceback" not in result.stderr
 
 
+def test_an_error_of_a_run_has_no_traceback(tiny):
+    assert run(*tiny, "--iterations=1").returncode == 0
+    done = run(*tiny, "--n_train_samples=5")
+    assert done.returncode == 1
+    assert "n_train_samples" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_shipped_base_model_adds_two_digits_and_is_small():
     preset = ROOT / "star_keras" / "presets" / "arithmetic_base"
     size = sum(p.stat().st_size for p in preset.rglob("*") if p.is_file())

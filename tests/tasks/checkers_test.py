@@ -162,5 +162,5 @@ def test_the_flag_reaches_every_task():
     for name in ("arithmetic", "word_problems"):
         task = task_settings.TaskSettings(task=name, checker="exact").make()
         assert task.checker is CHECKERS["exact"]
-    with pytest.raises(SystemExit, match="`checker`"):
+    with pytest.raises(ValueError, match="`checker`"):
         task_settings.TaskSettings(checker="equal").make()
