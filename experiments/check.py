@@ -21,12 +21,10 @@ from star_keras.utils.settings import Settings, setting
 class CheckSettings(Settings):
     """The run directory, and whether to mend it."""
 
-    run_dir: str | None = setting(None, "Directory of the run. Needed.", is_path=True)
+    run_dir: str | None = setting(
+        None, "Directory of the run.", is_path=True, is_needed=True
+    )
     mend: bool = setting(False, "Mend what a run can write again.")
-
-    def check(self):
-        if not self.run_dir:
-            raise ValueError("--run_dir is needed.")
 
 
 define_flags(CheckSettings)

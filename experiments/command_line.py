@@ -44,14 +44,14 @@ def define_flags(
 
 
 def _define(item, values):
+    rule = item.rule
     arguments = {
         "name": item.name,
         "default": list(item.default) if item.kind is tuple else item.default,
-        "help": item.rule.help,
+        "help": f"{rule.help} Required." if rule.is_needed else rule.help,
         "flag_values": values,
         "module_name": sys.argv[0],  # `--help` shows the flags of the main module
     }
-    rule = item.rule
     if rule.choices is not None:
         flags.DEFINE_enum(enum_values=list(rule.choices), **arguments)
     elif item.kind in (int, float):

@@ -20,13 +20,14 @@ class CompareSettings(Settings):
     """The run directories, and where the comparison goes."""
 
     run_dirs: tuple[str, ...] = setting(
-        (), "Directories of finished runs, with a comma between two. Needed."
+        (), "Directories of finished runs, with a comma between two.", is_needed=True
     )
     output: str | None = setting(
         None,
         "Directory of comparison.md and comparison.png, which are replaced, and of "
-        "nothing else. Needed.",
+        "nothing else.",
         is_path=True,
+        is_needed=True,
     )
     tokens: int | None = setting(
         None,
@@ -39,11 +40,6 @@ class CompareSettings(Settings):
         "Directories of experiments.evaluate with several samples of each problem, "
         "for a table of pass@k, maj@k and best@k.",
     )
-
-    def check(self):
-        for name in ("run_dirs", "output"):
-            if not getattr(self, name):
-                raise ValueError(f"--{name} is needed.")
 
 
 define_flags(CompareSettings)

@@ -37,7 +37,8 @@ class ConvertSettings(Settings):
     source: str | None = setting(
         None,
         "A preset, a Hugging Face or mesh-transformer-jax directory, a .gguf file or "
-        "its directory, or hf://. Needed.",
+        "its directory, or hf://.",
+        is_needed=True,
     )
     to: str = setting(
         "preset",
@@ -45,7 +46,7 @@ class ConvertSettings(Settings):
         choices=("preset", "hugging_face", "mesh_transformer"),
     )
     output: str | None = setting(
-        None, "Directory to write, new or empty. Needed.", is_path=True
+        None, "Directory to write, new or empty.", is_path=True, is_needed=True
     )
     dtype: str = setting(
         "float32", "Of the weights.", choices=("float32", "bfloat16", "float16")
@@ -66,9 +67,6 @@ class ConvertSettings(Settings):
     )
 
     def check(self):
-        for name in ("source", "output"):
-            if getattr(self, name) is None:
-                raise ValueError(f"--{name} is needed.")
         if self.shards is not None and self.to != "mesh_transformer":
             rule = f"`None` with to={self.to!r}, which has no shards"
             raise invalid("shards", rule, self.shards, "Leave it out.")

@@ -28,8 +28,9 @@ class EvaluateSettings(Settings):
 
     output: str | None = setting(
         None,
-        "Directory of metrics and completions, new or empty. Needed.",
+        "Directory of metrics and completions, new or empty.",
         is_path=True,
+        is_needed=True,
     )
     split: str = setting("eval", "Split of the task.")
     num_problems: int | None = setting(
@@ -44,8 +45,6 @@ class EvaluateSettings(Settings):
     )
 
     def check(self):
-        if not self.output:
-            raise ValueError("--output is needed: a directory for the results.")
         if self.verifier is not None and self.num_samples == 1:
             rule = "`None` with num_samples=1, where there is nothing to rank"
             raise invalid("verifier", rule, self.verifier)

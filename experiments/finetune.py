@@ -27,13 +27,14 @@ class FinetuneSettings(Settings):
         None,
         "Text (*.txt), JSON lines, CSV, Parquet, hf://OWNER/NAME:SPLIT, "
         "DIRECTORY:SPLIT, tfds://NAME:SPLIT, or TFRecords of token ids (*.tfrecords, "
-        "*.index). Required.",
+        "*.index).",
+        is_needed=True,
     )
     eval_path: str | None = setting(
         None, "Held-out examples, from the same sources. Default: no evaluation."
     )
     run_dir: str | None = setting(
-        None, "Directory of the training. Required.", is_path=True
+        None, "Directory of the training.", is_path=True, is_needed=True
     )
     epochs: float | None = setting(
         None, "Passes over the training examples. Default: 1, without --steps.", above=0
@@ -55,9 +56,6 @@ class FinetuneSettings(Settings):
     )
 
     def check(self):
-        for name in ("train_path", "run_dir"):
-            if not getattr(self, name):
-                raise ValueError(f"--{name} is needed.")
         if self.steps and self.epochs:
             rule = f"`None` with steps={self.steps}"
             raise invalid("epochs", rule, self.epochs, "Leave one of them out.")

@@ -41,7 +41,8 @@ class PlanSettings(Settings):
     topology: str | None = setting(
         None,
         'E.g. "v3-8", "v5e-64" or "v5e:4x8", of each slice of --mesh; by arithmetic '
-        'alone "rtx4090-24gb" and "h100-80gb", one GPU. Needed.',
+        'alone "rtx4090-24gb" and "h100-80gb", one GPU.',
+        is_needed=True,
     )
     suggest: bool = setting(
         False,
@@ -59,8 +60,6 @@ class PlanSettings(Settings):
     )
 
     def check(self):
-        if not self.topology:
-            raise ValueError("--topology is needed, and --mesh for TPUs.")
         if not set(self.programs) <= {"train", "sample"}:
             raise invalid("programs", "train, sample, or both", ",".join(self.programs))
 

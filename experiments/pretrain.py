@@ -34,7 +34,7 @@ class PretrainSettings(Settings):
     """The model, what it is shown, and where it goes."""
 
     output: str | None = setting(
-        None, "Directory of the preset, new or empty. Needed.", is_path=True
+        None, "Directory of the preset, new or empty.", is_path=True, is_needed=True
     )
     seed: int = setting(
         0, "Seed of weights and data.", at_least=0, at_most=LARGEST_SEED
@@ -60,8 +60,6 @@ class PretrainSettings(Settings):
     )
 
     def check(self):
-        if self.output is None:
-            raise ValueError("--output is needed: the directory of the preset.")
         for name in ("digits", "string_digits", "steps"):
             value = getattr(self, name)
             if not all(number.isdecimal() and int(number) for number in value):

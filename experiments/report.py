@@ -17,15 +17,11 @@ from star_keras.utils.settings import Settings, setting
 class ReportSettings(Settings):
     """The run directories and the path of the page."""
 
-    run_dir: str | None = setting(None, "Run directory. Required.", is_path=True)
+    run_dir: str | None = setting(None, "Run directory.", is_path=True, is_needed=True)
     compare: tuple[str, ...] = setting((), "Other runs to show side by side.")
     output: str | None = setting(
         None, "Path of the page. Default: report.html in --run_dir.", is_path=True
     )
-
-    def check(self):
-        if not self.run_dir:
-            raise ValueError("--run_dir is needed.")
 
 
 define_flags(ReportSettings)

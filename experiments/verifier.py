@@ -30,16 +30,13 @@ from star_keras.utils.settings import Settings, setting
 class VerifierSettings(Settings):
     """What the verifier learns from, and where it goes."""
 
-    run_dir: str | None = setting(None, "Directory of the run. Needed.", is_path=True)
+    run_dir: str | None = setting(
+        None, "Directory of the run.", is_path=True, is_needed=True
+    )
     output: str | None = setting(
-        None, "Preset to write, a new or empty directory. Needed.", is_path=True
+        None, "Preset to write, a new or empty directory.", is_path=True, is_needed=True
     )
     training_steps: int = setting(500, "Training steps.", at_least=1)
-
-    def check(self):
-        for name in ("run_dir", "output"):
-            if not getattr(self, name):
-                raise ValueError(f"--{name} is needed.")
 
 
 SETTINGS = (

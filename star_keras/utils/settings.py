@@ -33,6 +33,7 @@ class Rule:
         below: Value that a number must not reach.
         choices: All values of a string.
         is_path: Whether a string is a path, which is made absolute.
+        is_needed: Whether the flag must be given; the default is empty.
     """
 
     help: str
@@ -43,6 +44,7 @@ class Rule:
     below: float | None = None
     choices: Sequence[str] | None = None
     is_path: bool = False
+    is_needed: bool = False
 
     def describe(self, kind: type) -> str:
         """The values that are valid, for an error or the reference page.
@@ -129,8 +131,10 @@ class Setting:
         """The value as its plain Python type.
 
         Raises:
-            ValueError: if it is of another type or out of bounds.
+            ValueError: if it is of another type or out of bounds, or needed and empty.
         """
+        if self.rule.is_needed and not value:
+            raise ValueError(f"--{self.name} is needed.")
         if value is None and self.optional:
             return None
         converted = _CONVERSIONS[self.kind](value)

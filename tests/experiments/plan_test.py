@@ -139,7 +139,7 @@ def test_each_chip_sends_its_share_of_the_gradients_once_to_the_other_slice(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--mesh=batch:1,model:8"], "--topology is needed, and --mesh for TPUs"),
+        (["--mesh=batch:1,model:8"], "--topology is needed."),
         (["--suggest", "--topology=v5e-8"], "--suggest needs --n_train_samples"),
         (["--topology=v5e-8"], "--mesh is needed for TPUs"),
         (

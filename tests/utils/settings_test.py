@@ -71,6 +71,22 @@ def test_errors_tell_the_bounds():
         Part(color="green")
 
 
+def test_a_needed_setting_must_be_given():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Needing(Settings):
+        run_dir: str | None = setting(None, "A path.", is_path=True, is_needed=True)
+        names: tuple[str, ...] = setting((), "Names.", is_needed=True)
+
+    Needing(run_dir="x", names=("a",))
+    for arguments, name in [
+        ({"names": ("a",)}, "run_dir"),
+        ({"run_dir": "", "names": ("a",)}, "run_dir"),
+        ({"run_dir": "x"}, "names"),
+    ]:
+        with pytest.raises(ValueError, match=f"--{name} is needed."):
+            Needing(**arguments)
+
+
 def test_a_group_must_be_of_its_class():
     assert Whole().part == Part()
     with pytest.raises(ValueError, match="`part`. Expected a `Part`"):
