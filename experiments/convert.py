@@ -112,11 +112,8 @@ def check_flags_of_the_source(settings):
 def load(settings):
     """The model of `--source`, whatever its format."""
     from star_keras import models
+    from star_keras.models.gpt_j.gpt_j_hugging_face import load_gpt_j_tokenizer
     from star_keras.models.hugging_face.gguf_files import dequantize, find_gguf
-    from star_keras.models.hugging_face.load import (
-        find_hugging_face,
-        load_hugging_face_causal_lm,
-    )
     from star_keras.models.presets import preset_path
 
     source = preset_path(settings.source)
@@ -128,7 +125,7 @@ def load(settings):
     if is_mesh_transformer(source):
         preprocessor = None
         if settings.tokenizer:
-            tokenizer = models.load_tokenizer(settings.tokenizer)
+            tokenizer = load_gpt_j_tokenizer(settings.tokenizer)
             if tokenizer is None:
                 raise app.UsageError(
                     f"--tokenizer={settings.tokenizer} has no vocab.json and "
@@ -143,26 +140,13 @@ def load(settings):
             progress_bar(),
             dtype=settings.dtype,
         )
-    directory = models.find_hugging_face_gpt_j(source)
-    if directory is not None:
-        return models.load_hugging_face(
-            models.GPTJCausalLM,
-            directory,
-            on_weight=progress_bar(),
-            dtype=settings.dtype,
-        )
-    directory = find_hugging_face(source)
-    if directory is not None:
-        return load_hugging_face_causal_lm(
-            directory, on_weight=progress_bar(), dtype=settings.dtype
-        )
     if not (Path(source) / "config.json").is_file() and "://" not in source:
         raise app.UsageError(
             f"--source={source} is no checkpoint. Expected a directory with "
             "config.json, shard_0 or a GGUF file, or a handle like "
             "hf://EleutherAI/gpt-j-6b."
         )
-    return models.load_causal_lm(source, dtype=settings.dtype)
+    return models.load_causal_lm(source, on_weight=progress_bar(), dtype=settings.dtype)
 
 
 def logits_sums(model):

@@ -11,11 +11,6 @@ from star_keras.models.gpt_j.gpt_j_causal_lm_preprocessor import (
     GPTJCausalLMPreprocessor,
 )
 from star_keras.models.gpt_j.gpt_j_decoder import GPTJDecoder
-from star_keras.models.gpt_j.gpt_j_hugging_face import (
-    find_hugging_face_gpt_j,
-    load_hugging_face,
-    load_tokenizer,
-)
 from star_keras.models.gpt_j.gpt_j_mesh_transformer import (
     load_mesh_transformer,
     save_mesh_transformer,
@@ -43,11 +38,8 @@ __all__ = [
     "PackedCausalLM",
     "PythiaBackbone",
     "PythiaCausalLM",
-    "find_hugging_face_gpt_j",
     "load_causal_lm",
-    "load_hugging_face",
     "load_mesh_transformer",
-    "load_tokenizer",
     "packed_causal_lm",
     "save_hugging_face",
     "save_mesh_transformer",

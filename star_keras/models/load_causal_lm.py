@@ -6,7 +6,10 @@ import keras_hub
 
 from star_keras.models.families import family_of
 from star_keras.models.gpt_j.gpt_j_causal_lm import GPTJCausalLM
-from star_keras.models.gpt_j.gpt_j_hugging_face import find_hugging_face_gpt_j
+from star_keras.models.gpt_j.gpt_j_hugging_face import (
+    find_hugging_face_gpt_j,
+    load_hugging_face_gpt_j,
+)
 from star_keras.models.hugging_face.load import (
     find_hugging_face,
     load_hugging_face_causal_lm,
@@ -17,7 +20,7 @@ from star_keras.models.presets import preset_names, preset_path
 from star_keras.utils.errors import invalid
 
 
-def load_causal_lm(preset: str, **kwargs):
+def load_causal_lm(preset: str, on_weight=None, **kwargs):
     """A `keras_hub.models.CausalLM` from a preset or a Hugging Face directory.
 
     Args:
@@ -26,6 +29,8 @@ def load_causal_lm(preset: str, **kwargs):
             directory or `hf://` handle of a Hugging Face model of one of the types
             gptj, gpt_neox, llama, mistral, phi3, qwen2, qwen3, gemma, gemma2,
             gemma3_text, gpt2 and smollm3.
+        on_weight: optional callable without arguments, called after each weight of a
+            Hugging Face model.
         **kwargs: Arguments of `from_preset`, e.g. `dtype="bfloat16"`.
 
     Returns:
@@ -55,8 +60,11 @@ def load_causal_lm(preset: str, **kwargs):
             '"hf://EleutherAI/gpt-j-6b"',
             preset,
         )
-    if find_hugging_face_gpt_j(preset) is not None:
-        return GPTJCausalLM.from_preset(preset, **kwargs)
+    directory = find_hugging_face_gpt_j(preset)
+    if directory is not None:
+        return load_hugging_face_gpt_j(
+            GPTJCausalLM, directory, on_weight=on_weight, **kwargs
+        )
     tokenizer = kwargs.get("preprocessor", "auto") == "auto"
     directory = find_hugging_face(preset, tokenizer)
     if directory is None:
@@ -65,5 +73,5 @@ def load_causal_lm(preset: str, **kwargs):
         if kwargs.get("load_weights", True):
             check_head(model, preset)
     else:
-        model = load_hugging_face_causal_lm(directory, **kwargs)
+        model = load_hugging_face_causal_lm(directory, on_weight=on_weight, **kwargs)
     return model if family_of(model) is None else packed_causal_lm(model)

@@ -1,7 +1,7 @@
 """Saves a causal LM as a Hugging Face directory."""
 
-from star_keras.models.gpt_j import gpt_j_hugging_face
 from star_keras.models.gpt_j.gpt_j_causal_lm import GPTJCausalLM
+from star_keras.models.gpt_j.gpt_j_hugging_face import save_hugging_face_gpt_j
 from star_keras.models.hugging_face.save import save_hugging_face_causal_lm
 
 
@@ -21,6 +21,6 @@ def save_hugging_face(model, directory, max_file_bytes=2 * 1024**3):
             transformers is.
     """
     if isinstance(model, GPTJCausalLM):
-        gpt_j_hugging_face.save_hugging_face(model, directory, max_file_bytes)
+        save_hugging_face_gpt_j(model, directory, max_file_bytes)
     else:
         save_hugging_face_causal_lm(model, directory, max_file_bytes)

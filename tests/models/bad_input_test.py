@@ -8,11 +8,13 @@ import pytest
 
 from star_keras.models import (
     GPTJCausalLM,
-    find_hugging_face_gpt_j,
     load_causal_lm,
-    load_hugging_face,
     load_mesh_transformer,
     save_hugging_face,
+)
+from star_keras.models.gpt_j.gpt_j_hugging_face import (
+    find_hugging_face_gpt_j,
+    load_hugging_face_gpt_j,
 )
 from star_keras.models.hugging_face.load import (
     find_hugging_face,
@@ -185,7 +187,7 @@ def test_a_directory_with_a_damaged_config_is_no_other_checkpoint(
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
 def test_the_loaders_check_the_files_of_a_directory(whole_gpt_j, tmp_path, name):
     for whole, load in (
-        (whole_gpt_j, lambda path: load_hugging_face(GPTJCausalLM, path)),
+        (whole_gpt_j, lambda path: load_hugging_face_gpt_j(GPTJCausalLM, path)),
         (FIXTURES / "llama_tied", load_hugging_face_causal_lm),
     ):
         path = shutil.copytree(whole, tmp_path / whole.name)

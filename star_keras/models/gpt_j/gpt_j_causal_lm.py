@@ -17,7 +17,7 @@ from star_keras.models.gpt_j.gpt_j_causal_lm_preprocessor import (
 )
 from star_keras.models.gpt_j.gpt_j_hugging_face import (
     find_hugging_face_gpt_j,
-    load_hugging_face,
+    load_hugging_face_gpt_j,
 )
 from star_keras.models.packed_causal_lm import PackedCausalLM
 from star_keras.models.preset_files import check_files, check_head
@@ -112,7 +112,7 @@ class GPTJCausalLM(PackedCausalLM, CachedGeneration, CausalLM):
             if load_weights:
                 check_head(model, preset)
             return model
-        return load_hugging_face(cls, directory, load_weights, **kwargs)
+        return load_hugging_face_gpt_j(cls, directory, load_weights, **kwargs)
 
 
 def _head(model):

@@ -80,7 +80,9 @@ def find_hugging_face_gpt_j(preset: str) -> Path | None:
     return path if _model_type(path / "config.json") == "gptj" else None
 
 
-def load_hugging_face(cls, directory, load_weights=True, on_weight=None, **kwargs):
+def load_hugging_face_gpt_j(
+    cls, directory, load_weights=True, on_weight=None, **kwargs
+):
     """Load a `GPTJCausalLM` from a Hugging Face directory.
 
     Weights are read one at a time, straight into the layout of the current
@@ -123,7 +125,7 @@ def load_hugging_face(cls, directory, load_weights=True, on_weight=None, **kwarg
             )
     sizes = {ours: config[theirs] for ours, theirs in _SIZES.items()}
     preprocessor = None
-    tokenizer = load_tokenizer(directory)
+    tokenizer = load_gpt_j_tokenizer(directory)
     if tokenizer is not None:
         preprocessor = GPTJCausalLMPreprocessor(
             tokenizer, sequence_length=min(1024, sizes["max_sequence_length"])
@@ -148,7 +150,7 @@ def load_hugging_face(cls, directory, load_weights=True, on_weight=None, **kwarg
     return make_with_weights(make_model, read, on_weight)
 
 
-def save_hugging_face(model, directory, max_file_bytes=2 * 1024**3):
+def save_hugging_face_gpt_j(model, directory, max_file_bytes=2 * 1024**3):
     """Save a `GPTJCausalLM` as a Hugging Face directory.
 
     Args:
@@ -186,7 +188,7 @@ def save_hugging_face(model, directory, max_file_bytes=2 * 1024**3):
     write_json(directory / "config.json", config)
 
 
-def load_tokenizer(directory):
+def load_gpt_j_tokenizer(directory):
     """The tokenizer of a Hugging Face directory.
 
     Args:
