@@ -133,7 +133,6 @@ def load(settings):
                 )
             preprocessor = models.GPTJCausalLMPreprocessor(tokenizer)
         return models.load_mesh_transformer(
-            models.GPTJCausalLM,
             source,
             settings.mesh_config or GPT_J_6B,
             preprocessor,

@@ -57,16 +57,15 @@ class ApiError(Exception):
         return {"Retry-After": str(self.retry_after)}
 
 
-def bad_field(name: str, rule: str, value, remedy: str = "") -> ApiError:
-    """An error that names a field, its rule, the value and the remedy.
+def bad_field(name: str, rule: str, value) -> ApiError:
+    """An error that names a field, its rule and the value.
 
     Args:
         name: The field.
         rule: What it must be, behind "Expected".
         value: What was received.
-        remedy: A sentence on what to do, if the rule does not say it.
     """
     # Half a character cannot be sent.
     received = _REPR.repr(value).encode("utf-8", "backslashreplace").decode()
     message = f"Invalid value for `{name}`. Expected {rule}. Received: {received}."
-    return ApiError(400, f"{message} {remedy}".rstrip(), param=name)
+    return ApiError(400, message, param=name)

@@ -16,16 +16,16 @@ from star_keras.serving.service import Service
 class Guard:
     """Checks token and host, turns errors into answers, and counts them.
 
+    `/health` needs no token.
+
     Args:
         app: The ASGI application inside.
         service: Its token and metrics are used.
         paths: The known paths; others are counted as one.
-        open_paths: Paths that need no token.
     """
 
-    def __init__(self, app, service: Service, paths, open_paths=("/health",)):
-        self._app, self._service = app, service
-        self._paths, self._open_paths = paths, open_paths
+    def __init__(self, app, service: Service, paths):
+        self._app, self._service, self._paths = app, service, paths
 
     async def __call__(self, scope, receive, send):
         if scope["type"] != "http":
@@ -64,7 +64,7 @@ class Guard:
                     "Invalid header `Host`. Expected localhost or 127.0.0.1. Start the "
                     "server with a token to use other names.",
                 )
-        elif scope["path"] not in self._open_paths:
+        elif scope["path"] != "/health":
             given = headers.get("authorization", "").encode()
             if not hmac.compare_digest(given, f"Bearer {token}".encode()):
                 raise ApiError(

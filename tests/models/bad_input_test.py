@@ -202,7 +202,7 @@ def test_a_damaged_config_of_a_mesh_transformer_is_named(tmp_path, content):
     path = tmp_path / "config.json"
     path.write_text(content)
     with pytest.raises(ValueError, match="config.json: (not valid|expected a) JSON"):
-        load_mesh_transformer(GPTJCausalLM, tmp_path, path)
+        load_mesh_transformer(tmp_path, path)
 
 
 @pytest.mark.parametrize("whole", ["whole_preset", "whole_gpt_j"])

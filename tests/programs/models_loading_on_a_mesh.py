@@ -55,9 +55,7 @@ save_mesh_transformer(model, directory / "mesh_transformer", shards=2)
 keras.distribution.set_distribution(model_parallel("batch:2,model:4"))
 models = {
     "hugging_face": GPTJCausalLM.from_preset(directory / "hugging_face"),
-    "mesh_transformer": load_mesh_transformer(
-        GPTJCausalLM, directory / "mesh_transformer", CONFIG
-    ),
+    "mesh_transformer": load_mesh_transformer(directory / "mesh_transformer", CONFIG),
 }
 found = {"devices": jax.device_count()}
 for name, loaded in models.items():

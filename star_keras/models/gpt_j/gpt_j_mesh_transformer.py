@@ -37,6 +37,7 @@ import ml_dtypes
 import numpy as np
 
 from star_keras.models.gpt_j.gpt_j_backbone import GPTJBackbone
+from star_keras.models.gpt_j.gpt_j_causal_lm import GPTJCausalLM
 from star_keras.models.gpt_j.gpt_j_weights import (
     gpt_j_weights,
     make_with_weights,
@@ -98,12 +99,11 @@ def _order(num_layers):
 
 
 def load_mesh_transformer(
-    cls, directory, config, preprocessor=None, on_weight=None, **kwargs
+    directory, config, preprocessor=None, on_weight=None, **kwargs
 ):
     """Load a `GPTJCausalLM` from a slim or full checkpoint with any shards.
 
     Args:
-        cls: The class of the model.
         directory: Path of the checkpoint, e.g. `"step_383500"`.
         config: dict, or path of a JSON file. The training configuration of the
             checkpoint, with `layers`, `d_model`, `n_heads`, `n_vocab`,
@@ -114,7 +114,7 @@ def load_mesh_transformer(
         **kwargs: Arguments of `GPTJBackbone`, e.g. `dtype="bfloat16"`.
 
     Returns:
-        A model of `cls`.
+        A `GPTJCausalLM`.
 
     Raises:
         ValueError: if `config` lacks a value, contradicts itself or is not one of
@@ -175,13 +175,15 @@ def load_mesh_transformer(
         return value
 
     return make_with_weights(
-        lambda: cls(GPTJBackbone(**{**sizes, **kwargs}), preprocessor, compile=False),
+        lambda: GPTJCausalLM(
+            GPTJBackbone(**{**sizes, **kwargs}), preprocessor, compile=False
+        ),
         read,
         on_weight,
     )
 
 
-def save_mesh_transformer(model, directory, shards=8, step=0):
+def save_mesh_transformer(model, directory, shards=8):
     """Save a slim checkpoint: bfloat16, without the optimizer.
 
     Args:
@@ -189,7 +191,6 @@ def save_mesh_transformer(model, directory, shards=8, step=0):
         directory: Path of the checkpoint, made if needed.
         shards: int. Number of shards; must divide `num_heads` and
             `vocabulary_size`. Defaults to `8`.
-        step: int. The training step to record. Defaults to `0`.
 
     Raises:
         ValueError: if the model is no GPT-J, `shards` does not divide `num_heads` and
@@ -217,7 +218,7 @@ def save_mesh_transformer(model, directory, shards=8, step=0):
 
     def leaf_shards(leaf):
         if leaf == "step":
-            return [np.array(step, "int32")] * shards
+            return [np.array(0, "int32")] * shards
         if leaf == _EMBEDDING_BIAS:
             return [np.zeros(backbone.hidden_dim, ml_dtypes.bfloat16)] * shards
         variable, shape, split = sources[leaf]

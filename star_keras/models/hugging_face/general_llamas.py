@@ -36,10 +36,10 @@ def general_family(read_config, write_config, weights):
     )
 
 
-def take_head_dim(fields, sizes, default=None):
+def take_head_dim(fields, sizes):
     """Arguments for a size of heads other than `hidden_dim / num_query_heads`."""
     usual = sizes["hidden_dim"] / sizes["num_query_heads"]
-    head_dim = fields.take("head_dim", default)
+    head_dim = fields.take("head_dim", None)
     return {} if head_dim in (None, usual) else {"head_dim": head_dim}
 
 

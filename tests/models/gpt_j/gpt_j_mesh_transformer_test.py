@@ -152,7 +152,7 @@ def test_any_number_of_shards_gives_the_models_logits(
     model, expected, tmp_path, shards, optimizer
 ):
     write(tmp_path, model, shards, optimizer)
-    loaded = load_mesh_transformer(GPTJCausalLM, tmp_path, CONFIG)
+    loaded = load_mesh_transformer(tmp_path, CONFIG)
     np.testing.assert_allclose(logits(loaded), expected, atol=1e-5)
     for ours, theirs in zip(model.weights, loaded.weights, strict=True):
         np.testing.assert_allclose(ours.value, theirs.value, atol=1e-6)
@@ -165,7 +165,7 @@ def test_slim_checkpoints_come_back_resharded(model, expected, tmp_path, shards)
     assert len(files) == 16 * shards
     with np.load(tmp_path / "shard_0" / "0.npz") as file:
         assert file["arr_0"].dtype == "V2"
-    loaded = load_mesh_transformer(GPTJCausalLM, tmp_path, CONFIG)
+    loaded = load_mesh_transformer(tmp_path, CONFIG)
     np.testing.assert_allclose(logits(loaded), expected, atol=1e-5)
 
 
@@ -182,13 +182,13 @@ def test_another_model_is_refused(tmp_path):
 
 def test_incomplete_checkpoints_are_named(model, tmp_path):
     with pytest.raises(FileNotFoundError, match="Expected shard_0"):
-        load_mesh_transformer(GPTJCausalLM, tmp_path, CONFIG)
+        load_mesh_transformer(tmp_path, CONFIG)
     save_mesh_transformer(model, tmp_path, shards=2)
     with pytest.raises(ValueError, match=r"leaves. Expected .* of 12 layers"):
-        load_mesh_transformer(GPTJCausalLM, tmp_path, CONFIG | {"layers": 12})
+        load_mesh_transformer(tmp_path, CONFIG | {"layers": 12})
     (tmp_path / "shard_1" / "3.npz").unlink()
     with pytest.raises(FileNotFoundError, match=r"shard_1 lacks files"):
-        load_mesh_transformer(GPTJCausalLM, tmp_path, CONFIG)
+        load_mesh_transformer(tmp_path, CONFIG)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_other_configurations_are_refused(model, tmp_path, change, message):
     config = {k: v for k, v in (CONFIG | change).items() if v is not None}
     save_mesh_transformer(model, tmp_path, shards=1)
     with pytest.raises(ValueError, match=message):
-        load_mesh_transformer(GPTJCausalLM, tmp_path, config)
+        load_mesh_transformer(tmp_path, config)
 
 
 def resharded_to_one(parts):
@@ -266,7 +266,7 @@ def test_damaged_shards_are_named(written, tmp_path, name, damage, message):
     damage(path / name)
     config = {**CONFIG, "cores_per_replica": 2}
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        load_mesh_transformer(GPTJCausalLM, path, config)
+        load_mesh_transformer(path, config)
 
 
 @pytest.mark.parametrize(
@@ -274,4 +274,4 @@ def test_damaged_shards_are_named(written, tmp_path, name, damage, message):
 )
 def test_sizes_that_contradict_each_other_are_named(written, change):
     with pytest.raises(ValueError, match="n_heads divides d_model.*pe_rotary_dims is"):
-        load_mesh_transformer(GPTJCausalLM, written, {**CONFIG, **change})
+        load_mesh_transformer(written, {**CONFIG, **change})
