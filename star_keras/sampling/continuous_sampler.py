@@ -189,27 +189,6 @@ class ContinuousSampler(ModelSampler):
             find_prefixes=find_prefixes,
         )
 
-    def tokenize_requests(
-        self, requests: Sequence[SampleRequest]
-    ) -> tuple[list[int], list[list[int]]]:
-        """Token ids of the shared prefix, and of the rest of each prompt.
-
-        Both together are the tokens of the whole prompt.
-
-        Args:
-            requests: At least one request.
-
-        Returns:
-            A list of token ids, empty without a prefix; and one list of token
-            ids for each request.
-
-        Raises:
-            ValueError: if the requests have different prefixes, or a prompt does
-                not begin with its prefix, is empty, or is too long.
-        """
-        tokenized = self.tokenize(requests)
-        return tokenized.prefix_ids, list(tokenized)
-
     # === Weights ===
 
     def _values(self):

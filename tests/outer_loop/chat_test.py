@@ -176,7 +176,7 @@ def test_the_end_of_the_turn_ends_a_completion(tmp_path):
     prompt = prompts.build(Doubling().problems("train")[0])
     request = SampleRequest(prompt=prompt, name="a", add_start_token=False)
     sampler = ContinuousSampler(model, max_new_tokens=12, batch_size=2)
-    _, (ids,) = sampler.tokenize_requests([request])
+    (ids,) = sampler.tokenize([request])
     assert ids == tokenizer(prompt).tolist()
     assert ids.count(tokenizer.start_token_id) == 1
     ids = tokenizer("4" + prompts.stop[0] + "5")

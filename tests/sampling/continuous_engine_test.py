@@ -135,7 +135,7 @@ def test_the_prefix_of_an_engine_is_computed_once(
 ):
     behind = requests(prompts[:4], PREFIX)
     expected = run(sampler, behind)
-    prefix_ids, rests = sampler.tokenize_requests(behind)
+    rests = sampler.tokenize(behind)
     tokens, prefill = [], sampler.steps.prefill
 
     def counting_prefill(variables, token_ids, prefix):
@@ -144,7 +144,7 @@ def test_the_prefix_of_an_engine_is_computed_once(
 
     monkeypatch.setattr(sampler.steps, "prefill", counting_prefill)
     done = {}
-    with sampler.engine(prefix_ids) as engine:
+    with sampler.engine(rests.prefix_ids) as engine:
         for i, request in enumerate(behind):
             engine.add_request(i, request)
             done.update(engine.step())
@@ -152,7 +152,7 @@ def test_the_prefix_of_an_engine_is_computed_once(
         for batch in engine:
             done.update(batch)
     assert done == dict(enumerate(expected))
-    assert sum(tokens) == len(prefix_ids) + sum(len(rest) - 1 for rest in rests)
+    assert sum(tokens) == len(rests.prefix_ids) + sum(len(rest) - 1 for rest in rests)
 
 
 # === Errors ===

@@ -95,10 +95,10 @@ def test_prefix_and_rest_have_the_tokens_of_the_whole(
 ):
     sampler = greedy(7)
     (whole,) = sampler.tokenizer([prefix + question])
-    prefix_ids, (rest,) = sampler.tokenize_requests(requests([question], prefix))
-    assert prefix_ids + rest == list(whole)
-    assert rest
-    assert bool(prefix_ids) or not prefix.strip()
+    rests = sampler.tokenize(requests([question], prefix))
+    assert rests.prefix_ids + rests[0] == list(whole)
+    assert rests[0]
+    assert bool(rests.prefix_ids) or not prefix.strip()
 
 
 @pytest.mark.parametrize("directory", ["llama_tied", "mistral", "qwen2", "gemma2"])
@@ -111,10 +111,10 @@ def test_prefix_has_the_tokens_of_the_whole_by_any_tokenizer(
     sampler = ContinuousSampler(model, max_new_tokens=2, batch_size=2)
     questions = ["Q: three?", "Quit"]
     texts = [prefix + question for question in questions]
-    prefix_ids, rests = sampler.tokenize_requests(requests(questions, prefix))
+    rests = sampler.tokenize(requests(questions, prefix))
     whole = tokenize_prompts(model.preprocessor, texts)
-    assert [prefix_ids + rest for rest in rests] == whole
-    assert prefix_ids and all(rests)
+    assert [rests.prefix_ids + rest for rest in rests] == whole
+    assert rests.prefix_ids and all(rests)
 
 
 def test_padding_behind_learned_positions_harms_no_prompt(run, requests):
@@ -193,11 +193,11 @@ def test_a_prompt_is_prefilled_once_however_many_samples_wait(
 
     monkeypatch.setattr(sampler.steps, "prefill", counting_prefill)
     assert run(sampler, wanted[::-1])[::-1] == expected
-    prefix_ids, rests = sampler.tokenize_requests(wanted)
+    rests = sampler.tokenize(wanted)
     # A prompt's last token is left to the first decoding step of each sample.
     once = {tuple(rest): len(rest) - 1 for rest in rests}
     assert len(once) == 5
-    assert sum(prefilled) == len(prefix_ids) + sum(once.values())
+    assert sum(prefilled) == len(rests.prefix_ids) + sum(once.values())
 
 
 @pytest.mark.parametrize(("slots", "group_size"), [(7, 1), (16, 2), (20, 3)])
