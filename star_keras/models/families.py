@@ -13,7 +13,7 @@ import keras_hub
 from keras import ops
 
 # They change layers of KerasHub.
-from star_keras.models import adapters, corrections, flat_tokens  # noqa: F401
+from star_keras.models import corrections, flat_tokens, layers_without_seam  # noqa: F401
 from star_keras.utils.errors import invalid
 
 

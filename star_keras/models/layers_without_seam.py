@@ -24,25 +24,14 @@ from star_keras.models.attention_scope import (
 )
 
 
-def _phi3(layer, x, positions):
+def _rotary(layer, x, positions):
     rotate = layer.rotary_embedding_layer
     outputs = vllm_paged_attention(
         rotate(layer.query_dense(x), positions=positions),
         rotate(layer.key_dense(x), positions=positions),
         layer.value_dense(x),
         layer._inv_norm_factor,
-    )
-    return layer.output_dense(outputs)
-
-
-def _mixtral(layer, x, positions):
-    rotate = layer.rotary_embedding_layer
-    outputs = vllm_paged_attention(
-        rotate(layer.query_dense(x), positions=positions),
-        rotate(layer.key_dense(x), positions=positions),
-        layer.value_dense(x),
-        layer._inv_norm_factor,
-        sliding_window=layer.sliding_window,
+        sliding_window=getattr(layer, "sliding_window", None),  # Phi 3 has none
     )
     return layer.output_dense(outputs)
 
@@ -116,8 +105,8 @@ def _at_positions(attention):
     return call
 
 
-adapt(Phi3Attention, _at_positions(_phi3))
-adapt(CachedMixtralAttention, _at_positions(_mixtral))
+adapt(Phi3Attention, _at_positions(_rotary))
+adapt(CachedMixtralAttention, _at_positions(_rotary))
 adapt(MixtralSparseMoeBlock, _mixtral_experts)
 adapt(GPTNeoXAttention, _at_positions(_gpt_neo_x))
 adapt(SmolLM3Attention, _at_positions(_smollm3))
