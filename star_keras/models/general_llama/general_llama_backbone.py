@@ -1,12 +1,20 @@
 """The network of a general Llama up to its last hidden states."""
 
 import keras
-from keras_hub.models import Backbone
 from keras_hub.src.models.llama.llama_layernorm import LlamaLayerNorm
 
+from star_keras.models.decoder_backbone import DecoderBackbone
 from star_keras.models.general_llama.general_llama_decoder import GeneralLlamaDecoder
 from star_keras.utils.errors import invalid
 
+_ROPE = (
+    "max_wavelength",
+    "position_scaling_factor",
+    "frequency_adjustment_factor",
+    "low_freq_factor",
+    "high_freq_factor",
+    "pretraining_sequence_length",
+)
 _YARN = (
     "factor",
     "original_max_position_embeddings",
@@ -17,7 +25,7 @@ _YARN = (
 
 
 @keras.saving.register_keras_serializable(package="star_keras")
-class GeneralLlamaBackbone(Backbone):
+class GeneralLlamaBackbone(DecoderBackbone):
     """A Llama, Mistral, Qwen 2 or Qwen 3 that KerasHub's classes do not express.
 
     Args:
@@ -150,20 +158,7 @@ class GeneralLlamaBackbone(Backbone):
             "use_output_bias": attention_output_bias,
             "use_norm": query_key_norm,
         }
-        rope = {
-            "max_wavelength": rope_max_wavelength,
-            "position_scaling_factor": rope_position_scaling_factor,
-            "frequency_adjustment_factor": rope_frequency_adjustment_factor,
-            "low_freq_factor": rope_low_freq_factor,
-            "high_freq_factor": rope_high_freq_factor,
-            "pretraining_sequence_length": rope_pretraining_sequence_length,
-        }
-        if rope_yarn is not None:
-            if rope_position_scaling_factor != 1 or rope_low_freq_factor is not None:
-                raise invalid("rope_yarn", "`None` with another scaling", rope_yarn)
-            if set(rope_yarn) != set(_YARN):
-                raise invalid("rope_yarn", f"a dict of {list(_YARN)}", rope_yarn)
-            rope = {"max_wavelength": rope_max_wavelength, "yarn": rope_yarn}
+        rope = _rope(arguments)
 
         # === Layers ===
         self.token_embedding = keras.layers.ReversibleEmbedding(
@@ -192,26 +187,7 @@ class GeneralLlamaBackbone(Backbone):
         self.layer_norm = LlamaLayerNorm(
             epsilon=layer_norm_epsilon, dtype=dtype, name="sequence_output_layernorm"
         )
-
-        # === Functional Model ===
-        inputs = {
-            name: keras.Input((None,), dtype="int32", name=name)
-            for name in ("token_ids", "padding_mask")
-        }
-        x = self.token_embedding(inputs["token_ids"])
-        for layer in self.transformer_layers:
-            x = layer(x, padding_mask=inputs["padding_mask"])
-        super().__init__(
-            inputs=inputs, outputs=self.layer_norm(x), dtype=dtype, **kwargs
-        )
-
-        # === Config ===
-        self._arguments = arguments
-        for name, value in arguments.items():
-            setattr(self, name, value)
-
-    def get_config(self):
-        return {**super().get_config(), **self._arguments}
+        super().__init__(arguments, dtype, **kwargs)
 
 
 def _check(
@@ -239,3 +215,16 @@ def _check(
             raise invalid(name, f"numbers from 0 to {layers - 1}", numbers)
     if window_layers and (window is None or window < 1):
         raise invalid("sliding_window", "at least 1 with `window_layers`", window)
+
+
+def _rope(arguments):
+    """The rotation by the arguments of the backbone."""
+    rope = {name: arguments[f"rope_{name}"] for name in _ROPE}
+    yarn = arguments["rope_yarn"]
+    if yarn is None:
+        return rope
+    if rope["position_scaling_factor"] != 1 or rope["low_freq_factor"] is not None:
+        raise invalid("rope_yarn", "`None` with another scaling", yarn)
+    if set(yarn) != set(_YARN):
+        raise invalid("rope_yarn", f"a dict of {list(_YARN)}", yarn)
+    return {"max_wavelength": rope["max_wavelength"], "yarn": yarn}

@@ -1,14 +1,14 @@
 """The GPT-J network up to its last hidden states."""
 
 import keras
-from keras_hub.models import Backbone
 
+from star_keras.models.decoder_backbone import DecoderBackbone
 from star_keras.models.gpt_j.gpt_j_decoder import GPTJDecoder
 from star_keras.utils.errors import invalid
 
 
 @keras.saving.register_keras_serializable(package="star_keras")
-class GPTJBackbone(Backbone):
+class GPTJBackbone(DecoderBackbone):
     """GPT-J, a causal transformer with rotary positions and parallel blocks.
 
     Attention and MLP of a block run in parallel: both read the same LayerNorm,
@@ -78,6 +78,18 @@ class GPTJBackbone(Backbone):
             raise invalid(
                 "num_heads", f"a divisor of hidden_dim={hidden_dim}", num_heads
             )
+        arguments = {
+            "vocabulary_size": vocabulary_size,
+            "num_layers": num_layers,
+            "num_heads": num_heads,
+            "hidden_dim": hidden_dim,
+            "intermediate_dim": intermediate_dim,
+            "rotary_dim": rotary_dim,
+            "max_sequence_length": max_sequence_length,
+            "rotary_max_wavelength": rotary_max_wavelength,
+            "dropout": dropout,
+            "layer_norm_epsilon": layer_norm_epsilon,
+        }
 
         # === Layers ===
         self.token_embedding = keras.layers.Embedding(
@@ -107,31 +119,7 @@ class GPTJBackbone(Backbone):
         self.layer_norm = keras.layers.LayerNormalization(
             epsilon=layer_norm_epsilon, dtype=dtype, name="layer_norm"
         )
-
-        # === Functional Model ===
-        inputs = {
-            name: keras.Input((None,), dtype="int32", name=name)
-            for name in ("token_ids", "padding_mask")
-        }
-        x = self.token_embedding(inputs["token_ids"])
-        x = self.embeddings_dropout(x)
-        for layer in self.transformer_layers:
-            x = layer(x, padding_mask=inputs["padding_mask"])
-        super().__init__(
-            inputs=inputs, outputs=self.layer_norm(x), dtype=dtype, **kwargs
-        )
-
-        # === Config ===
-        self.vocabulary_size = vocabulary_size
-        self.num_layers = num_layers
-        self.num_heads = num_heads
-        self.hidden_dim = hidden_dim
-        self.intermediate_dim = intermediate_dim
-        self.rotary_dim = rotary_dim
-        self.max_sequence_length = max_sequence_length
-        self.rotary_max_wavelength = rotary_max_wavelength
-        self.dropout = dropout
-        self.layer_norm_epsilon = layer_norm_epsilon
+        super().__init__(arguments, dtype, **kwargs)
 
     @classmethod
     def gpt_j_6b(cls, **kwargs):
@@ -160,20 +148,5 @@ class GPTJBackbone(Backbone):
         }
         return cls(**{**sizes, **kwargs})
 
-    def get_config(self):
-        config = super().get_config()
-        config.update(
-            {
-                "vocabulary_size": self.vocabulary_size,
-                "num_layers": self.num_layers,
-                "num_heads": self.num_heads,
-                "hidden_dim": self.hidden_dim,
-                "intermediate_dim": self.intermediate_dim,
-                "rotary_dim": self.rotary_dim,
-                "max_sequence_length": self.max_sequence_length,
-                "rotary_max_wavelength": self.rotary_max_wavelength,
-                "dropout": self.dropout,
-                "layer_norm_epsilon": self.layer_norm_epsilon,
-            }
-        )
-        return config
+    def _embed(self, token_ids):
+        return self.embeddings_dropout(self.token_embedding(token_ids))

@@ -3,9 +3,9 @@
 import functools
 
 import keras
-from keras_hub.models import Backbone
 from keras_hub.src.models.gpt_neo_x.gpt_neo_x_decoder import GPTNeoXDecoder
 
+from star_keras.models.decoder_backbone import DecoderBackbone
 from star_keras.utils.errors import invalid
 
 _ACTIVATIONS = {
@@ -15,7 +15,7 @@ _ACTIVATIONS = {
 
 
 @keras.saving.register_keras_serializable(package="star_keras")
-class PythiaBackbone(Backbone):
+class PythiaBackbone(DecoderBackbone):
     """The network of GPT-NeoX and Pythia up to its last hidden states.
 
     Its blocks are KerasHub's. KerasHub's own backbone ties the head to the embedding
@@ -122,23 +122,4 @@ class PythiaBackbone(Backbone):
         self.layer_norm = keras.layers.LayerNormalization(
             epsilon=layer_norm_epsilon, dtype=dtype, name="layer_norm"
         )
-
-        # === Functional Model ===
-        inputs = {
-            name: keras.Input((None,), dtype="int32", name=name)
-            for name in ("token_ids", "padding_mask")
-        }
-        x = self.token_embedding(inputs["token_ids"])
-        for layer in self.transformer_layers:
-            x = layer(x, decoder_padding_mask=inputs["padding_mask"])
-        super().__init__(
-            inputs=inputs, outputs=self.layer_norm(x), dtype=dtype, **kwargs
-        )
-
-        # === Config ===
-        self._arguments = arguments
-        for name, value in arguments.items():
-            setattr(self, name, value)
-
-    def get_config(self):
-        return {**super().get_config(), **self._arguments}
+        super().__init__(arguments, dtype, **kwargs)
