@@ -74,15 +74,8 @@ def checked_settings(argv):
             f"{list(task.splits)}."
         )
     if script.num_samples > 1 and not sampling.temperature:
-        raise app.UsageError(
-            str(
-                invalid(
-                    "num_samples",
-                    "1 without a --temperature, since greedy samples are all the same",
-                    script.num_samples,
-                )
-            )
-        )
+        rule = "1 without a --temperature, since greedy samples are all the same"
+        raise invalid("num_samples", rule, script.num_samples)
     settings[1] = task
     return settings
 

@@ -69,7 +69,7 @@ def main(argv):
     script, task_settings, model, process, config, optimizer = from_flags(
         argv, *SETTINGS
     )
-    _check_verifier(script.verifier, config.selection.drop_lowest)
+    config.selection.check_verifier(script.verifier or None)
     task = task_settings.make()
     unknown = sorted(set(script.extra_eval_splits) - set(task.splits))
     if unknown:
@@ -81,21 +81,6 @@ def main(argv):
     say_hello(f"STaR on {task.name} from {model.preset}, {script.run_dir or 'dry run'}")
     load_libraries()
     run(script, task, model, process, config, optimizer)
-
-
-def _check_verifier(verifier, share):
-    """Raise an `app.UsageError` for a verifier without `drop_lowest` or the reverse."""
-    error = None
-    if verifier and not share:
-        rule = f"above 0 with verifier={verifier!r}, which ranks for it"
-        remedy = "Set it, or leave out the verifier."
-        error = invalid("drop_lowest", rule, share, remedy)
-    if share and not verifier:
-        rule = f"a preset with drop_lowest={share}, which it ranks for"
-        remedy = "Give one, or leave out drop_lowest."
-        error = invalid("verifier", rule, verifier, remedy)
-    if error is not None:
-        raise app.UsageError(str(error))
 
 
 def run(script, task, model_settings, process_settings, config, optimizer):

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from star_keras.utils.errors import invalid
 from star_keras.utils.settings import Settings, setting
 
 
@@ -71,3 +72,20 @@ class SelectionConfig(Settings):
     few_shot_train: bool = setting(
         False, "Begin training prompts with the worked examples too.", on_resume="fixed"
     )
+
+    def check_verifier(self, verifier):
+        """Check that `drop_lowest` and a verifier come together.
+
+        Args:
+            verifier: A model, the name of its preset, or `None`.
+
+        Raises:
+            ValueError: if there is one without the other.
+        """
+        share = self.drop_lowest
+        if share and verifier is None:
+            remedy = "Give one, see docs/methods.md."
+            raise invalid("drop_lowest", "0 without a verifier", share, remedy)
+        if not share and verifier is not None:
+            rule = "`None` with drop_lowest=0, which drops nothing"
+            raise invalid("verifier", rule, verifier, "Set drop_lowest.")

@@ -47,7 +47,7 @@ class LowestScored:
         *,
         paired: bool,
     ):
-        _check(verifier, config.selection.drop_lowest, paired)
+        _check(verifier, config.selection, paired)
         if verifier is not None:
             check_verifier(verifier, sampler)
         self._verifier, self._problems, self._store = verifier, problems, store
@@ -96,15 +96,11 @@ class LowestScored:
         return reject(selections, dropped, "low_score", self._config)
 
 
-def _check(verifier, share, paired):
+def _check(verifier, selection, paired):
+    share = selection.drop_lowest
     if paired and share:
         rule = "0 with objective='rpo', whose pairs need right rationales"
         raise invalid("drop_lowest", rule, share, "Leave it out.")
-    if share and verifier is None:
-        remedy = "Give one, see docs/methods.md."
-        raise invalid("drop_lowest", "0 without a verifier", share, remedy)
-    if not share and verifier is not None:
-        rule = "`None` with drop_lowest=0, which drops nothing"
-        raise invalid("verifier", rule, verifier, "Set drop_lowest.")
+    selection.check_verifier(verifier)
     if verifier is not None and getattr(verifier, "preprocessor", None) is None:
         raise invalid("verifier", "a causal LM with a preprocessor", verifier)

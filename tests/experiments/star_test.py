@@ -57,8 +57,8 @@ def test_a_run_prints_nothing_of_absent_devices(tiny, tmp_path):
 
 def test_a_verifier_needs_a_share_to_drop():
     for flag, name, received in (
-        ("--verifier=x", "drop_lowest", "0.0"),
-        ("--drop_lowest=0.2", "verifier", "None"),
+        ("--verifier=x", "verifier", "'x'"),
+        ("--drop_lowest=0.2", "drop_lowest", "0.2"),
     ):
         result = run("--run_dir=x", flag)
         assert result.returncode == 1
