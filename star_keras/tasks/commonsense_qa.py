@@ -80,16 +80,12 @@ class CommonsenseQA(MultipleChoice):
         if path is not None:
             make = functools.partial(self.problem_of, needs_answer=needs_answers)
             return read_problems(path, make, split)
+        from star_keras.tasks.commonsense_qa_builder import CommonsenseQABuilder
+
         url, remedy = URL + FILES[split], files_remedy(FILES)
-        records = tfds_records(_make_builder, split, url, remedy)
+        records = tfds_records(CommonsenseQABuilder(), split, url, remedy)
         return [self.make_problem(record, "") for record in records]
 
     @functools.cached_property
     def few_shot_examples(self):
         return own_examples(self)
-
-
-def _make_builder(tfds):
-    from star_keras.tasks.commonsense_qa_builder import CommonsenseQABuilder
-
-    return CommonsenseQABuilder()

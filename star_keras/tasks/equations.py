@@ -10,8 +10,9 @@ import re
 
 from star_keras.tasks.read_number import join_thousands
 
+# A calculator annotation of GSM8K.
+ANNOTATION = re.compile(r"<<([^<>]*)>>")
 _ARITHMETIC = re.compile(r"[\d.+*/() -]{1,200}", re.ASCII)
-_ANNOTATION = re.compile(r"<<([^<>]*)>>")
 _SPELLINGS = (
     (re.compile(r"[\u2010\u2011\u2013\u2212]"), "-"),
     (re.compile(r"[×⋅·∗]|\\times\b|\\cdot\b"), "*"),
@@ -89,7 +90,7 @@ def find_equations(text: str) -> list[str]:
     Returns:
         E.g. `["13 + 154=63"]`.
     """
-    text = _ANNOTATION.sub("", text)
+    text = ANNOTATION.sub("", text)
     for pattern, replacement in _SPELLINGS:
         text = pattern.sub(replacement, text)
     found = []

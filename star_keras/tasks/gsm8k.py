@@ -15,9 +15,8 @@ the solution.
 import dataclasses
 import functools
 import hashlib
-import re
 
-from star_keras.tasks.equations import equation_holds
+from star_keras.tasks.equations import ANNOTATION, equation_holds
 from star_keras.tasks.read_number import last_number, read_number
 from star_keras.tasks.record_fields import required_text
 from star_keras.tasks.record_sources import existing_file
@@ -37,7 +36,6 @@ _URL = (
     "https://raw.githubusercontent.com/openai/grade-school-math/master/"
     "grade_school_math/data/train.jsonl"
 )
-_ANNOTATION = re.compile(r"<<([^<>]*)>>")
 
 
 class GSM8K(Task):
@@ -116,9 +114,10 @@ class GSM8K(Task):
             make = functools.partial(self.problem_of, needs_answer=needs_answers)
             problems = read_problems(path, make, split)
         else:
-            records = tfds_records(
-                lambda tfds: tfds.builder("gsm8k"), split, _URL, files_remedy(_FILES)
-            )
+            import tensorflow_datasets as tfds  # takes seconds
+
+            remedy = files_remedy(_FILES)
+            records = tfds_records(tfds.builder("gsm8k"), split, _URL, remedy)
             problems = [self.make_problem(record, "") for record in records]
         return sorted(problems, key=lambda problem: problem.id)
 
@@ -156,11 +155,11 @@ class GSM8K(Task):
     def extract_answer_flexible(self, completion):
         """The strict reading, or else the last number, see `last_number`."""
         answer = self.extract_answer(completion)
-        return answer or last_number(_ANNOTATION.sub("", completion))
+        return answer or last_number(ANNOTATION.sub("", completion))
 
     def working_fault(self, completion, problem):
         """The first calculator annotation that is not true."""
-        annotations = _ANNOTATION.findall(completion)
+        annotations = ANNOTATION.findall(completion)
         false = next((a for a in annotations if not equation_holds(a)), None)
         return "" if false is None else f"<<{false:.80}>> is not true"
 
@@ -171,5 +170,5 @@ class GSM8K(Task):
             [Scaling Relationship on Learning Mathematical Reasoning](https://arxiv.org/abs/2308.01825),
             section 3.3, which tells rationales apart by their equations.
         """
-        equations = [e.replace(" ", "") for e in _ANNOTATION.findall(completion)]
+        equations = [e.replace(" ", "") for e in ANNOTATION.findall(completion)]
         return "\n".join(equations) or super().rationale_key(completion)

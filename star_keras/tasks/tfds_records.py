@@ -3,7 +3,7 @@
 import contextlib
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -24,28 +24,25 @@ def records_of_name(name: str, split: str) -> Iterator[dict]:
         ConnectionError: see `tfds_records`.
     """
 
-    def make_builder(tfds):
-        try:
-            return tfds.builder(name)
-        except (ValueError, ImportError) as error:
-            reason = str(error).partition("\n")[0]
-            raise ValueError(
-                f"tfds://{name}: the dataset cannot be loaded ({reason}). Correct its "
-                "name or configuration."
-            ) from None
+    import tensorflow_datasets as tfds  # takes seconds to import
 
+    try:
+        builder = tfds.builder(name)
+    except (ValueError, ImportError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"tfds://{name}: the dataset cannot be loaded ({reason}). Correct its "
+            "name or configuration."
+        ) from None
     remedy = "Prepare it where there is a network, and set TFDS_DATA_DIR."
-    return tfds_records(make_builder, split, _LIBRARY_URL, remedy)
+    return tfds_records(builder, split, _LIBRARY_URL, remedy)
 
 
-def tfds_records(
-    make_builder: Callable, split: str, url: str, remedy: str
-) -> Iterator[dict]:
+def tfds_records(builder, split: str, url: str, remedy: str) -> Iterator[dict]:
     """The records of a split of a TensorFlow dataset, downloaded if needed.
 
     Args:
-        make_builder: Called with the module `tensorflow_datasets`; returns the
-            `tfds.core.DatasetBuilder`.
+        builder: Its `tfds.core.DatasetBuilder`.
         split: Name of the split there.
         url: A file that must be reachable for a download.
         remedy: What to do without a network, for the error.
@@ -58,9 +55,8 @@ def tfds_records(
         ValueError: if there is no such split, or a field is of another kind.
         ConnectionError: if the dataset is not there and `url` cannot be reached.
     """
-    import tensorflow_datasets as tfds  # takes seconds to import
+    import tensorflow_datasets as tfds
 
-    builder = make_builder(tfds)
     if not builder.is_prepared():
         try:
             _check_reachable(url)
