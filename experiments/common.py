@@ -13,7 +13,7 @@ from etils import epath
 
 from star_keras.utils.errors import invalid
 from star_keras.utils.quiet import without_log_noise
-from star_keras.utils.settings import Settings, setting
+from star_keras.utils.settings import Settings, groups_of, setting, settings_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -111,12 +111,17 @@ class ProcessSettings(Settings):
         at_least=3,
     )
 
-    def join(self):
+    def join(self, *settings: Settings):
         """Join the other processes, if any are named, and print the devices of all.
 
+        Args:
+            *settings: The other settings. All processes must have the same; but a path
+                may differ from host to host.
+
         Raises:
-            ValueError: see `star_keras.distribution.initialize`, or if there are no
-                devices of `JAX_PLATFORMS`.
+            ValueError: if a setting is not that of process 0; see
+                `star_keras.distribution.initialize`; or if there are no devices of
+                `JAX_PLATFORMS`.
         """
         from star_keras.distribution import processes
         from star_keras.utils.devices import describe_devices, found_devices
@@ -134,8 +139,18 @@ class ProcessSettings(Settings):
                 start_seconds=self.start_timeout,
             )
         devices = found_devices()
+        processes.check_same(dict(_flags_of(settings)))
         if processes.is_writer():
             print(describe_devices(devices), flush=True)
+
+
+def _flags_of(settings):
+    """Names and values of settings, those of groups included, but no local paths."""
+    for some in settings:
+        yield from _flags_of(getattr(some, name) for name in groups_of(type(some)))
+        for item in settings_of(type(some)):
+            if not item.rule.is_path and item.name != "compilation_cache_dir":
+                yield item.name, getattr(some, item.name)
 
 
 def load_libraries():

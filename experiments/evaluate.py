@@ -80,18 +80,18 @@ def checked_settings(argv):
     return settings
 
 
-def load_sampler(model, process, sampling, seed):
+def load_sampler(script, model, process, sampling, run):
     """The sampler of the flags, and the chat template of the preset or `None`."""
     import keras
 
     from star_keras.outer_loop.prompts import find_chat_template
     from star_keras.sampling import configured_sampler
 
-    process.join()
-    keras.utils.set_random_seed(seed)
+    process.join(script, model, sampling, run)
+    keras.utils.set_random_seed(run.seed)
     model = model.load()
     chat = find_chat_template(model.preprocessor, sampling.chat)
-    return configured_sampler(model, sampling, seed=seed), chat
+    return configured_sampler(model, sampling, seed=run.seed), chat
 
 
 def load_verifier(script, model):
@@ -125,7 +125,7 @@ def write_evaluation(script, sampling, prompts, sampler, output, verifier=None):
     from star_keras.outer_loop import plots
     from star_keras.outer_loop.contamination import describe_repeats
     from star_keras.outer_loop.evaluation import evaluate, save_evaluation
-    from star_keras.outer_loop.problems import checked_problems
+    from star_keras.outer_loop.problems import checked_problems, describe_problems
     from star_keras.outer_loop.prompts import PromptBuilder
     from star_keras.outer_loop.verification import (
         check_verifier,
@@ -134,6 +134,7 @@ def write_evaluation(script, sampling, prompts, sampler, output, verifier=None):
     )
 
     problems = checked_problems(prompts.task, script.split)[: script.num_problems]
+    processes.check_same(describe_problems({script.split: problems}, prompts))
     if verifier is not None:
         check_verifier(verifier, sampler)
     repeats = describe_repeats(problems, f"problems of {script.split!r}")
@@ -171,7 +172,7 @@ def main(argv):
     load_libraries()
     from star_keras.outer_loop.prompts import PromptBuilder
 
-    sampler, chat = load_sampler(model, process, sampling, run.seed)
+    sampler, chat = load_sampler(script, model, process, sampling, run)
     prompts = PromptBuilder(
         task, few_shot=sampling.few_shot, direct=sampling.direct, chat=chat
     )

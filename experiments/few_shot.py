@@ -35,7 +35,7 @@ def main(argv):
     from star_keras.distribution import processes
     from star_keras.outer_loop.prompts import PromptBuilder
 
-    sampler, chat = load_sampler(model, process, sampling, run.seed)
+    sampler, chat = load_sampler(script, model, process, sampling, run)
     for name, direct in (("direct", True), ("chain_of_thought", False)):
         if processes.is_writer():
             print(f"=== {name} ===")

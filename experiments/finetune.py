@@ -122,7 +122,7 @@ def main(argv):
     from star_keras.distribution import processes
     from star_keras.training import compile_model
 
-    process.join()
+    process.join(settings, model_settings, optimizer, training, run)
     keras.utils.set_random_seed(run.seed)
     model = model_settings.load(load_weights=not settings.random_weights)
     compile_model(model, optimizer)

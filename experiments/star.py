@@ -94,7 +94,7 @@ def run(script, task, model_settings, process_settings, config, optimizer):
     from star_keras.outer_loop.problems import checked_problems
     from star_keras.training import compile_model
 
-    process_settings.join()
+    process_settings.join(script, model_settings, config, optimizer)
     keras.utils.set_random_seed(config.run.seed)
     model = model_settings.load()
     compile_model(model, optimizer)

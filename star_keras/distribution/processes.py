@@ -1,6 +1,7 @@
 """What the processes of a run do together: one writes, all know the same."""
 
 import contextlib
+import json
 import secrets
 from collections.abc import Sequence
 
@@ -9,6 +10,8 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 from jax.experimental import multihost_utils
+
+from star_keras.utils.differences import differences
 
 
 def is_writer() -> bool:
@@ -33,6 +36,35 @@ def token() -> bytes:
     if jax.process_count() > 1:
         drawn = multihost_utils.broadcast_one_to_all(drawn)
     return np.asarray(drawn).tobytes()
+
+
+def check_same(values: dict):
+    """Check that all processes have the same values.
+
+    Args:
+        values: Values of JSON by their names. Every process must call this.
+
+    Raises:
+        ValueError: if a value is not that of process 0; names them.
+    """
+    if jax.process_count() == 1:
+        return
+    text = json.dumps(values)
+    differing = list(differences("", json.loads(_of_writer(text)), json.loads(text)))
+    if differing:
+        raise ValueError(
+            f"Process {jax.process_index()} has other settings or data than process 0 "
+            f"({'; '.join(differing)}). Give the same command to all processes, with "
+            "copies of the same files."
+        )
+
+
+def _of_writer(text):
+    """The text that the writer has."""
+    data = np.frombuffer(text.encode("utf-8"), "uint8")
+    size = int(multihost_utils.broadcast_one_to_all(np.array(len(data))))
+    data = multihost_utils.broadcast_one_to_all(np.resize(data, size))
+    return np.asarray(data).tobytes().decode("utf-8")
 
 
 def gather(array) -> np.ndarray:

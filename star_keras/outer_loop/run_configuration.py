@@ -6,6 +6,7 @@ import jax
 
 from star_keras.distribution import processes
 from star_keras.utils import files
+from star_keras.utils.differences import differences
 from star_keras.utils.errors import invalid
 from star_keras.utils.json_lines import read_json_object
 
@@ -55,11 +56,12 @@ def settle_configuration(directory, config: dict, free=frozenset()):
 
     Raises:
         ValueError: if other values differ, or the processes of the run do not share
-            the directory.
+            the directory or have different configurations.
         OSError: if it cannot be written.
     """
     _check_shared(directory)
     config = json.loads(json.dumps({"layout": LAYOUT, **config}))
+    processes.check_same(config)
     found = read_configuration(directory)
     processes.sync("the configuration is read")
     if found is not None:
@@ -145,7 +147,7 @@ def check_configuration(directory, found: dict, config: dict, free):
         difference
         for name in sorted(here.keys() | there.keys())
         if name not in free
-        for difference in _differences(name, there.get(name), here.get(name))
+        for difference in differences(name, there.get(name), here.get(name))
     ]
     if not differing:
         return
@@ -160,15 +162,6 @@ def check_configuration(directory, found: dict, config: dict, free):
         f"The run directory {directory} is of another configuration "
         f"({'; '.join(differing)}). {remedy}"
     )
-
-
-def _differences(name, there, here):
-    """What differs, also within values such as the optimizer's."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        for key in sorted(there.keys() | here.keys()):
-            yield from _differences(f"{name}.{key}", there.get(key), here.get(key))
-    elif there != here:
-        yield f"{name}: {there!r} there, {here!r} here"
 
 
 def _flat(config):

@@ -117,6 +117,24 @@ def test_run_directory_that_is_not_shared_is_an_error_and_no_hang(ends):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("case", "message"),
+    (
+        ("other_flag", r"than process 0 \(temperature: 0.3 there, 0.4 here\)"),
+        ("other_problems", r"than process 0 \(task.problems_crc32: \d+ there, \d+ h"),
+    ),
+)
+def test_processes_with_other_flags_or_data_end_before_anything_is_sampled(
+    ends, case, message
+):
+    first, second = ends(case)
+    assert first.returncode != 0 and second.returncode != 0
+    assert re.search(message, second.stderr), second.stderr[-2000:]
+    assert "Process 1 failed" in first.stderr
+    assert not list((ends.directory / case).glob("samples/*/*"))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("mesh", ("batch", "model", "slice"))
 def test_run_of_two_processes_is_that_of_one(ends, mesh):
     """`batch` splits rows and, with `zero`, weights; `model` heads and the MLP.

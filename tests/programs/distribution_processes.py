@@ -37,6 +37,8 @@ MESHES = {
     "model": ("--mesh=model:4",),
     "slice": ("--mesh=slice:2,batch:2", "--zero"),
 }
+# Flags of process 1 alone.
+OTHERS = {"other_flag": "--temperature=0.4", "other_problems": "--train_problems=5"}
 
 
 def raise_an_error(other):
@@ -104,6 +106,12 @@ def run_star(name, *flags):
     app.run(star.main, ["star", *FLAGS, *paths, *flags])
 
 
+def run_star_with_another_flag(name, address):
+    numbers = (f"--num_processes={count}", f"--process_id={number}")
+    other = OTHERS[name] if number else "--verbose=0"
+    run_star(name, "--mesh=batch:4", f"--coordinator={address}", *numbers, other)
+
+
 def run_star_in_two_processes(name, address):
     append = SampleStore.append
 
@@ -128,6 +136,8 @@ elif name == "not_shared":
     open_directories_of_their_own(address)
 elif name == "new_weights":
     fit_new_weights(directory / f"{name}_{count}", address)
+elif name in OTHERS:
+    run_star_with_another_flag(name, address)
 elif name in MESHES:
     run_star_in_two_processes(name, address)
 else:
