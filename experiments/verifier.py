@@ -84,7 +84,7 @@ def read_pairs(run_dir, task):
 
 def tokenize(model, prompts, problems, pairs, sequence_length):
     """Examples 0 and 1, 2 and 3 and so on are pairs; those too long are an error."""
-    from star_keras.outer_loop.verification import response_tokens
+    from star_keras.training.examples import response_tokens
     from star_keras.training.stored_examples import StoredExamples, tokenize_stream
 
     unknown = pairs.keys() - problems.keys()
@@ -100,7 +100,7 @@ def tokenize(model, prompts, problems, pairs, sequence_length):
         for pair in several
         for text in pair
     )
-    kwargs = response_tokens(model, prompts)
+    kwargs = response_tokens(model.preprocessor.tokenizer, prompts.chat)
     examples = StoredExamples(tokenize_stream(model.preprocessor, texts, **kwargs))
     lengths = examples.lengths.reshape(-1, 2).sum(axis=1)
     longest = int(lengths.argmax())

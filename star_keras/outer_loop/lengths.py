@@ -5,7 +5,7 @@ import heapq
 from star_keras.outer_loop.iteration import OuterLoop
 from star_keras.outer_loop.requests import make_request
 from star_keras.outer_loop.sources import KnownAnswers
-from star_keras.training.examples import tokenize_examples
+from star_keras.training.examples import response_tokens, tokenize_examples
 from star_keras.utils.errors import invalid
 
 # Tokenizing all texts is slow: only this many of the longest by characters.
@@ -58,7 +58,11 @@ def _check_rows(
         for problem in problems
     )
     texts = heapq.nlargest(_LONGEST, texts, key=lambda x: len(x[0]) + len(x[1]))
-    examples = tokenize_examples(preprocessor, [(*text[:2], 1.0) for text in texts])
+    examples = tokenize_examples(
+        preprocessor,
+        [(*text[:2], 1.0) for text in texts],
+        **response_tokens(preprocessor.tokenizer, prompts.chat),
+    )
     for example, (_, _, problem) in zip(examples, texts, strict=True):
         if len(example) > sequence_length:
             even = "" if known else ", even with an empty rationale"

@@ -15,7 +15,7 @@ from star_keras.outer_loop.step_schedules import checked_steps, scheduled_steps
 from star_keras.outer_loop.stored_samples import KeptSamples
 from star_keras.tasks.task import Problem
 from star_keras.training.dataset import count_trained_tokens
-from star_keras.training.examples import TrainingExample
+from star_keras.training.examples import TrainingExample, response_tokens
 from star_keras.training.packing import pack
 from star_keras.training.stored_examples import (
     StoredExamples,
@@ -96,11 +96,8 @@ def _tokenized(kept, problems, prompts, preprocessor):
         )
         for sample, selection in kept
     )
-    chat = prompts.chat
-    end = None if chat is None else preprocessor.tokenizer.token_to_id(chat.end_of_turn)
-    return tokenize_stream(
-        preprocessor, texts, add_start_token=chat is None, end_token_id=end
-    )
+    tokens = response_tokens(preprocessor.tokenizer, prompts.chat)
+    return tokenize_stream(preprocessor, texts, **tokens)
 
 
 def _row_parts(values, paired):

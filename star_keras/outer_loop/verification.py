@@ -16,7 +16,7 @@ from star_keras.outer_loop.statistics import mean
 from star_keras.sampling.sampler import Sampler
 from star_keras.sampling.scorer import Scorer, ScoreRequest
 from star_keras.tasks.task import Problem, Task
-from star_keras.training.examples import tokenize_examples
+from star_keras.training.examples import response_tokens, tokenize_examples
 from star_keras.utils.errors import invalid
 
 
@@ -77,7 +77,7 @@ def verifier_scores(
             (prompts.build(by_id[s.problem], False), s.completion.rstrip(), 1.0)
             for s in samples
         ],
-        **response_tokens(verifier, prompts),
+        **response_tokens(verifier.preprocessor.tokenizer, prompts.chat),
     )
     requests = [
         ScoreRequest(
@@ -111,19 +111,6 @@ def check_verifier(verifier, sampler: Sampler):
     if longest is not None and longest + 1 > most:  # an end token follows
         rule = f"at most {most - 1}: the verifier's longest sequence has {most} tokens"
         raise invalid("max_new_tokens", rule, longest, "Sample less, or train another.")
-
-
-def response_tokens(model, prompts: PromptBuilder) -> dict:
-    """Arguments of `tokenize_examples` for the prompts of a builder.
-
-    Args:
-        model: The causal LM.
-        prompts: The builder.
-    """
-    if prompts.chat is None:
-        return {}
-    end = model.preprocessor.tokenizer.token_to_id(prompts.chat.end_of_turn)
-    return {"add_start_token": False, "end_token_id": end}
 
 
 def best_of_k(is_correct: Sequence[bool], scores: Sequence[float], k: int) -> float:

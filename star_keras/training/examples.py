@@ -100,6 +100,20 @@ def tokenize_examples(
     ]
 
 
+def response_tokens(tokenizer, chat) -> dict:
+    """The tokens around prompts and responses, arguments of `tokenize_examples`.
+
+    Args:
+        tokenizer: The tokenizer.
+        chat: The `ChatTemplate` of the texts, whose end of a turn ends responses, or
+            `None` for plain text.
+    """
+    if chat is None:
+        return {}
+    end = tokenizer.token_to_id(chat.end_of_turn)
+    return {"add_start_token": False, "end_token_id": end}
+
+
 def checked_texts(texts: Iterable[tuple[str, str, float]]) -> Iterator[tuple]:
     """The triples of `tokenize_examples`, each checked when it is read.
 

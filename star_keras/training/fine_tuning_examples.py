@@ -14,6 +14,7 @@ from star_keras.tasks.record_sources import (
 )
 from star_keras.training.examples import (
     TrainingExample,
+    response_tokens,
     tokenize_examples,
     tokenize_prompts,
 )
@@ -165,10 +166,12 @@ def _tokenized(items, preprocessor, max_length):
             if kind == "text":
                 yield from _pieces_of_texts(texts, preprocessor, max_length)
                 continue
+            tokenizer = preprocessor.tokenizer
+            chat = tokenizer.chat_template if kind == "chat" else None
             examples = tokenize_examples(
                 preprocessor,
                 [(*pair, 1.0) for pair in texts],
-                **(_chat_tokens(preprocessor) if kind == "chat" else {}),
+                **response_tokens(tokenizer, chat),
             )
             for place, example in zip(places, examples, strict=True):
                 if len(example) > max_length:
@@ -179,12 +182,6 @@ def _tokenized(items, preprocessor, max_length):
                         "shorten it."
                     )
                 yield example
-
-
-def _chat_tokens(preprocessor):
-    end = preprocessor.tokenizer.chat_template.end_of_turn
-    end_token_id = preprocessor.tokenizer.token_to_id(end)
-    return {"add_start_token": False, "end_token_id": end_token_id}
 
 
 def _pieces_of_texts(texts, preprocessor, max_length):

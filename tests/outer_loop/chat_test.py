@@ -225,6 +225,32 @@ def test_rationales_are_trained_on_as_turns_up_to_the_end_of_the_turn(tmp_path):
     assert len(hinted) == 3
 
 
+def test_a_row_as_long_as_the_longest_turns_is_accepted(tmp_path):
+    directory = copied_with_template("gemma3", "gemma3", tmp_path)
+    model = load_causal_lm(directory)
+    assert model.preprocessor.add_start_token  # that of the template is the only one
+    compile_model(model, OptimizerConfig(learning_rate=1e-3))
+    task, tokenizer = Doubling(train=1, held_out=1), model.preprocessor.tokenizer
+    chat = tokenizer.chat_template
+    prompts = PromptBuilder(task, few_shot=False, direct=True, chat=chat)
+    texts = prompts.build(task.problems("train")[0]), "The answer is 0.<end_of_turn>"
+    longest = sum(len(tokenizer(text)) for text in texts) - 1
+
+    def make_star(length):
+        config = StarConfig(
+            sampling=SamplingConfig(direct=True, few_shot=False),
+            training=TrainingConfig(sequence_length=length, batch_size=2),
+        )
+        sampler = ScriptedSampler(str)
+        StarIterationCallback(
+            model, task, tmp_path / "run", config=config, sampler=sampler
+        )
+
+    make_star(longest)
+    with pytest.raises(ValueError, match=f"`sequence_length`.* {longest}"):
+        make_star(longest - 1)
+
+
 def test_known_answers_are_trained_on_as_the_assistant_writes_them(tmp_path):
     directory = copied_with_template("qwen3", "qwen3", tmp_path)
     model = load_causal_lm(directory)
