@@ -90,28 +90,18 @@ def make_model(name):
 
 
 def make_batches(packed):
-    """A function that returns an endless stream of batches, and their row length."""
+    """A function that makes an endless stream of batches, and their row length."""
     from star_keras.training import training_batches
 
     length = sequence_length()
     if not FLAGS.rationales:
-        return functools.partial(
-            itertools.repeat, training_rows.full_batch(full_rows())
-        ), length
+        batch = training_rows.full_batch(full_rows())
+        return lambda **_: itertools.repeat(batch), length
     examples = training_rows.gsm8k_like_examples(chosen_size().vocabulary_size)
     if not packed:
         length = max(map(len, examples))
-        return functools.partial(
-            training_rows.padded_batches, examples, FLAGS.batch_size, length
-        ), length
-    return functools.partial(
-        training_batches,
-        examples,
-        batch_size=FLAGS.batch_size,
-        sequence_length=length,
-        pad_id=0,
-        seed=(0,),
-    ), length
+        return functools.partial(training_rows.padded_batches, examples), length
+    return functools.partial(training_batches, examples, pad_id=0, seed=(0,)), length
 
 
 def make_step(name):
@@ -121,15 +111,19 @@ def make_step(name):
     from star_keras.training import training_dataset
 
     batches, length = make_batches(packed=name == "packed")
-    dataset = training_dataset(
-        (lambda: map(training_rows.without_segments, batches())) if stock else batches,
-        batch_size=FLAGS.batch_size,
-        sequence_length=length,
-        packed=not stock,
+    shape = {"batch_size": FLAGS.batch_size, "sequence_length": length}
+
+    def without_segments(packed, **shape):
+        return map(training_rows.without_segments, batches(**shape))
+
+    dataset = (
+        training_dataset(without_segments, packed=False, **shape)
+        if stock
+        else training_dataset(batches, **shape)
     )
     tokens = sum(
         int(x["padding_mask"].sum())
-        for x, _, _ in itertools.islice(batches(), FLAGS.steps)
+        for x, _, _ in itertools.islice(batches(**shape), FLAGS.steps)
     )
     model = make_model(name)
 

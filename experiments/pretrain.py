@@ -6,6 +6,7 @@
 """
 
 import dataclasses
+import functools
 import json
 import random
 
@@ -141,23 +142,6 @@ def row_length(examples):
     return max(-(-len(example) // 64) * 64 for example in examples)
 
 
-def make_dataset(examples, batch_size, sequence_length, pad_id, seed):
-    """Endless packed batches of examples."""
-    from star_keras.training import training_batches, training_dataset
-
-    return training_dataset(
-        lambda: training_batches(
-            examples,
-            batch_size=batch_size,
-            sequence_length=sequence_length,
-            pad_id=pad_id,
-            seed=seed,
-        ),
-        batch_size=batch_size,
-        sequence_length=sequence_length,
-    )
-
-
 def main(argv):
     (settings,) = from_flags(argv, PretrainSettings)
     make_new_directory("output", settings.output)
@@ -165,7 +149,12 @@ def main(argv):
     load_libraries()
     import keras
 
-    from star_keras.training import WarmupSchedule, tokenize_examples
+    from star_keras.training import (
+        WarmupSchedule,
+        tokenize_examples,
+        training_batches,
+        training_dataset,
+    )
     from star_keras.training.dataset import feed_token_ids
 
     keras.utils.set_random_seed(settings.seed)
@@ -213,18 +202,19 @@ def main(argv):
         ),
         weighted_metrics=[],
     )
-    tokenizer = model.preprocessor.tokenizer
     for number, (count, parts) in enumerate(stages):
         examples = tokenize_examples(
             model.preprocessor, list(mixture(draw, count, held_out, **parts))
         )
+        batches = functools.partial(
+            training_batches,
+            examples,
+            pad_id=model.preprocessor.tokenizer.pad_token_id,
+            seed=(settings.seed, number),
+        )
         model.fit(
-            make_dataset(
-                examples,
-                32,
-                row_length(examples),
-                tokenizer.pad_token_id,
-                (settings.seed, number),
+            training_dataset(
+                batches, batch_size=32, sequence_length=row_length(examples)
             ),
             steps_per_epoch=steps[number],
             shuffle=False,

@@ -8,6 +8,7 @@ iterations. `python -m experiments.evaluate --verifier=runs/verifier` ranks with
 """
 
 import dataclasses
+import functools
 import itertools
 
 from etils import epath
@@ -148,12 +149,9 @@ def main(argv):
     scorer = ReferenceScorer(model, pad_id=pad_id, **rows)
     examples.references = scorer.score(examples)
     print(f"{len(examples) // 2} pairs of {len(pairs)} problems")
-
-    def batches():
-        return training_batches(
-            examples, pad_id=pad_id, seed=(run.seed,), paired=True, **rows
-        )
-
+    batches = functools.partial(
+        training_batches, examples, pad_id=pad_id, seed=(run.seed,)
+    )
     feed_token_ids(model)
     history = model.fit(
         training_dataset(batches, paired=True, **rows),

@@ -1,5 +1,6 @@
 """The examples of a fine-tuning: batches to train on, the evaluation, the identity."""
 
+import functools
 import math
 import zlib
 from collections.abc import Callable
@@ -62,13 +63,13 @@ class FineTuningData:
             first_step: Called when an epoch begins; returns its first step.
         """
 
-        def batches():
+        def batches(**shape):
             return training_batches(
                 self._examples,
                 pad_id=self._pad_id,
                 seed=(self._seed,),
                 start=first_step(),
-                **self._shape,
+                **shape,
             )
 
         return training_dataset(batches, **self._shape)
@@ -82,10 +83,7 @@ class FineTuningData:
 
     def evaluate(self) -> dict[str, float]:
         """Metrics of the held-out examples: `val_loss`, `val_perplexity`, your own."""
-
-        def batches():
-            return evaluation_batches(self._eval, pad_id=self._pad_id, **self._shape)
-
+        batches = functools.partial(evaluation_batches, self._eval, pad_id=self._pad_id)
         rows = len(pack(self._eval.lengths.tolist(), self._shape["sequence_length"]))
         logs = self._model.evaluate(
             training_dataset(batches, **self._shape),

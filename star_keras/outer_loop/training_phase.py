@@ -88,15 +88,8 @@ class TrainingPhase:
         Its elements are `(x, y, sample_weight)` of shape `(batch_size,
         sequence_length)`, int32, int32 and float32, see `make_row`.
         """
-        config = self._config.training
-        arguments = {
-            "batch_size": config.batch_size,
-            "sequence_length": config.sequence_length,
-            "packed": self._packed,
-            "paired": self._paired,
-        }
 
-        def batches():
+        def batches(**arguments):
             return training_batches(
                 self.training_set.examples,
                 pad_id=self._model.preprocessor.tokenizer.pad_token_id,
@@ -105,7 +98,13 @@ class TrainingPhase:
                 **arguments,
             )
 
-        return training_dataset(batches, **arguments)
+        return training_dataset(
+            batches,
+            batch_size=self._config.training.batch_size,
+            sequence_length=self._config.training.sequence_length,
+            packed=self._packed,
+            paired=self._paired,
+        )
 
     def learning_rate(self) -> dict[str, float]:
         """The constant learning rate of the model as a metric; else empty."""

@@ -148,23 +148,15 @@ def evaluation_batches(
         )
 
 
-def training_dataset(
-    make_batches,
-    *,
-    batch_size: int,
-    sequence_length: int,
-    packed: bool = True,
-    paired: bool = False,
-):
+def training_dataset(make_batches, *, batch_size: int, sequence_length: int, **form):
     """A `tf.data.Dataset` of training batches, for `fit`.
 
     Args:
-        make_batches: Callable without arguments that returns an iterator like
+        make_batches: Callable of the arguments below that returns an iterator like
             `training_batches`. `fit` calls it once an epoch.
         batch_size: Rows a batch.
         sequence_length: Tokens a row.
-        packed: Whether batches have `segment_ids` and `positions`.
-        paired: Whether batches have `reference`.
+        **form: `packed` and `paired`, if they are given, see `training_batches`.
 
     Returns:
         A `tf.data.Dataset` of `(x, y, sample_weight)`, see `make_row`. Each array
@@ -175,9 +167,9 @@ def training_dataset(
         return tf.TensorSpec((batch_size, sequence_length), dtype)
 
     dtypes = {"token_ids": "int32", "padding_mask": "int32"}
-    if packed:
+    if form.get("packed", True):
         dtypes |= {"segment_ids": "int32", "positions": "int32"}
-    if paired:
+    if form.get("paired", False):
         dtypes["reference"] = "float32"
     options = tf.data.Options()
     # A closed iterator waits for the autotuning thread, which may sleep for as long
@@ -185,7 +177,9 @@ def training_dataset(
     options.autotune.enabled = False
     return (
         tf.data.Dataset.from_generator(
-            make_batches,
+            lambda: make_batches(
+                batch_size=batch_size, sequence_length=sequence_length, **form
+            ),
             output_signature=(
                 {name: spec(dtype) for name, dtype in dtypes.items()},
                 spec("int32"),

@@ -100,7 +100,7 @@ def test_same_seed_same_stream():
 
 
 def test_the_end_of_a_dataset_waits_for_no_autotuning():
-    dataset = training_dataset(lambda: iter(()), batch_size=1, sequence_length=8)
+    dataset = training_dataset(lambda **_: iter(()), batch_size=1, sequence_length=8)
     assert dataset.options().autotune.enabled is False
 
 
