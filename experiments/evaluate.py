@@ -126,10 +126,10 @@ def write_evaluation(script, sampling, prompts, sampler, output, verifier=None):
     from star_keras.outer_loop.contamination import describe_repeats
     from star_keras.outer_loop.evaluation import evaluate, save_evaluation
     from star_keras.outer_loop.problems import checked_problems, describe_problems
-    from star_keras.outer_loop.prompts import PromptBuilder
     from star_keras.outer_loop.verification import (
         check_verifier,
         verified_metrics,
+        verifier_prompts,
         verifier_scores,
     )
 
@@ -144,8 +144,7 @@ def write_evaluation(script, sampling, prompts, sampler, output, verifier=None):
         prompts, problems, sampler, num_samples=script.num_samples
     )
     if verifier is not None:
-        # A verifier is trained without worked examples.
-        plain = PromptBuilder(prompts.task, few_shot=False, chat=prompts.chat)
+        plain = verifier_prompts(prompts.task, prompts.chat)
         scores = verifier_scores(verifier, plain, problems, samples)
         metrics |= verified_metrics(samples, scores)
     for name in ("temperature", "top_k", "top_p", "min_p"):

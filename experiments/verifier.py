@@ -125,7 +125,8 @@ def main(argv):
 
     from star_keras.models import PackedCausalLM
     from star_keras.outer_loop.problems import checked_problems
-    from star_keras.outer_loop.prompts import PromptBuilder, find_chat_template
+    from star_keras.outer_loop.prompts import find_chat_template
+    from star_keras.outer_loop.verification import verifier_prompts
     from star_keras.training import compile_model, training_batches, training_dataset
     from star_keras.training.dataset import feed_token_ids
     from star_keras.training.reference import ReferenceScorer
@@ -141,7 +142,7 @@ def main(argv):
     rpo = dataclasses.replace(optimizer, objective="rpo", nll_weight=0.0)
     compile_model(model, rpo)
     chat = find_chat_template(model.preprocessor, sampling.chat)
-    prompts = PromptBuilder(task, few_shot=False, chat=chat)
+    prompts = verifier_prompts(task, chat)
     length = training.sequence_length
     examples = tokenize(model, prompts, problems, pairs, length)
     rows = {"batch_size": training.batch_size, "sequence_length": length}

@@ -12,7 +12,11 @@ from star_keras.outer_loop.records import GradedSample, Selection
 from star_keras.outer_loop.sample_store import SampleStore
 from star_keras.outer_loop.selection import reject
 from star_keras.outer_loop.stored_samples import KeptSamples
-from star_keras.outer_loop.verification import check_verifier, verifier_scores
+from star_keras.outer_loop.verification import (
+    check_verifier,
+    verifier_prompts,
+    verifier_scores,
+)
 from star_keras.sampling.sampler import Sampler
 from star_keras.tasks.task import Problem
 from star_keras.utils.errors import invalid
@@ -51,8 +55,7 @@ class LowestScored:
         if verifier is not None:
             check_verifier(verifier, sampler)
         self._verifier, self._problems, self._store = verifier, problems, store
-        # A verifier is trained without worked examples.
-        self._prompts = PromptBuilder(prompts.task, few_shot=False, chat=prompts.chat)
+        self._prompts = verifier_prompts(prompts.task, prompts.chat)
         self._config = config.selection
 
     def checksum(self) -> int | None:

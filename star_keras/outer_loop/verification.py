@@ -49,6 +49,16 @@ def rationale_pairs(
     return {problem: several for problem, several in pairs.items() if several}
 
 
+def verifier_prompts(task: Task, chat=None) -> PromptBuilder:
+    """The prompts that a verifier is trained with: without worked examples.
+
+    Args:
+        task: The task.
+        chat: See `PromptBuilder`.
+    """
+    return PromptBuilder(task, few_shot=False, chat=chat)
+
+
 def verifier_scores(
     verifier,
     prompts: PromptBuilder,
@@ -61,7 +71,7 @@ def verifier_scores(
 
     Args:
         verifier: A `keras_hub.models.CausalLM` with a preprocessor.
-        prompts: Makes the prompts that the verifier was trained with.
+        prompts: Makes the prompts, see `verifier_prompts`.
         problems: The problems of the samples.
         samples: The samples.
         batch_size: Completions scored together.
