@@ -7,6 +7,7 @@ import math
 import keras
 
 from star_keras.callbacks.fine_tuning_data import FineTuningData
+from star_keras.callbacks.fitting import end_epoch, further_callbacks, go_on
 from star_keras.callbacks.throughput import Throughput
 from star_keras.config import RunConfig, TrainingConfig
 from star_keras.distribution import processes
@@ -20,13 +21,10 @@ from star_keras.outer_loop.base_model import (
 )
 from star_keras.outer_loop.progress import Progress
 from star_keras.outer_loop.training_directory import TrainingDirectory
-from star_keras.training.checks import check_batch, check_compiled, non_finite_weights
+from star_keras.training.checks import check_batch, check_compiled, check_finite
 from star_keras.training.dataset import feed_token_ids
 from star_keras.utils.errors import invalid
 from star_keras.utils.settings import checked
-
-# Value of `model.stop_training` where this callback ends an epoch, not the fit.
-_END_OF_EPOCH = object()
 
 
 class FineTuning(keras.callbacks.Callback):
@@ -110,9 +108,10 @@ class FineTuning(keras.callbacks.Callback):
         self.directory = TrainingDirectory(run_dir)
         self._notice = PreemptionNotice()
         self._progress, self._bar = Progress(), None
-        self._first_step = 0
-        self._base_checksum = self._optimizer = None  # known from the first `fit` on
-        self._is_fitting = False
+        self._first_step = self._saved_step = self._end = 0
+        self._is_fitting = self._is_restored = False
+        # Known from the first `fit` on.
+        self._base_checksum = self._optimizer = self._optimizer_config = None
         feed_token_ids(model)
 
     def fit(self, callbacks=(), verbose=1):
@@ -128,10 +127,7 @@ class FineTuning(keras.callbacks.Callback):
 
         For errors see the class.
         """
-        if isinstance(callbacks, keras.callbacks.Callback):
-            callbacks = [callbacks]
-        if any(callback is self for callback in callbacks or ()):
-            raise invalid("callbacks", "callbacks besides this one", callbacks)
+        callbacks = further_callbacks(self, callbacks)
         check_compiled(self._fitted)  # that of the last `compile`
         with self._opened():
             self._progress.shown = bool(verbose) and processes.is_writer()
@@ -151,7 +147,7 @@ class FineTuning(keras.callbacks.Callback):
                 callbacks=[
                     Throughput(sizes.batch_size * sizes.sequence_length),
                     self,
-                    *(callbacks or ()),
+                    *callbacks,
                 ],
                 shuffle=False,  # the dataset is shuffled already
                 verbose=0,
@@ -248,19 +244,15 @@ class FineTuning(keras.callbacks.Callback):
         self._bar.update(step, self._steps)
         self._end = step + 1
         if self._ends_epoch():
-            self.model.stop_training = self.model.stop_training or _END_OF_EPOCH
+            end_epoch(self.model)
 
     def on_epoch_end(self, epoch, logs=None):
         logs = {} if logs is None else logs
         if not self._ends_epoch():
             return  # Another callback has stopped this epoch before its end.
-        if self.model.stop_training is _END_OF_EPOCH:
-            self.model.stop_training = False
+        go_on(self.model)
         step = self._first_step = self._end
-        loss = logs.get("loss", 0.0)
-        if not math.isfinite(loss):
-            raise self._not_finite(f"The loss before step {step} is {loss}")
-        self._check_weights(step)
+        self._check_finite(step, logs.get("loss"))
         rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
         logs["learning_rate"] = float(rate)
         if self._data.is_evaluated:
@@ -282,20 +274,10 @@ class FineTuning(keras.callbacks.Callback):
 
     def _save(self, step, wait=False):
         self.model.jax_state_sync()
-        self._check_weights(step)
+        self._check_finite(step)
         self.directory.save(step, training_state(self.model), wait)
         self._saved_step = step
 
-    def _check_weights(self, step):
-        named = non_finite_weights(self.model)
-        if named:
-            raise self._not_finite(
-                f"After step {step} {len(named)} weights are not finite, e.g. "
-                f"{named[0]}"
-            )
-
-    def _not_finite(self, fault):
-        return FloatingPointError(
-            f"{fault}. What is saved is of earlier steps. Use a lower learning rate, a "
-            "global_clipnorm or a wider dtype, in a new run_dir."
-        )
+    def _check_finite(self, step, loss=None):
+        saved = "What is saved is of earlier steps."
+        check_finite(self.model, f"step {step}", saved, loss)

@@ -2,6 +2,7 @@
 
 import keras
 
+from star_keras.callbacks.fitting import end_epoch, further_callbacks, go_on
 from star_keras.callbacks.throughput import Throughput
 from star_keras.config import StarConfig
 from star_keras.distribution import processes
@@ -17,9 +18,6 @@ from star_keras.sampling.get_sampler import training_and_eval_sampler
 from star_keras.training.dataset import feed_token_ids
 from star_keras.utils.errors import invalid
 from star_keras.utils.settings import checked
-
-# Value of `model.stop_training` where this callback ends an epoch, not the fit.
-_END_OF_EPOCH = object()
 
 
 class StarIterationCallback(keras.callbacks.Callback):
@@ -145,10 +143,7 @@ class StarIterationCallback(keras.callbacks.Callback):
             The `keras.callbacks.History`. For errors see the class.
         """
         epochs = checked("epochs", int, epochs, at_least=0)
-        if isinstance(callbacks, keras.callbacks.Callback):
-            callbacks = [callbacks]
-        if any(callback is self for callback in callbacks or ()):
-            raise invalid("callbacks", "callbacks besides this one", callbacks)
+        callbacks = further_callbacks(self, callbacks)
         training = self.config.training
         throughput = Throughput(training.batch_size * training.sequence_length)
         self._verbose = verbose
@@ -157,7 +152,7 @@ class StarIterationCallback(keras.callbacks.Callback):
                 self.dataset,
                 epochs=epochs,
                 initial_epoch=self.initial_epoch,
-                callbacks=[throughput, self, *(callbacks or ())],
+                callbacks=[throughput, self, *callbacks],
                 shuffle=False,  # the dataset is shuffled already
                 verbose=0,
             )
@@ -234,7 +229,7 @@ class StarIterationCallback(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch, logs=None):
         with self._session.closed_on_error():
             if self.training.begin_step(batch):
-                self.model.stop_training = self.model.stop_training or _END_OF_EPOCH
+                end_epoch(self.model)
 
     def on_epoch_end(self, epoch, logs=None):
         logs = {} if logs is None else logs
@@ -242,8 +237,7 @@ class StarIterationCallback(keras.callbacks.Callback):
         with self._session.closed_on_error():
             if not self.training.end(dict(logs)):
                 return  # Another callback has stopped this epoch before its end.
-            if self.model.stop_training is _END_OF_EPOCH:
-                self.model.stop_training = False
+            go_on(self.model)
             self.loop.evaluate(iteration)
         logs.update(self.run.metrics(iteration))
         report.show_iteration(self._progress, self.run, iteration)

@@ -1,6 +1,5 @@
 """The training of an iteration: its first step, checkpoints and end."""
 
-import math
 import time
 
 from star_keras.config import StarConfig
@@ -9,7 +8,7 @@ from star_keras.outer_loop.run_directory import RunDirectory
 from star_keras.outer_loop.session import Session
 from star_keras.outer_loop.training_set import TrainingSet
 from star_keras.sampling.model_sampler import max_sequence_length
-from star_keras.training.checks import check_batch, non_finite_weights
+from star_keras.training.checks import check_batch, check_finite
 from star_keras.training.dataset import training_batches, training_dataset
 from star_keras.training.reference import ReferenceScorer
 from star_keras.training.stored_examples import example_lengths
@@ -51,8 +50,9 @@ class TrainingPhase:
         self._model, self._run, self._config = model, run, config
         self._session, self._progress = session, progress
         self._packed = packed
-        self._first_step = 0
-        self._bar = None
+        self._first_step = self._saved_step = 0
+        self._reached_end, self._start = False, 0.0
+        self._bar, self._shown_step = None, 0
         check_batch(model, config.training)
         # Pairs are compared with the model that the training starts from.
         self._scorer = ReferenceScorer(
@@ -193,11 +193,7 @@ class TrainingPhase:
         """
         if not self._reached_end:
             return False
-        iteration, loss = self.iteration, logs.get("loss")
-        if loss is not None and not math.isfinite(loss):
-            raise self._not_finite(f"The loss of iteration {iteration} is {loss}")
-        # The last loss is that of the weights before the last update.
-        self._check_weights(self.training_set.steps)
+        self._check_finite(self.training_set.steps, logs.get("loss"))
         self._update_bar(self.training_set.steps)
         if self._bar is not None:
             self._bar.end()
@@ -205,30 +201,23 @@ class TrainingPhase:
         seconds = time.monotonic() - self._start
         metrics = {**logs, **self.learning_rate(), "training_seconds": seconds}
         keep = self._config.run.keep_weights
-        self._run.finish_training(iteration, self._model.variables, metrics, keep)
+        variables = self._model.variables
+        self._run.finish_training(self.iteration, variables, metrics, keep)
         return True
 
-    def _check_weights(self, step):
-        """Check that all trained weights are finite."""
-        named = non_finite_weights(self._model)
-        if named:
-            raise self._not_finite(
-                f"After step {step} of iteration {self.iteration} {len(named)} "
-                f"weights are not finite, e.g. {named[0]}"
-            )
-
-    def _not_finite(self, fault):
-        self._run.checkpoints.prune_training()
-        rate = self.learning_rate().get("learning_rate", "that of its schedule")
-        return FloatingPointError(
-            f"{fault}; the learning rate is {rate}. Nothing of this iteration's "
-            "training was saved. Use a finite and lower learning rate, a "
-            "global_clipnorm or a wider dtype, in a new run_dir."
-        )
+    def _check_finite(self, step, loss=None):
+        """Remove the checkpoints of a training whose loss or weights are not finite."""
+        place = f"step {step} of iteration {self.iteration}"
+        saved = "Nothing of this iteration's training was saved."
+        try:
+            check_finite(self._model, place, saved, loss)
+        except FloatingPointError:
+            self._run.checkpoints.prune_training()
+            raise
 
     def _save(self, step):
         self._model.jax_state_sync()
-        self._check_weights(step)
+        self._check_finite(step)
         state = self._session.base.training_state()
         self._run.checkpoints.save_training(self.iteration, step, state)
         self._saved_step = step

@@ -1,7 +1,10 @@
 """Checks of a training: options, batch, examples, loss; weights that are finite."""
 
+import math
+
 import jax
 import jax.numpy as jnp
+import keras
 import numpy as np
 
 from star_keras.config import OptimizerConfig, TrainingConfig
@@ -86,8 +89,32 @@ def check_compiled(model):
         raise invalid("use_ema", "False", True, remedy)
 
 
-def non_finite_weights(model) -> list[str]:
-    """Paths of the trained weights of a model that are not finite."""
+def check_finite(model, place: str, saved: str, loss: float | None = None):
+    """Check the loss and the trained weights after a step.
+
+    Args:
+        model: A compiled `keras_hub.models.CausalLM`.
+        place: The step, for the error, e.g. `"step 5"`.
+        saved: What is on disk, a sentence for the error.
+        loss: The last loss: that of the weights before the last update.
+
+    Raises:
+        FloatingPointError: if one of them is not finite.
+    """
+    if loss is not None and not math.isfinite(loss):
+        fault = f"the loss is {loss}"
+    elif named := _non_finite_weights(model):
+        fault = f"{len(named)} weights are not finite, e.g. {named[0]}"
+    else:
+        return
+    rate = float(keras.ops.convert_to_numpy(model.optimizer.learning_rate))
+    raise FloatingPointError(
+        f"After {place} {fault}; the learning rate is {rate}. {saved} Use a finite and "
+        "lower learning rate, a global_clipnorm or a wider dtype, in a new run_dir."
+    )
+
+
+def _non_finite_weights(model):
     variables = model.trainable_variables
     if bool(_all_finite([v.value for v in variables])):
         return []
