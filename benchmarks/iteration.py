@@ -87,7 +87,7 @@ def run_iteration(model, task, config, sampler):
             sampler=training_sampler,
             eval_sampler=eval_sampler,
         )
-        star.loop.pack = pack = TimedFunction(star.loop.pack)
+        star.loop._pack = pack = TimedFunction(star.loop._pack)
         star.fit(1, callbacks=[stopwatch], verbose=0)
     seconds = {
         "sample": training_sampler.seconds,

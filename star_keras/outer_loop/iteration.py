@@ -1,23 +1,21 @@
 """One iteration of the outer loop, phase by phase.
 
-sample -> rationalize -> select -> pack -> (Keras trains) -> evaluate
+draw -> sample -> rationalize -> select -> pack -> (Keras trains) -> evaluate
 """
 
 import contextlib
 import dataclasses
-import itertools
 import time
 
 from star_keras.config import StarConfig
 from star_keras.distribution import processes
 from star_keras.outer_loop import plots
-from star_keras.outer_loop.collapse import collapse_metrics
-from star_keras.outer_loop.evaluation import evaluate, unread_shares
+from star_keras.outer_loop.evaluation import evaluate
 from star_keras.outer_loop.filled_rows import FilledRows
 from star_keras.outer_loop.growing import check_growing, open_problems
 from star_keras.outer_loop.html_report.write_report import update_report
 from star_keras.outer_loop.lowest_scored import LowestScored
-from star_keras.outer_loop.mastery import draw_mastered, load_mastered, update_mastery
+from star_keras.outer_loop.mastery import draw_mastered, update_mastery
 from star_keras.outer_loop.pairs import check_pairs
 from star_keras.outer_loop.problem_order import ordered_problems, updated_keys
 from star_keras.outer_loop.problems import (
@@ -30,15 +28,9 @@ from star_keras.outer_loop.progress import Progress
 from star_keras.outer_loop.prompts import PromptBuilder, find_chat_template
 from star_keras.outer_loop.run_directory import RunDirectory
 from star_keras.outer_loop.sampling_phases import SamplingPhases
-from star_keras.outer_loop.selection import load_copies, select, selection_metrics
+from star_keras.outer_loop.selection_phase import SelectionPhase
 from star_keras.outer_loop.sources import rationale_source
-from star_keras.outer_loop.stored_samples import KeptSamples
-from star_keras.outer_loop.training_set import (
-    TrainingSet,
-    make_training_set,
-    reject_too_long,
-)
-from star_keras.outer_loop.votes import Votes
+from star_keras.outer_loop.training_set import TrainingSet, make_training_set
 from star_keras.utils.errors import invalid
 
 
@@ -90,7 +82,7 @@ class OuterLoop:
         progress: Progress,
         between_batches=lambda: None,
     ):
-        self.task, self.config, self._preprocessor = task, config, preprocessor
+        self.config, self._preprocessor = config, preprocessor
         self._run, self._samples = run, run.samples
         self.sampler, self.eval_sampler = sampler, eval_sampler
         self._packed, self._paired, self._steps = packed, paired, steps
@@ -117,14 +109,18 @@ class OuterLoop:
             verifier, self.prompts, train, sampler, run.samples, config, paired=paired
         )
         rows = FilledRows(self.training_prompts, preprocessor, config, packed=packed)
-        self._phases = SamplingPhases(
-            self.prompts,
-            self.source,
-            train,
+        self._sampling = SamplingPhases(
+            self.prompts, self.source, train, run, config, rows, self._bar
+        )
+        self._selection = SelectionPhase(
+            self._by_id,
+            self.training_prompts,
+            preprocessor,
             run,
             config,
-            rows,
-            self._bar,
+            self._sampling.quota,
+            self._lowest,
+            paired=paired,
         )
 
     def describe(self) -> dict:
@@ -145,7 +141,7 @@ class OuterLoop:
     # === Before the training ===
 
     def prepare(self, iteration: int) -> TrainingSet:
-        """Sample, rationalize, select and pack.
+        """Draw, sample, rationalize, select and pack.
 
         Args:
             iteration: The iteration, from 1.
@@ -155,70 +151,36 @@ class OuterLoop:
                 samples do not fit the run.
             OSError: if a file cannot be written.
         """
-        start, keys = time.monotonic(), {}
-        sampling, metrics = self.config.sampling, self._run.metrics
-        if sampling.order == "adaptive":
-            keys = self._samples.load_order(iteration - 1)
-        problems = open_problems(self.problems["train"], iteration, metrics, sampling)
-        problems = ordered_problems(problems, iteration, self.config, keys)
-        mastered = draw_mastered(
-            self._samples,
-            iteration,
-            problems,
-            sampling,
-            self._draw(iteration, "mastered"),
-        )
-        not_mastered = [p for p in problems if p.id not in mastered]
-        sampled = self._phases.sample(iteration, not_mastered)
-        kept = self._select(iteration, sampled, mastered, keys)
+        start = time.monotonic()
+        problems, mastered = self._draw_problems(iteration)
+        sampled = self._sampling.sample(iteration, problems)
+        self._carry_over(iteration, sampled)
+        kept = self._selection.select(iteration, sampled, mastered)
         return self._pack(iteration, kept, start)
 
-    def _select(self, iteration, sampled, mastered, keys):
-        """The samples that are trained on, `KeptSamples`."""
-        config, phases = self.config.selection, (sampled.samples, sampled.hinted)
-        num_problems = len(sampled.problems) + len(mastered)
-        votes = Votes(sampled.samples) if config.answers == "majority" else None
-        rules = config, self.config.run.seed, self._phases.quota
-        selections = select(self.task, phases, *rules, paired=self._paired, votes=votes)
-        selections = reject_too_long(
-            phases,
-            selections,
-            self._by_id,
-            self.training_prompts,
-            self._preprocessor,
-            self.config,
-            paired=self._paired,
+    def _draw_problems(self, iteration):
+        """The problems to sample in their order, and the mastered ones beside them."""
+        sampling, keys = self.config.sampling, {}
+        if sampling.order == "adaptive":
+            keys = self._samples.load_order(iteration - 1)
+        problems = open_problems(
+            self.problems["train"], iteration, self._run.metrics, sampling
         )
-        selections = self._lowest.drop(iteration, phases, selections)
-        own = KeptSamples.of(phases, selections)
-        old = load_mastered(self._samples, mastered)
-        known = {selection.key for selection in old.selections}
-        copies = load_copies(self._samples, iteration, config.copy_n)
-        copied = copies.where(lambda selection: selection.key not in known)
-        again = (old + copied).selections
-        self._samples.finish_selection(iteration, itertools.chain(selections, again))
+        problems = ordered_problems(problems, iteration, self.config, keys)
+        draw = self._draw(iteration, "mastered")
+        mastered = draw_mastered(self._samples, iteration, problems, sampling, draw)
+        return [p for p in problems if p.id not in mastered], mastered
+
+    def _carry_over(self, iteration, sampled):
+        """Write what the draws of the next iteration need of these samples."""
         if self.config.sampling.mastered_after:
             mastery = self._samples.load_mastery(iteration - 1)
             mastery = update_mastery(mastery, iteration, sampled.samples)
             self._samples.finish_mastery(iteration, mastery)
         if self.config.sampling.order == "adaptive":
-            keys = updated_keys(keys, iteration, sampled.problems, *phases)
+            keys = self._samples.load_order(iteration - 1)
+            keys = updated_keys(keys, iteration, sampled.problems, *sampled.phases)
             self._samples.finish_order(iteration, keys)
-        if not self._run.is_done(iteration, "select"):
-            right = own.where(lambda selection: not selection.is_wrong)
-            metrics = unread_shares(itertools.chain(*phases)) | selection_metrics(
-                list((right + old).selections), selections, num_problems
-            )
-            metrics |= collapse_metrics(
-                *(self._samples, self.task, self._by_id, right, sampled.hinted),
-                iteration,
-            )
-            if votes is not None:
-                metrics |= votes.metrics(self.task, self._by_id)
-            if self.config.sampling.mastered_after:
-                metrics["share_mastered"] = len(mastered) / num_problems
-            self._run.finish(iteration, "select", metrics)
-        return own + old + copied
 
     def _pack(self, iteration, kept, start):
         """Tokenize the kept samples, and count their rows and training steps."""
@@ -285,7 +247,7 @@ class OuterLoop:
         if processes.is_writer():
             plots.save_plots(self._run.history, self._run.path)
             update_report(
-                self._run.path, self.problems, self.prompts, self._phases.hints
+                self._run.path, self.problems, self.prompts, self._sampling.hints
             )
         # No process reads files of this iteration before they are complete.
         processes.sync(f"iteration {iteration} is written")

@@ -32,6 +32,11 @@ class Sampled:
     samples: Sequence[GradedSample]
     hinted: Sequence[GradedSample] = ()
 
+    @property
+    def phases(self) -> tuple[Sequence[GradedSample], Sequence[GradedSample]]:
+        """The samples without a hint, and those with one."""
+        return self.samples, self.hinted
+
 
 class SamplingPhases:
     """Samples the problems of an iteration, and records both phases.
