@@ -2,8 +2,12 @@
 
 from collections.abc import Iterable
 
-from star_keras.outer_loop.iteration_names import iteration_of
-from star_keras.outer_loop.manifest import Phases, trained_iterations
+from star_keras.outer_loop.iteration_names import (
+    iteration_directories,
+    iteration_of,
+    state_of,
+)
+from star_keras.outer_loop.manifest import Phases, recorded_files, trained_iterations
 from star_keras.outer_loop.run_checkpoints import RunCheckpoints
 
 # The phase that is recorded before a file of samples, or its journal, is written.
@@ -11,6 +15,8 @@ _BEFORE = {
     "rationale": "begin",
     "direct": "begin",
     "rationalization": "sample",
+    # Both phases may sample in turn until there is enough.
+    "rationalization.journal.jsonl": "begin",
     "selection": "sample",
     "mastery": "sample",
     "order": "sample",
@@ -55,30 +61,37 @@ def beyond_manifest(phases: Phases, samples, checkpoints: RunCheckpoints) -> lis
     Returns:
         Their paths, weights first.
     """
-    trained = trained_iterations(phases)
-    recorded = {
-        (iteration, name)
-        for (iteration, _), phase in phases.items()
-        for name in phase.files
-    }
-    found = []
-    for name in checkpoints.weights.names():
-        if (iteration_of(name) or 0) > trained + 1:
-            found.append(checkpoints.weights.directory / name)
-    for name in checkpoints.training.names():
-        iteration = iteration_of(name) or 0
-        if iteration > trained and (iteration, "pack") not in phases:
-            found.append(checkpoints.training.directory / name)
-    for directory in sorted(samples.glob("iteration_*")) if samples.exists() else ():
-        iteration = iteration_of(directory.name) or 0
-        if iteration > trained + 1:
-            found.append(directory)
-            continue
-        for path in sorted(directory.iterdir()) if iteration else ():
-            before = _BEFORE.get(path.name.split(".")[0])
-            if path.name == "rationalization.journal.jsonl":
-                before = "begin"  # both phases sample in turn until there is enough
-            is_recorded = (iteration, path.name) in recorded
-            if before and not is_recorded and (iteration, before) not in phases:
-                found.append(path)
-    return found
+    return [
+        *_weights(phases, checkpoints.weights),
+        *_states(phases, checkpoints.training),
+        *_samples(phases, samples),
+    ]
+
+
+def _weights(phases, weights):
+    for name in weights.names():
+        if (iteration_of(name) or 0) > trained_iterations(phases) + 1:
+            yield weights.directory / name
+
+
+def _states(phases, training):
+    for name in training.names():
+        iteration, _ = state_of(name) or (0, 0)
+        is_trained = iteration <= trained_iterations(phases)
+        if not is_trained and (iteration, "pack") not in phases:
+            yield training.directory / name
+
+
+def _samples(phases, samples):
+    """Directories of iterations, and files of those that have begun."""
+    recorded = recorded_files(phases)
+    for iteration, directory in iteration_directories(samples).items():
+        if iteration > trained_iterations(phases) + 1:
+            yield directory
+        elif iteration:
+            for path in sorted(directory.iterdir()):
+                name = path.name
+                before = _BEFORE.get(name) or _BEFORE.get(name.partition(".")[0])
+                begun = before is None or (iteration, before) in phases
+                if not begun and (iteration, name) not in recorded:
+                    yield path

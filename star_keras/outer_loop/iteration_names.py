@@ -1,4 +1,4 @@
-"""The names of an iteration's directories in a run directory."""
+"""The names of directories in a run directory: of an iteration, and of a state."""
 
 import re
 
@@ -11,9 +11,20 @@ def iteration_name(iteration: int) -> str:
 
 
 def iteration_of(name: str) -> int | None:
-    """The iteration of a name that begins like one of `iteration_name`."""
-    match = re.match(r"iteration_(\d+)", name)
+    """The iteration of a name of `iteration_name`; `None` of another name."""
+    match = re.fullmatch(r"iteration_(\d+)", name)
     return int(match[1]) if match else None
+
+
+def state_name(iteration: int, step: int) -> str:
+    """E.g. `"iteration_0001_step_00000500"`."""
+    return f"{iteration_name(iteration)}_step_{step:08d}"
+
+
+def state_of(name: str) -> tuple[int, int] | None:
+    """Iteration and step of a name of `state_name`; `None` of another name."""
+    match = re.fullmatch(r"iteration_(\d+)_step_(\d+)", name)
+    return (int(match[1]), int(match[2])) if match else None
 
 
 def iteration_directories(root: epath.Path) -> dict[int, epath.Path]:
@@ -25,9 +36,9 @@ def iteration_directories(root: epath.Path) -> dict[int, epath.Path]:
     Raises:
         OSError: if it cannot be read.
     """
-    found = {}
-    for directory in root.iterdir() if root.is_dir() else ():
-        number = directory.name.removeprefix("iteration_")
-        if directory.name.startswith("iteration_") and number.isdecimal():
-            found[int(number)] = directory
+    found = {
+        iteration_of(directory.name): directory
+        for directory in (root.iterdir() if root.is_dir() else ())
+    }
+    found.pop(None, None)
     return dict(sorted(found.items()))

@@ -6,7 +6,12 @@ from collections.abc import Callable, Iterator
 
 from etils import epath
 
-from star_keras.outer_loop.iteration_names import iteration_directories, iteration_name
+from star_keras.outer_loop.iteration_names import (
+    iteration_directories,
+    iteration_name,
+    iteration_of,
+    state_of,
+)
 from star_keras.outer_loop.manifest import (
     PHASES,
     read_beginning,
@@ -72,10 +77,8 @@ def next_step(run: RunDirectory) -> str:
     iteration = done + 1
     phases = [name for name in PHASES if run.is_done(iteration, name)]
     if "pack" in phases:
-        prefix = f"{iteration_name(iteration)}_step_"
-        names = run.checkpoints.training.names()
-        steps = [n.removeprefix(prefix) for n in names if n.startswith(prefix)]
-        step = int(steps[-1]) if steps else 0
+        states = filter(None, map(state_of, run.checkpoints.training.names()))
+        step = max((step for own, step in states if own == iteration), default=0)
         return f"iteration {iteration}, after step {step} of its training"
     last = f"after its phase {phases[-1]!r}" if phases[1:] else "from its start"
     return f"iteration {iteration}, {last}"
@@ -197,9 +200,9 @@ def _checkpoints(run) -> Iterator[Finding]:
         if done and name not in run.checkpoints.weights.names():
             yield _weights(run, done)
     for name in run.checkpoints.weights.names():
-        number = name.removeprefix("iteration_")
-        if number.isdecimal():
-            yield _weights(run, int(number))
+        iteration = iteration_of(name)
+        if iteration is not None:
+            yield _weights(run, iteration)
     for name in run.checkpoints.training.names():
         path = run.checkpoints.training.directory / name
         try:

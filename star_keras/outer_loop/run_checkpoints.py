@@ -4,7 +4,12 @@ import contextlib
 from collections.abc import Callable
 
 from star_keras.distribution.checkpoints import Checkpoints
-from star_keras.outer_loop.iteration_names import iteration_name, iteration_of
+from star_keras.outer_loop.iteration_names import (
+    iteration_name,
+    iteration_of,
+    state_name,
+    state_of,
+)
 
 
 class RunCheckpoints:
@@ -59,8 +64,9 @@ class RunCheckpoints:
 
         Call only after the iteration is in the manifest.
         """
-        names = [n for n in self.weights.names() if (iteration_of(n) or 0) <= iteration]
-        for name in names[:-keep]:
+        names = self.weights.names()
+        own = [name for name in names if 0 < (iteration_of(name) or 0) <= iteration]
+        for name in own[:-keep]:
             self.weights.delete(name)
 
     def restore_weights(self, iteration: int, variables):
@@ -136,7 +142,7 @@ class RunCheckpoints:
         self._prune_foreign()
         for name in self.training.names()[:-1]:
             self.training.delete(name)
-        name = f"{iteration_name(iteration)}_step_{step:08d}"
+        name = state_name(iteration, step)
         self._own.add(name)
         self.training.save(name, variables)
 
@@ -163,22 +169,18 @@ class RunCheckpoints:
                 f"{self.training.directory / names[-1]}) and give the same command: "
                 f"the run goes on from {before}."
             ) from error
-        return _step_of(names[-1])
+        return state_of(names[-1])[1]
 
     def training_step(self, iteration: int) -> int:
         """The step after which `restore_training` goes on; 0 without a state."""
-        return max(map(_step_of, self._training_names(iteration)), default=0)
+        names = self._training_names(iteration)
+        return state_of(names[-1])[1] if names else 0
 
     def _training_names(self, iteration):
-        prefix = f"{iteration_name(iteration)}_step_"
-        names = [n for n in self._own if n.startswith(prefix)]
-        return [n for n in self.training.names() if n in names]
+        own = [name for name in self.training.names() if name in self._own]
+        return [name for name in own if (state_of(name) or (0, 0))[0] == iteration]
 
     def prune_training(self):
         """Remove the states of a finished training."""
         for name in self.training.names():
             self.training.delete(name)
-
-
-def _step_of(name):
-    return int(name.rpartition("_")[2])

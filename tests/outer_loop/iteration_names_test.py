@@ -4,14 +4,18 @@ from star_keras.outer_loop.iteration_names import (
     iteration_directories,
     iteration_name,
     iteration_of,
+    state_name,
+    state_of,
 )
 
 
 def test_the_name_of_an_iteration_is_read_as_its_number():
     for iteration in (0, 7, 12_345):
         assert iteration_of(iteration_name(iteration)) == iteration
-    assert iteration_of("iteration_0007_step_00000500") == 7
-    assert iteration_of("notes") is None
+    assert state_of(state_name(7, 500)) == (7, 500)
+    for name in ("notes", "iteration_0007_copy", "my_iteration_0007", state_name(7, 5)):
+        assert iteration_of(name) is None
+    assert state_of(iteration_name(7)) is state_of(f"{state_name(7, 5)}_copy") is None
 
 
 def test_directories_are_in_the_order_of_their_iterations(
