@@ -76,7 +76,7 @@ define_flags(RunConfig, only=("seed", "checkpoint_steps"))
 
 def read_examples(path, argument, model, sequence_length):
     """The tokenized examples of a file or dataset, in a temporary file."""
-    from star_keras.sampling.model_sampler import max_sequence_length
+    from star_keras.models.max_sequence_length import max_sequence_length
     from star_keras.training.fine_tuning_examples import read_fine_tuning_examples
     from star_keras.training.stored_examples import StoredExamples
 

@@ -7,13 +7,10 @@ import numpy as np
 from jax import numpy as jnp
 from jax.sharding import PartitionSpec
 
+from star_keras.models.max_sequence_length import max_sequence_length
+from star_keras.models.with_variables import with_variables
 from star_keras.sampling.log_probs import token_log_probs
-from star_keras.sampling.model_sampler import (
-    DECODE_CHUNK,
-    ModelSampler,
-    max_sequence_length,
-    with_variables,
-)
+from star_keras.sampling.model_sampler import DECODE_CHUNK, ModelSampler
 from star_keras.sampling.sampler import Completion, SampleRequest
 from star_keras.utils.texts import check_stop
 

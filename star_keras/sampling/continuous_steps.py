@@ -7,13 +7,14 @@ import numpy as np
 from jax import numpy as jnp
 
 from star_keras.models.forward import build_cache, extend_cache, head
+from star_keras.models.with_variables import with_variables
 from star_keras.sampling.layout import MeshLayout
 from star_keras.sampling.log_probs import (
     TOP_LOG_PROBS,
     token_log_probs,
     top_log_probs,
 )
-from star_keras.sampling.model_sampler import DECODE_CHUNK, with_variables
+from star_keras.sampling.model_sampler import DECODE_CHUNK
 from star_keras.sampling.ring_cache import (
     RingCache,
     cache_size,

@@ -10,6 +10,7 @@ from jax import numpy as jnp
 
 from star_keras.config import RunConfig, SamplingConfig
 from star_keras.distribution import CausalLMParallel
+from star_keras.models.max_sequence_length import max_sequence_length
 from star_keras.sampling.layout import MeshLayout
 from star_keras.sampling.merged_lora import merged_values
 from star_keras.sampling.request_settings import next_token_by_row
@@ -251,37 +252,5 @@ class ModelSampler(Sampler):
                 )
 
 
-def max_sequence_length(model) -> int | None:
-    """The longest sequence in tokens that a causal LM is made for.
-
-    Args:
-        model: A `keras_hub.models.CausalLM` with a preprocessor.
-
-    Returns:
-        That of its backbone, else that of its tokenizer; `None` if neither says.
-    """
-    parts = model.backbone, model.preprocessor.tokenizer
-    limits = (getattr(part, "max_sequence_length", None) for part in parts)
-    return next((limit for limit in limits if limit), None)
-
-
 def _is_integer(kind):
     return issubclass(kind, numbers.Integral) and kind is not bool
-
-
-def with_variables(model, variables):
-    """A scope in which a model computes with other values of its variables.
-
-    Args:
-        model: A built Keras model.
-        variables: One array for each of `model.variables`. LoRA adapters may be of
-            another rank.
-
-    Returns:
-        A `keras.StatelessScope`.
-    """
-    scope = keras.StatelessScope()
-    for variable, value in zip(model.variables, variables, strict=True):
-        value = keras.ops.convert_to_tensor(value, dtype=variable.dtype)
-        scope.add_update((variable, value))
-    return scope

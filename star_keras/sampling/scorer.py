@@ -8,10 +8,11 @@ import keras
 import numpy as np
 from jax import numpy as jnp
 
+from star_keras.models.max_sequence_length import max_sequence_length
+from star_keras.models.with_variables import with_variables
 from star_keras.sampling.buckets import bucket
 from star_keras.sampling.layout import MeshLayout
 from star_keras.sampling.merged_lora import merged_values
-from star_keras.sampling.model_sampler import max_sequence_length, with_variables
 from star_keras.utils.errors import invalid
 from star_keras.utils.settings import checked
 

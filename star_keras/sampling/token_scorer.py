@@ -7,10 +7,10 @@ import jax
 import keras
 import numpy as np
 
+from star_keras.models.max_sequence_length import max_sequence_length
 from star_keras.sampling.buckets import bucket
 from star_keras.sampling.layout import MeshLayout
 from star_keras.sampling.log_probs import token_log_probs, token_pairs, top_log_probs
-from star_keras.sampling.model_sampler import max_sequence_length
 
 
 class TokenScorer:

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import keras
 
 from star_keras.config import ServingConfig
+from star_keras.models.max_sequence_length import max_sequence_length
 from star_keras.sampling import (
     Completion,
     ContinuousSampler,
@@ -17,7 +18,6 @@ from star_keras.sampling import (
     SampleRequest,
     TokenScorer,
 )
-from star_keras.sampling.model_sampler import max_sequence_length
 from star_keras.serving.api_error import ApiError, bad_field
 from star_keras.serving.choices import Choice
 from star_keras.serving.engine_thread import EngineThread, Job
