@@ -129,7 +129,7 @@ def main(argv):
     from star_keras.outer_loop.verification import verifier_prompts
     from star_keras.training import compile_model, training_batches, training_dataset
     from star_keras.training.dataset import feed_token_ids
-    from star_keras.training.reference import ReferenceScorer
+    from star_keras.training.reference_scorer import ReferenceScorer
 
     pairs = read_pairs(script.run_dir, task)
     keras.utils.set_random_seed(run.seed)

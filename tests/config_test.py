@@ -12,7 +12,7 @@ from star_keras.config import (
     StarConfig,
     TrainingConfig,
 )
-from star_keras.config.reference import reference_table
+from star_keras.config.settings_page import reference_table
 from star_keras.config.training import SCHEDULES
 from star_keras.models import GPTJCausalLMPreprocessor
 from star_keras.testing import Doubling, ScriptedSampler

@@ -7,7 +7,11 @@ from star_keras.callbacks.throughput import Throughput
 from star_keras.config import StarConfig
 from star_keras.distribution import processes
 from star_keras.models import PackedCausalLM
-from star_keras.outer_loop import report
+from star_keras.outer_loop.console_summary import (
+    show_example,
+    show_iteration,
+    show_start,
+)
 from star_keras.outer_loop.iteration import OuterLoop
 from star_keras.outer_loop.lengths import check_lengths
 from star_keras.outer_loop.progress import Progress
@@ -204,7 +208,7 @@ class StarIterationCallback(keras.callbacks.Callback):
         self.training.check_fit(params.get("steps"))
         self._session.start()
         with self._session.closed_on_error():
-            report.show_start(
+            show_start(
                 self._progress, self.loop.problems, self.loop.prompts, self.config
             )
             done = self.initial_epoch
@@ -214,7 +218,7 @@ class StarIterationCallback(keras.callbacks.Callback):
                 rule = f"'continue' after iteration {done}, which kept no rationale"
                 raise invalid("on_empty", rule, "stop")
             if not done:
-                report.show_example(self._progress, self.run, self.loop, 0)
+                show_example(self._progress, self.run, self.loop, 0)
 
     def on_epoch_begin(self, epoch, logs=None):
         with self._session.closed_on_error():
@@ -240,11 +244,11 @@ class StarIterationCallback(keras.callbacks.Callback):
             go_on(self.model)
             self.loop.evaluate(iteration)
         logs.update(self.run.metrics(iteration))
-        report.show_iteration(self._progress, self.run, iteration)
+        show_iteration(self._progress, self.run, iteration)
         if self.loop.is_over(iteration):
             self.model.stop_training = True
 
     def on_train_end(self, logs=None):
         if self.training.iteration:
-            report.show_example(self._progress, self.run, self.loop, self.initial_epoch)
+            show_example(self._progress, self.run, self.loop, self.initial_epoch)
         self._session.close()

@@ -3,11 +3,11 @@
 Imports no Keras, so that scripts check their flags at once.
 """
 
-from star_keras.config.reference import reference
 from star_keras.config.run import RunConfig
 from star_keras.config.sampling import SAMPLER_SETTINGS, SamplingConfig
 from star_keras.config.selection import SelectionConfig
 from star_keras.config.serving import ServingConfig
+from star_keras.config.settings_page import reference
 from star_keras.config.star import StarConfig
 from star_keras.config.training import LR_SCHEDULES, OptimizerConfig, TrainingConfig
 

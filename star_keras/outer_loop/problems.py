@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from star_keras.config import StarConfig
 from star_keras.outer_loop.prompts import PromptBuilder
 from star_keras.outer_loop.records import GradedSample
-from star_keras.tasks.checks import check_problem, check_task
 from star_keras.tasks.read_number import read_number
 from star_keras.tasks.task import Problem, Task
+from star_keras.tasks.task_validation import check_problem, check_task
 from star_keras.utils.errors import invalid
 
 
@@ -61,8 +61,8 @@ def checked_problems(
 
     Raises:
         ValueError: if there is no such split or no problem, an id is not unique, or
-            an answer is missing or can never be right, see `star_keras.tasks.checks`;
-            names the problem.
+            an answer is missing or can never be right, see
+            `star_keras.tasks.task_validation`; names the problem.
     """
     check_task(task)
     task.check_split(split)

@@ -1,7 +1,7 @@
 """Prompts: worked examples, then one problem, with or without a hint."""
 
-from star_keras.tasks.checks import check_example, check_task
 from star_keras.tasks.task import EXAMPLE_SEPARATOR, Problem, Task
+from star_keras.tasks.task_validation import check_example, check_task
 from star_keras.utils.errors import invalid
 
 _QUESTION = "\0question\0"
@@ -28,7 +28,7 @@ class PromptBuilder:
     Raises:
         ValueError: if it is no task, its `stop` is no sequence of texts, the
             response of a worked example can never be right, see
-            `star_keras.tasks.checks`, or the template fails.
+            `star_keras.tasks.task_validation`, or the template fails.
 
     Example:
     ```python

@@ -10,7 +10,7 @@ from star_keras.outer_loop.session import Session
 from star_keras.outer_loop.training_set import TrainingSet
 from star_keras.training.checks import check_batch, check_finite
 from star_keras.training.dataset import training_batches, training_dataset
-from star_keras.training.reference import ReferenceScorer
+from star_keras.training.reference_scorer import ReferenceScorer
 from star_keras.training.stored_examples import example_lengths
 from star_keras.utils.errors import invalid
 

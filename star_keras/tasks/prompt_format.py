@@ -7,10 +7,10 @@ r"""The format of a prompt: a line of a prompts file, in place of the task's own
 
 import re
 
-from star_keras.tasks.checks import check_example
 from star_keras.tasks.record_sources import read_records
 from star_keras.tasks.sources import read_examples
 from star_keras.tasks.task import EXAMPLE_SEPARATOR, Task
+from star_keras.tasks.task_validation import check_example
 from star_keras.utils.errors import invalid
 from star_keras.utils.records import is_text
 from star_keras.utils.texts import check_stop

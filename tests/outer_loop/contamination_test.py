@@ -3,7 +3,7 @@ import re
 import pytest
 
 from star_keras.config import RunConfig, SamplingConfig, StarConfig
-from star_keras.outer_loop import report
+from star_keras.outer_loop.console_summary import show_start
 from star_keras.outer_loop.contamination import describe_repeats, find_contamination
 from star_keras.outer_loop.progress import Progress
 from star_keras.outer_loop.prompts import PromptBuilder
@@ -63,7 +63,7 @@ def test_without_held_out_problems_nothing_is_seen_elsewhere():
 
 
 def test_the_first_lines_of_a_run_name_them(capsys):
-    report.show_start(Progress(), PROBLEMS, PromptBuilder(Copied()), StarConfig())
+    show_start(Progress(), PROBLEMS, PromptBuilder(Copied()), StarConfig())
     text = " ".join(capsys.readouterr().out.split())
     assert text.startswith("4 held-out problems are seen elsewhere")
     assert "e-0 (training problem t-0), e-1 (training problem t-1)" in text
@@ -104,7 +104,7 @@ def test_the_first_lines_of_a_run_count_repeats_and_missing_problems(capsys):
             sampling=SamplingConfig(n_train_samples=train),
             run=RunConfig(n_eval_samples=held_out),
         )
-        report.show_start(Progress(), problems, PromptBuilder(Copied()), config)
+        show_start(Progress(), problems, PromptBuilder(Copied()), config)
         return " ".join(capsys.readouterr().out.split())
 
     repeats = (

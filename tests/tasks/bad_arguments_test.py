@@ -10,8 +10,8 @@ from star_keras import tasks
 from star_keras.outer_loop.problems import checked_problems
 from star_keras.outer_loop.prompts import PromptBuilder
 from star_keras.tasks import FewShotExample, Problem, Task
-from star_keras.tasks.checks import check_task
 from star_keras.tasks.grading import grade
+from star_keras.tasks.task_validation import check_task
 from star_keras.utils.json_lines import read_json_lines
 
 CQA = tasks.CommonsenseQA()

@@ -7,8 +7,8 @@ import pytest
 from star_keras import tasks
 from star_keras.outer_loop.problems import checked_problems
 from star_keras.outer_loop.prompts import PromptBuilder
-from star_keras.tasks.checks import check_example
 from star_keras.tasks.grading import answers_at_once
+from star_keras.tasks.task_validation import check_example
 
 NAMES = ("math", "multiple_choice", "yes_no")
 RECORDS = {

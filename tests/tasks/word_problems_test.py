@@ -4,9 +4,9 @@ import re
 import pytest
 
 from star_keras import tasks
-from star_keras.tasks.checks import check_example, check_problem
 from star_keras.tasks.equations import find_equations
 from star_keras.tasks.grading import grade
+from star_keras.tasks.task_validation import check_example, check_problem
 from star_keras.tasks.word_problems import WordProblems, _templates
 
 TASK = WordProblems(train_problems=600, eval_problems=60)

@@ -16,7 +16,7 @@ from star_keras.training import (
     objectives,
     training_batches,
 )
-from star_keras.training.reference import ReferenceScorer
+from star_keras.training.reference_scorer import ReferenceScorer
 
 BETA, NLL_WEIGHT = 0.7, 0.3
 SIZES = {"num_layers": 1, "hidden_dim": 16, "intermediate_dim": 32}
