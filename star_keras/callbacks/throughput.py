@@ -9,7 +9,7 @@ class Throughput(keras.callbacks.Callback):
     """Puts `tokens_per_second` into an epoch's logs.
 
     Padding is not counted if the model logs `token_utilization`, as
-    `GPTJCausalLM` does. The clock starts with the second step, since the first
+    `PackedCausalLM` does. The clock starts with the second step, since the first
     step compiles. Put this callback before callbacks that read the epoch's logs.
 
     Args:

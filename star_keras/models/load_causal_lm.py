@@ -27,8 +27,8 @@ def load_causal_lm(preset: str, on_weight=None, **kwargs):
         preset: Name of a preset of this package, e.g. `"arithmetic_base"`, or of
             KerasHub, e.g. `"gpt2_base_en"`; directory or handle of a preset; or
             directory or `hf://` handle of a Hugging Face model of one of the types
-            gptj, gpt_neox, llama, mistral, phi3, qwen2, qwen3, gemma, gemma2,
-            gemma3_text, gpt2 and smollm3.
+            gptj, gpt_neox, llama, mistral, mixtral, phi3, qwen2, qwen3, gemma,
+            gemma2, gemma3_text, gpt2 and smollm3.
         on_weight: optional callable without arguments, called after each weight of a
             Hugging Face model.
         **kwargs: Arguments of `from_preset`, e.g. `dtype="bfloat16"`.

@@ -9,8 +9,8 @@ from star_keras.training.head_loss import head_cross_entropy
 class EvaluationStep:
     """Mixin of a KerasHub causal LM with a `test_step` of its own.
 
-    See `star_keras.training.TrainingStep`, which has the methods and attributes that
-    this class needs.
+    The base class of `star_keras.training.TrainingStep`, whose `compile` decides
+    whether this step computes the loss. It calls `hidden_states` and `head`, see there.
     """
 
     def test_step(self, state, data):

@@ -20,7 +20,7 @@ class TrainingExample:
         response_ids: int32 array `(R,)`, `R >= 1`, end token included.
         weight: Weight of each response token in the loss, finite and at least 0.
         reference: Log-probability of the response under the reference model of a
-            pair, see `star_keras.training.preferences`.
+            pair, see `star_keras.training.reference_scorer`.
     """
 
     prompt_ids: np.ndarray
