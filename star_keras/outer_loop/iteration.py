@@ -6,6 +6,7 @@ draw -> sample -> rationalize -> select -> pack -> (Keras trains) -> evaluate
 import contextlib
 import dataclasses
 import time
+import warnings
 
 from star_keras.config import StarConfig
 from star_keras.distribution import processes
@@ -198,7 +199,7 @@ class OuterLoop:
         )
         metrics = {
             "num_examples": len(training_set.examples),
-            "steps": training_set.steps,
+            "steps": training_set.steps if kept else 0,
             "trained_tokens": training_set.num_tokens,
             "sampling_seconds": time.monotonic() - start,
         }
@@ -245,12 +246,22 @@ class OuterLoop:
             metrics["eval_seconds"] = time.monotonic() - start
         self._run.finish(iteration, "evaluate", metrics)
         if processes.is_writer():
-            plots.save_plots(self._run.history, self._run.path)
+            self._save_plots()
             update_report(
                 self._run.path, self.problems, self.prompts, self._sampling.hints
             )
         # No process reads files of this iteration before they are complete.
         processes.sync(f"iteration {iteration} is written")
+
+    def _save_plots(self):
+        try:
+            plots.save_plots(self._run.history, self._run.path)
+        except Exception as error:  # like one of the report, see `update_report`
+            warnings.warn(
+                f"The plots of {self._run.path} were not written ({error!r}). The run "
+                "goes on, and draws them again after its next iteration.",
+                stacklevel=2,
+            )
 
     def is_over(self, iteration: int) -> bool:
         """Whether the run ends here, since the iteration kept nothing."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from etils import epath
 
+from star_keras.config import StarConfig
 from star_keras.outer_loop.iteration_names import (
     iteration_directories,
     iteration_name,
@@ -23,6 +24,7 @@ from star_keras.outer_loop.run_configuration import read_configuration
 from star_keras.outer_loop.run_directory import RunDirectory
 from star_keras.utils import files
 from star_keras.utils.json_lines import json_line_bytes, whole_lines
+from star_keras.utils.settings import groups_of, settings_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,13 +93,27 @@ def _configuration(run):
     except ValueError as error:
         return Finding(path=path, text=str(error), is_damaged=True)
     if found is not None:
-        return Finding(path=path, text=f"{len(found)} groups of settings")
+        text = f"{len(found)} groups of settings"
+        if wrong := list(_wrong_settings(found)):
+            text = (
+                f"not the settings of this version: {', '.join(wrong)}. Put the file "
+                "back, or remove it: the command of the run writes it again, without "
+                "the check that the configuration is the same."
+            )
+        return Finding(path=path, text=text, is_damaged=bool(wrong))
     return Finding(
         path=path,
         text="missing; the command of the run writes it again, without the check that "
         "the configuration is the same",
         is_damaged=run.manifest.exists(),
     )
+
+
+def _wrong_settings(found):
+    """Names of settings that a configuration has too many or lacks."""
+    for group, cls in groups_of(StarConfig).items():
+        names = {item.name for item in settings_of(cls)}
+        yield from sorted(names ^ set(found.get(group) or ()))
 
 
 def _manifest(run):

@@ -1,5 +1,6 @@
 """The training of an iteration: its first step, checkpoints and end."""
 
+import itertools
 import time
 
 from star_keras.config import StarConfig
@@ -8,11 +9,13 @@ from star_keras.outer_loop.progress import Progress
 from star_keras.outer_loop.run_directory import RunDirectory
 from star_keras.outer_loop.session import Session
 from star_keras.outer_loop.training_set import TrainingSet
-from star_keras.training.checks import check_batch, check_finite
+from star_keras.training.checks import check_batch, check_compiled, check_finite
 from star_keras.training.dataset import training_batches, training_dataset
 from star_keras.training.reference_scorer import ReferenceScorer
 from star_keras.training.stored_examples import example_lengths
 from star_keras.utils.errors import invalid
+
+_BATCHES_BEFORE_FIT = 8
 
 
 class TrainingPhase:
@@ -51,7 +54,8 @@ class TrainingPhase:
         self._session, self._progress = session, progress
         self._packed = packed
         self._first_step = self._saved_step = 0
-        self._reached_end, self._start = False, 0.0
+        self._reached_end = self._is_read = False
+        self._start = 0.0
         self._bar, self._shown_step = None, 0
         check_batch(model, config.training)
         # Pairs are compared with the model that the training starts from.
@@ -66,15 +70,13 @@ class TrainingPhase:
         """Check the arguments of `fit` and of the last `compile`.
 
         Raises:
-            ValueError: if `steps_per_epoch` is not `None`, or `steps_per_execution` is
-                not 1; and see the class.
+            ValueError: if `steps_per_epoch` is not `None`; see `check_compiled` and the
+                class.
         """
         if steps_per_epoch is not None:
             rule = "`None`: the schedule decides"
             raise invalid("steps_per_epoch", rule, steps_per_epoch)
-        if self._model.steps_per_execution != 1:
-            rule = "1: the schedule decides when an iteration ends"
-            raise invalid("steps_per_execution", rule, self._model.steps_per_execution)
+        check_compiled(self._model)
         check_batch(self._model, self._config.training)
 
     @property
@@ -87,16 +89,26 @@ class TrainingPhase:
 
         Its elements are `(x, y, sample_weight)` of shape `(batch_size,
         sequence_length)`, int32, int32 and float32, see `make_row`.
+
+        Raises:
+            tf.errors.InvalidArgumentError: in a `fit` without the callback.
         """
 
         def batches(**arguments):
-            return training_batches(
+            self._is_read = True
+            found = training_batches(
                 self.training_set.examples,
                 pad_id=self._model.preprocessor.tokenizer.pad_token_id,
                 seed=(self._config.run.seed, self.iteration),
                 start=self._first_step,
                 **arguments,
             )
+            if not self._run.is_open:
+                # Keras looks at a batch before `fit` begins, and some are prefetched.
+                yield from itertools.islice(found, _BATCHES_BEFORE_FIT)
+                rule = "the callback of this dataset among them"
+                raise invalid("callbacks", rule, "callbacks without it")
+            yield from found
 
         return training_dataset(
             batches,
@@ -134,7 +146,7 @@ class TrainingPhase:
         self._first_step = self._saved_step = self._run.checkpoints.restore_training(
             iteration, self._session.base.training_state()
         )
-        self._reached_end = False
+        self._reached_end = self._is_read = False
         self._bar = None
         self._start = time.monotonic()
         if show_bar:
@@ -188,11 +200,16 @@ class TrainingPhase:
             here; the next `fit` continues it from its last checkpoint.
 
         Raises:
+            ValueError: if `fit` has another dataset.
             FloatingPointError: if the loss or a weight is not finite.
             OSError: if a file cannot be written.
         """
         if not self._reached_end:
             return False
+        if not self._is_read:
+            raise invalid("x", "the `dataset` of this callback", "another dataset")
+        if not len(self.training_set.examples):
+            self._session.base.restore()  # weight decay needs no gradients
         self._check_finite(self.training_set.steps, logs.get("loss"))
         self._update_bar(self.training_set.steps)
         if self._bar is not None:

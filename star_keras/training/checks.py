@@ -65,15 +65,16 @@ def check_examples(name: str, examples, sequence_length: int):
 
 
 def check_compiled(model):
-    """Check the loss and the optimizer of a model.
+    """Check the loss, the optimizer and the steps of a model.
 
     Args:
         model: A compiled `keras_hub.models.CausalLM`.
 
     Raises:
-        ValueError: if the loss is not a mean over the weights of the trained tokens, or
-            the optimizer has `use_ema`: at the end of a `fit`, also of one without any
-            step, Keras would put its averages in place of the weights.
+        ValueError: if the loss is not a mean over the weights of the trained tokens;
+            if the optimizer has `use_ema`: at the end of a `fit`, also of one without
+            any step, Keras would put its averages in place of the weights; if
+            `steps_per_execution` is not 1: a callback ends the epochs.
     """
     reduction = getattr(model.loss, "reduction", None)
     if reduction != "mean_with_sample_weight":
@@ -87,6 +88,9 @@ def check_compiled(model):
     if getattr(model.optimizer, "inner_optimizer", model.optimizer).use_ema:
         remedy = "Compile the model with an optimizer without it."
         raise invalid("use_ema", "False", True, remedy)
+    if model.steps_per_execution != 1:
+        rule = "1, since a callback ends the epochs"
+        raise invalid("steps_per_execution", rule, model.steps_per_execution)
 
 
 def check_finite(model, place: str, saved: str, loss: float | None = None):

@@ -56,6 +56,24 @@ def test_a_model_that_cannot_be_trained_is_refused_before_it_samples(
         fit(star, 1)
 
 
+def test_another_callbacks_dataset_is_refused(make_star, make_model):
+    model = make_model()
+    other = make_star("other", model)
+    star = make_star("own", model)
+    with pytest.raises(ValueError, match="`x`. Expected the `dataset` of this callb"):
+        model.fit(other.dataset, epochs=1, callbacks=[star], verbose=0, shuffle=False)
+    assert star.initial_epoch == 0
+    fit(star, 1)
+    assert star.initial_epoch == 1
+
+
+def test_a_fit_without_the_callback_ends_with_an_error(make_star, make_model):
+    model = make_model()
+    star = make_star(model=model)
+    with pytest.raises(Exception, match="`callbacks`. Expected the callback of this"):
+        model.fit(star.dataset, epochs=1, verbose=0, shuffle=False)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

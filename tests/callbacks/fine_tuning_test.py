@@ -93,6 +93,13 @@ def whole(tmp_path_factory):
     return weights(model), without_times(one.directory.metrics), run_dir
 
 
+def test_steps_per_execution_is_refused(tmp_path):
+    one, model = tuning(tmp_path)
+    model.steps_per_execution = 2
+    with pytest.raises(ValueError, match="`steps_per_execution`. Expected 1"):
+        one.fit(verbose=0)
+
+
 def test_held_out_loss_falls_and_each_epoch_has_a_line(whole):
     _, metrics, _ = whole
     assert [line["step"] for line in metrics] == [0, 4, 8, 10]

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from star_keras.callbacks import StarIterationCallback
+from star_keras.outer_loop import plots
 from star_keras.sampling import BatchSampler
 from star_keras.testing import Doubling, ScriptedSampler
 from star_keras.utils.json_lines import read_json_lines
@@ -59,6 +60,29 @@ def test_the_report_has_the_prompts_of_the_run(make_star):
     )
     assert prompt == star.loop.prompts.build(problems[3])
     assert hinted == star.loop.prompts.build(problems[3], hint=True)
+
+
+def test_a_run_goes_on_without_its_plots(make_star, monkeypatch):
+    def full(history, directory):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(plots, "save_plots", full)
+    star = make_star()
+    with pytest.warns(UserWarning, match="plots of .* were not written .*No space"):
+        fit(star, 1)
+    assert star.initial_epoch == 1
+
+
+def test_an_iteration_without_rationales_has_the_base_weights(make_star, make_model):
+    model = make_model()
+    model.compile(optimizer=keras.optimizers.AdamW(1e-2, weight_decay=0.1))
+    before = [np.array(variable) for variable in model.trainable_variables]
+    sampler = scripted(lambda request: " Who knows?")
+    star = make_star(model=model, sampler=sampler, on_empty="continue")
+    fit(star, 1)
+    assert star.metrics[1]["steps"] == 0
+    for variable, value in zip(model.trainable_variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value)
 
 
 def test_a_run_goes_on_without_its_report(make_star):

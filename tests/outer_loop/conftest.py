@@ -1,15 +1,17 @@
 """A run directory of two iterations, made without a model."""
 
+import dataclasses
 import json
 
 import keras
 import numpy as np
 import pytest
 
+from star_keras.config import RunConfig, StarConfig
 from star_keras.outer_loop.records import GradedSample, Selection
 from star_keras.outer_loop.run_directory import RunDirectory
 
-CONFIG = {"sampling": {"direct": False}, "run": {"seed": 1, "keep_weights": 1}}
+CONFIG = dataclasses.asdict(StarConfig(run=RunConfig(seed=1, keep_weights=1)))
 PROBLEMS = ("a", "b", "ö")
 
 

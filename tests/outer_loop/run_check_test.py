@@ -78,6 +78,12 @@ DAMAGE = [
     ("config.json", text('{"layout": 1}'), "another version", False),
     ("config.json", text('{"module": "a"}'), "not the configuration of a run", False),
     ("config.json", text("[" * 99_999), "not valid JSON", False),
+    (
+        "config.json",
+        lambda path: path.write_bytes(path.read_bytes().replace(b"seed", b"seid")),
+        "not the settings of this version: seed, seid",
+        False,
+    ),
     ("config.json", delete, "missing", False),
     ("manifest.jsonl", cut, "cut short; a run goes on before it", True),
     ("manifest.jsonl", swap, "line 1: .*Lines are missing", True),
