@@ -22,22 +22,18 @@ def check_pairs(config: StarConfig):
     Raises:
         ValueError: if one does not; names it.
     """
-    sampling = config.sampling
-    for name, value, default, why in (
-        ("direct", sampling.direct, False, "whose answers are never wrong"),
-        (
-            *("mastered_after", sampling.mastered_after, 0),
-            "whose problems have no wrong completion",
-        ),
-        (
-            *("p_show_hint_save", config.selection.p_show_hint_save, 0.0),
-            "which gives both sides of a pair different prompts",
-        ),
-        ("answers", config.selection.answers, "known", "which knows no wrong one"),
+    sampling, selection = config.sampling, config.selection
+    for settings, name, default, why in (
+        (sampling, "direct", False, "answers alone are never wrong"),
+        (sampling, "mastered_after", 0, "mastered problems get no wrong completion"),
+        (sampling, "sample_until_trained", False, "it counts right rationales"),
+        (selection, "p_show_hint_save", 0.0, "both sides of a pair have one prompt"),
+        (selection, "answers", "known", "a vote knows no wrong completion"),
     ):
+        value = getattr(settings, name)
         if value != default:
-            rule = f"{default!r} with objective='rpo'; the other, {why}, makes no pairs"
-            raise invalid(name, rule, value)
+            rule = f"{default!r} with objective='rpo', which needs pairs: {why}"
+            raise invalid(name, rule, value, f"Set {name}={default}.")
 
 
 class Pairs:

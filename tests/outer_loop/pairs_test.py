@@ -84,7 +84,13 @@ def test_a_completion_without_its_partner_is_an_error():
 
 
 @pytest.mark.parametrize(
-    "setting", [{"direct": True}, {"mastered_after": 2}, {"p_show_hint_save": 0.5}]
+    "setting",
+    [
+        {"direct": True},
+        {"mastered_after": 2},
+        {"p_show_hint_save": 0.5},
+        {"sample_until_trained": True},
+    ],
 )
 def test_settings_that_make_no_pairs_are_refused(setting):
     (name,) = setting
