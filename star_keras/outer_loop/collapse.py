@@ -11,6 +11,7 @@ from star_keras.outer_loop.statistics import mean
 from star_keras.outer_loop.stored_samples import KeptSamples
 from star_keras.tasks.grading import answers_at_once
 from star_keras.tasks.task import Problem, Task
+from star_keras.tasks.task_calls import rationale_key
 
 
 def collapse_metrics(
@@ -46,7 +47,8 @@ def collapse_metrics(
         alone.
 
     Raises:
-        ValueError: if a file of the iteration before is missing or was changed.
+        ValueError: if a file of the iteration before is missing or was changed, or
+            `Task.rationale_key` returns no text.
     """
     if any(selection.kind == "direct" for selection in own.selections):
         return {}
@@ -70,7 +72,9 @@ def collapse_metrics(
 
 def _digests(task, kept):
     """uint64 array: a digest of each rationale and its problem."""
-    texts = (f"{s.problem}\0{task.rationale_key(s.completion)}" for s, _ in kept)
+    texts = (
+        f"{s.problem}\0{rationale_key(task, s.problem, s.completion)}" for s, _ in kept
+    )
     digests = (hashlib.blake2b(text.encode(), digest_size=8) for text in texts)
     numbers = (int.from_bytes(digest.digest()) for digest in digests)
     return np.fromiter(numbers, "uint64", len(kept))

@@ -22,6 +22,7 @@ from star_keras.outer_loop.statistics import (
 from star_keras.sampling.sampler import Sampler
 from star_keras.tasks.grading import answer_part, fault_of
 from star_keras.tasks.task import Problem, Task
+from star_keras.tasks.task_calls import call_task
 from star_keras.utils import files
 from star_keras.utils.errors import invalid
 from star_keras.utils.json_lines import write_json_lines
@@ -144,8 +145,9 @@ def accuracy_metrics(
         correct = []
         for sample in (s for s in samples if s.problem in by_id):
             part = answer_part(sample.completion, prompts.opens_thoughts)
-            answer = None if part is None else task.extract_answer_flexible(part)
-            problem = by_id[sample.problem]
+            problem, answer = by_id[sample.problem], None
+            if part is not None:
+                answer = call_task(task, "extract_answer_flexible", problem.id, part)
             correct.append(answer is not None and not fault_of(task, answer, problem))
         metrics[f"{prefix}accuracy_flexible"] = mean(correct)
     return metrics

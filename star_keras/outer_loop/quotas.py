@@ -18,6 +18,7 @@ from star_keras.outer_loop.records import GradedSample
 from star_keras.outer_loop.votes import Votes
 from star_keras.tasks.equations import equation_fault
 from star_keras.tasks.task import Task
+from star_keras.tasks.task_calls import rationale_key
 
 
 def sample_fault(
@@ -167,7 +168,7 @@ def make_quota(
     def outcome(sample):
         key = None
         if not sample_fault(sample, selection):
-            text = task.rationale_key(sample.completion)
+            text = rationale_key(task, sample.problem, sample.completion)
             text = text if is_distinct else f"{sample.sample} {text}"
             key = hashlib.blake2b(text.encode(), digest_size=8).digest()
         return Outcome(

@@ -14,6 +14,7 @@ from star_keras.outer_loop.sample_store import SampleStore
 from star_keras.outer_loop.stored_samples import KeptSamples
 from star_keras.outer_loop.votes import Votes
 from star_keras.tasks.task import Task
+from star_keras.tasks.task_calls import rationale_key
 
 
 def select(
@@ -42,15 +43,22 @@ def select(
 
     Returns:
         A `Selection` for each sample, in the order of the phases.
+
+    Raises:
+        ValueError: if `Task.rationale_key` returns no text.
     """
     seen: set[tuple[str, str]] = set()
     kept: collections.Counter[str] = collections.Counter()
     quotas = {} if quota is None else quota.targets(phases[0])
     reasons, pairs = [], Pairs()
+
+    def key_of(sample):
+        return rationale_key(task, sample.problem, sample.completion)
+
     for sample in itertools.chain(*phases):
         reason = sample_fault(sample, config, votes)
         if not reason and (config.drop_duplicates or quotas):
-            key = sample.problem, task.rationale_key(sample.completion)
+            key = sample.problem, key_of(sample)
             reason = "duplicate" if key in seen else ""
             seen.add(key)
         limits = config.max_rationales_per_problem, quotas.get(sample.problem)
@@ -60,7 +68,7 @@ def select(
             reason = "cap"
         kept[sample.problem] += not reason
         if paired:
-            pairs.add(sample, reason, task.rationale_key(sample.completion))
+            pairs.add(sample, reason, key_of(sample))
         reasons.append(reason)
     if paired:
         reasons, kept = pairs.reasons(reasons), pairs.counts

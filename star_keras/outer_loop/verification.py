@@ -16,6 +16,7 @@ from star_keras.outer_loop.statistics import mean
 from star_keras.sampling.sampler import Sampler
 from star_keras.sampling.scorer import Scorer, ScoreRequest
 from star_keras.tasks.task import Problem, Task
+from star_keras.tasks.task_calls import rationale_key
 from star_keras.training.examples import response_tokens, tokenize_examples
 from star_keras.utils.errors import invalid
 
@@ -34,6 +35,9 @@ def rationale_pairs(
 
     Returns:
         The pairs of each problem that has any, by its id.
+
+    Raises:
+        ValueError: if `Task.rationale_key` returns no text.
     """
     found: dict[str, tuple[dict[str, str], dict[str, str]]] = {}
     for sample in samples:
@@ -41,7 +45,7 @@ def rationale_pairs(
         if sample.kind == "rationale" and sample.finish_reason == "stop" and text:
             sides = found.setdefault(sample.problem, ({}, {}))
             side = sides[sample.verdict != "correct"]
-            side.setdefault(task.rationale_key(text), text)
+            side.setdefault(rationale_key(task, sample.problem, text), text)
     pairs = {
         problem: list(zip(right.values(), wrong.values(), strict=False))
         for problem, (right, wrong) in found.items()

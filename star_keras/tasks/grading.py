@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from star_keras.tasks.task import Problem, Task
+from star_keras.tasks.task_calls import call_task
 from star_keras.utils.errors import invalid
 from star_keras.utils.records import is_text
 
@@ -53,12 +54,13 @@ def grade(
         opened: See `answer_part`.
 
     Raises:
-        ValueError: see `fault_of`; if `Task.working_fault` returns no text.
+        ValueError: see `fault_of`; if `Task.extract_answer` returns neither a text nor
+            `None`, or `Task.working_fault` no text.
     """
     part = answer_part(completion, opened)
     if part is None:
         return Grade(None, "unparsed", "the thoughts have no end")
-    answer = task.extract_answer(part)
+    answer = call_task(task, "extract_answer", problem.id, part)
     if answer is None:
         _, found, rest = part.rpartition(task.answer_marker)
         place = f"in {rest[:80]!r}" if found else f"without {task.answer_marker!r}"
@@ -68,12 +70,10 @@ def grade(
     fault = fault_of(task, answer, problem)
     if fault:
         return Grade(answer, "incorrect", fault)
-    fault = task.working_fault(completion, problem) if check_working else ""
-    if not is_text(fault):
-        rule = f"a text from `working_fault` of the task {task.name!r}"
-        raise invalid("working_fault", rule, fault, 'Let it return `""` for none.')
-    if fault:
-        return Grade(answer, "invalid_working", fault)
+    if check_working:
+        fault = call_task(task, "working_fault", problem.id, completion, problem)
+        if fault:
+            return Grade(answer, "invalid_working", fault)
     return Grade(answer, "correct")
 
 
@@ -90,10 +90,7 @@ def fault_of(task: Task, answer: str, problem: Problem) -> str:
             `Task.is_correct` no `bool`.
     """
     if task.checker is None:
-        result = task.is_correct(answer, problem)
-        if not isinstance(result, bool | np.bool_):
-            rule = f"`True` or `False` from `is_correct` of the task {task.name!r}"
-            raise invalid("is_correct", rule, result, "Let it return one of them.")
+        result = call_task(task, "is_correct", problem.id, answer, problem)
     else:
         try:
             result = task.checker(answer, problem)
@@ -139,13 +136,14 @@ def answers_at_once(task: Task, problem: Problem, completion: str) -> bool:
         completion: The completion of its prompt.
 
     Raises:
+        ValueError: see `grade`.
         RuntimeError: if math-verify, which some tasks need, does not start.
     """
     text = _LIST_MARK.sub("", _THOUGHT.sub("\n", completion).strip())
     first = _SENTENCE_END.split(text, maxsplit=1)[0]
     if _STEP.search(first.replace(problem.answer, "")):
         return False
-    answer = task.extract_answer(first)
+    answer = call_task(task, "extract_answer", problem.id, first)
     if answer is None and problem.answer not in _NUMBER.findall(problem.question):
-        answer = task.extract_answer_flexible(first)
+        answer = call_task(task, "extract_answer_flexible", problem.id, first)
     return answer is not None and not fault_of(task, answer, problem)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from star_keras.tasks.grading import grade
 from star_keras.tasks.task import FewShotExample, Problem, Task
+from star_keras.tasks.task_calls import call_task
 from star_keras.utils.errors import invalid
 from star_keras.utils.texts import check_stop, check_texts
 
@@ -48,7 +49,7 @@ def _check_format(task, name, fields, remedy):
 
 
 def check_problem(task: Task, problem: Problem, needs_answer: bool = True):
-    """Check that the answer of a problem can be right.
+    """Check that the answer of a problem can be right, and what the task reads.
 
     Args:
         task: Its task.
@@ -58,7 +59,7 @@ def check_problem(task: Task, problem: Problem, needs_answer: bool = True):
     Raises:
         ValueError: if it is no `Problem`, has no answer, or its response without a
             rationale holds a stop string or is not graded as correct; names the
-            problem.
+            problem. If a method of the task returns a value of another type.
     """
     if not isinstance(problem, Problem):
         remedy = f"Correct `problems` of the task {task.name!r}."
@@ -67,6 +68,8 @@ def check_problem(task: Task, problem: Problem, needs_answer: bool = True):
         remedy = "With --answers=majority training problems need none."
         rule = f"a text in the problem {problem.id!r} of the task {task.name!r}"
         raise invalid("answer", rule, None, remedy)
+    # A model may stop at once.
+    call_task(task, "extract_answer", problem.id, "")
     if problem.answer is None:
         _check_text(task, "format_question", task.format_question(problem))
         return
@@ -84,7 +87,7 @@ def check_example(task: Task, example: FewShotExample):
     Raises:
         ValueError: if it is no `FewShotExample`, or its response, with or without
             the rationale, holds a stop string or is not graded as correct; names
-            the example.
+            the example. If a method of the task returns a value of another type.
     """
     if not isinstance(example, FewShotExample):
         remedy = f"Correct `few_shot_examples` of the task {task.name!r}."
@@ -116,6 +119,8 @@ def _check_response(task, problem, response, what):
             f"read as {answer!r}: {reason}. Correct the answer or the rationale, or "
             "the task's `format_response` and `extract_answer`."
         )
+    for method in ("extract_answer_flexible", "rationale_key"):
+        call_task(task, method, problem.id, response)
 
 
 def _check_text(task, name, text):

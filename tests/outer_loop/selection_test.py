@@ -1,10 +1,12 @@
 import pytest
 
 from star_keras import tasks
-from star_keras.config import SelectionConfig, StarConfig
+from star_keras.config import SamplingConfig, SelectionConfig, StarConfig
 from star_keras.outer_loop.problems import problems_of_run
+from star_keras.outer_loop.quotas import make_quota
 from star_keras.outer_loop.records import GradedSample, Selection
 from star_keras.outer_loop.selection import reject, select, selection_metrics
+from star_keras.outer_loop.verification import rationale_pairs
 from star_keras.tasks.grading import grade
 from star_keras.testing import Doubling
 
@@ -69,6 +71,24 @@ def test_equations_of_answers_that_are_no_numbers_are_refused_at_the_start():
     sums = tasks.Arithmetic(train_problems=5, eval_problems=1)
     with pytest.raises(ValueError, match="`check_equations`.*no number.*Leave it out"):
         problems_of_run(sums, config)
+
+
+class Old(Doubling):
+    def rationale_key(self, completion):
+        return None
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_a_key_of_a_rationale_is_a_text(paired):
+    config = SelectionConfig(drop_duplicates=not paired)
+    quota = make_quota(Old(), SamplingConfig(), SelectionConfig())
+    for use in (
+        lambda: select(Old(), [graded()], config, seed=0, paired=paired),
+        lambda: quota.outcome(graded()[0]),
+        lambda: rationale_pairs(Old(), graded()),
+    ):
+        with pytest.raises(ValueError, match=f"`rationale_key`.*None.*{PROBLEM.id!r}"):
+            use()
 
 
 @pytest.mark.parametrize("weigh", [True, False])

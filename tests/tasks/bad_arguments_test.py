@@ -247,6 +247,9 @@ GOOD = {"id": "p", "question": "1+1?", "answer": "2"}
         *(("format_question", value) for value in (None, 5, b"Q:")),
         *(("format_response", value) for value in (None, ["2"])),
         *(("is_correct", value) for value in (None, "no", 1, [])),
+        *(("extract_answer", value) for value in (2, False, b"2", ["2"])),
+        *(("extract_answer_flexible", value) for value in (2, False)),
+        *(("rationale_key", value) for value in (None, 5, ("a",))),
     ],
 )
 def test_what_an_own_task_returns_is_checked(method, value):

@@ -51,6 +51,31 @@ def test_a_verdict_on_steps_is_a_text():
         grade(Old(), PROBLEM, RIGHT, check_working=True)
 
 
+def test_an_answer_that_is_read_is_a_text():
+    class Old(Arithmetic):
+        def extract_answer(self, completion):
+            return super().extract_answer(completion) or False
+
+    assert grade(Old(), PROBLEM, RIGHT).verdict == "correct"
+    with pytest.raises(ValueError, match="`extract_answer`.*'arithmetic'.*'who kn"):
+        grade(Old(), PROBLEM, "who knows")
+
+
+@pytest.mark.parametrize("method", ["extract_answer", "is_correct", "working_fault"])
+def test_an_error_of_an_own_task_names_problem_and_completion(method):
+    def fail(self, text, problem=None):
+        raise KeyError("mine")
+
+    task = type("Mine", (Arithmetic,), {method: fail})()
+    with pytest.raises(KeyError, match="mine") as caught:
+        grade(task, PROBLEM, RIGHT, check_working=True)
+    text = repr("4 2" if method == "is_correct" else RIGHT)
+    assert caught.value.__notes__ == [
+        f"`{method}` of the task 'arithmetic' was called with {text} for the problem "
+        f"{PROBLEM.id!r}."
+    ]
+
+
 MARBLES = Problem(id="m", question="Ada has 36 marbles and 36 more?", answer="72")
 SAME = Problem(id="s", question="Of 72 marbles none is lost. How many?", answer="72")
 CQA = CommonsenseQA()
