@@ -1,6 +1,5 @@
 """Right rationales that are not trained on, since a verifier ranks them lowest."""
 
-import fractions
 import math
 from collections.abc import Sequence
 
@@ -20,6 +19,7 @@ from star_keras.outer_loop.verification import (
 from star_keras.sampling.sampler import Sampler
 from star_keras.tasks.task import Problem
 from star_keras.utils.errors import invalid
+from star_keras.utils.exact import exact
 
 
 class LowestScored:
@@ -91,9 +91,7 @@ class LowestScored:
         kept = KeptSamples.of(phases, selections)
         samples = [sample for sample, _ in kept]
         scores = verifier_scores(self._verifier, self._prompts, self._problems, samples)
-        # 0.29 of 100 is 29, but 0.29 * 100 is less.
-        share = fractions.Fraction(str(self._config.drop_lowest))
-        count = math.floor(share * len(samples))
+        count = math.floor(exact(self._config.drop_lowest) * len(samples))
         order = sorted(range(len(samples)), key=lambda i: (scores[i], -i))
         dropped = {samples[i].key for i in order[:count]}
         return reject(selections, dropped, "low_score", self._config)

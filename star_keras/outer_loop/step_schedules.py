@@ -4,16 +4,19 @@ import math
 import numbers
 
 from star_keras.config import TrainingConfig
+from star_keras.utils.exact import exact
 
 
 def scheduled_steps(config: TrainingConfig, iteration: int, steps_per_pass: int) -> int:
-    """The number of training steps of an iteration, at least 1.
+    """The number of training steps of an iteration, exact, at least 1.
 
     Args:
         config: Its `schedule` is one of
-            `"exponential"`: `start_steps * growth ** (iteration - 1)` steps,
+            `"exponential"`: `start_steps * growth ** (iteration - 1)` steps, rounded
+            down,
             `"steady"`: `start_steps + add_steps * (iteration - 1)` steps,
-            `"epochs"`: `base_epochs + add_epochs * (iteration - 1)` passes.
+            `"epochs"`: `base_epochs + add_epochs * (iteration - 1)` passes, rounded up
+            to whole steps.
         iteration: The iteration, from 1.
         steps_per_pass: Steps of one pass over the training set.
 
@@ -29,11 +32,11 @@ def scheduled_steps(config: TrainingConfig, iteration: int, steps_per_pass: int)
     """
     later = iteration - 1
     if config.schedule == "exponential":
-        steps = int(config.start_steps * config.growth**later)
+        steps = int(config.start_steps * exact(config.growth) ** later)
     elif config.schedule == "steady":
         steps = config.start_steps + config.add_steps * later
     else:
-        passes = config.base_epochs + config.add_epochs * later
+        passes = exact(config.base_epochs) + exact(config.add_epochs) * later
         steps = math.ceil(passes * steps_per_pass)
     return max(1, steps)
 

@@ -18,6 +18,12 @@ def test_steady_adds():
     assert found == [40, 60, 80]
 
 
+def test_settings_are_the_numbers_as_they_are_written():
+    assert steps([4], start_steps=500, growth=1.2) == [864]
+    schedule = {"schedule": "epochs", "base_epochs": 0.1, "add_epochs": 0.2}
+    assert steps((1, 2, 3), 10, **schedule) == [1, 3, 5]
+
+
 def test_epochs_follow_what_was_kept():
     schedule = {"schedule": "epochs", "base_epochs": 1, "add_epochs": 0.5}
     assert steps((1, 2, 3), 10, **schedule) == [10, 15, 20]
