@@ -11,7 +11,7 @@ from star_keras.outer_loop.prompts import PromptBuilder
 from star_keras.outer_loop.records import GradedSample, SampleKind
 from star_keras.outer_loop.requests import PhaseRequests, SampleOrder
 from star_keras.outer_loop.sample_store import SampleStore
-from star_keras.sampling.sampler import Sampler
+from star_keras.sampling.sampler import Sampler, checked_batches
 from star_keras.tasks.task import Problem
 from star_keras.utils.settings import checked
 
@@ -54,7 +54,8 @@ def attempt(
     Raises:
         ValueError: if a prompt leaves no room for a completion, stored samples
             are not those of these problems, or the sampler leaves out a request,
-            returns one twice, or returns no `Completion` with valid values.
+            returns one twice, yields no lists of pairs, or returns no `Completion`
+            with valid values.
         OSError: if the store cannot be written.
     """
     num_samples = checked("num_samples", int, num_samples, at_least=1)
@@ -126,7 +127,8 @@ def _sample_and_grade(
     requests: PhaseRequests, sampler, kind, check_working
 ) -> Iterator[list[GradedSample]]:
     prompts, is_missing = requests.prompts, bytearray([True]) * len(requests)
-    for batch in sampler.sample(requests, stop=prompts.stop):
+    batches = sampler.sample(requests, stop=prompts.stop)
+    for batch in checked_batches(sampler, batches):
         graded = []
         for i, completion in batch:
             is_asked = isinstance(i, numbers.Integral) and 0 <= i < len(requests)

@@ -31,6 +31,7 @@ from star_keras.outer_loop.run_directory import RunDirectory
 from star_keras.outer_loop.sampling_phases import SamplingPhases
 from star_keras.outer_loop.selection_phase import SelectionPhase
 from star_keras.outer_loop.sources import rationale_source
+from star_keras.outer_loop.step_schedules import check_schedule
 from star_keras.outer_loop.training_set import TrainingSet, make_training_set
 from star_keras.utils.errors import invalid
 
@@ -62,9 +63,9 @@ class OuterLoop:
         source: Where the rationales come from.
 
     Raises:
-        ValueError: if `steps` is not callable, a split has no problems, a problem
-            has no answer, an id is not unique, `sample_until_trained` is set together
-            with `steps`, or `drop_lowest` without a verifier.
+        ValueError: if `steps` does not take two numbers, a split has no problems, a
+            problem has no answer, an id is not unique, `sample_until_trained` is set
+            together with `steps`, or `drop_lowest` without a verifier.
     """
 
     def __init__(
@@ -88,8 +89,8 @@ class OuterLoop:
         self.sampler, self.eval_sampler = sampler, eval_sampler
         self._packed, self._paired, self._steps = packed, paired, steps
         self._progress, self._between_batches = progress, between_batches
-        if steps is not None and not callable(steps):
-            raise invalid("steps", "`None` or a callable", steps)
+        if steps is not None:
+            check_schedule(steps)
         if paired:
             check_pairs(config)
         if steps is not None and config.sampling.sample_until_trained:

@@ -13,7 +13,7 @@ from star_keras.outer_loop.quotas import Outcome, Quota, Tally
 from star_keras.outer_loop.records import GradedSample, SampleKind
 from star_keras.outer_loop.requests import PhaseRequests, SampleOrder, sample_seed
 from star_keras.outer_loop.sample_store import SampleStore
-from star_keras.sampling.sampler import Sampler
+from star_keras.sampling.sampler import Sampler, checked_batches
 from star_keras.tasks.task import Problem
 from star_keras.utils.records import is_count
 
@@ -102,8 +102,8 @@ class QuotaAttempts:
 
         Raises:
             ValueError: if a prompt leaves no room for a completion, or the sampler
-                leaves out a sample, returns one twice, or returns no `Completion` with
-                valid values.
+                leaves out a sample, returns one twice, yields no lists of pairs, or
+                returns no `Completion` with valid values.
             OSError: if the store cannot be written.
         """
         for problem in problems:
@@ -142,8 +142,9 @@ class QuotaAttempts:
             hint=hint,
             iteration=iteration,
         )
-        stop = self._prompts.stop
-        for batch in self._sampler.sample_stream(requests, wanted, stop=stop):
+        sampler, stop = self._sampler, self._prompts.stop
+        batches = sampler.sample_stream(requests, wanted, stop=stop)
+        for batch in checked_batches(sampler, batches):
             samples = []
             for position, completion in batch:
                 if not is_count(position) or position not in in_flight:

@@ -1,9 +1,11 @@
 """The number of training steps of each iteration of the outer loop."""
 
+import inspect
 import math
 import numbers
 
 from star_keras.config import TrainingConfig
+from star_keras.utils.errors import invalid
 from star_keras.utils.exact import exact
 
 
@@ -39,6 +41,28 @@ def scheduled_steps(config: TrainingConfig, iteration: int, steps_per_pass: int)
         passes = exact(config.base_epochs) + exact(config.add_epochs) * later
         steps = math.ceil(passes * steps_per_pass)
     return max(1, steps)
+
+
+def check_schedule(steps):
+    """Check that a schedule of the user's own can be called.
+
+    Args:
+        steps: See `checked_steps`.
+
+    Raises:
+        ValueError: if it is not callable, or does not take two numbers.
+    """
+    rule = "`None` or a callable `(iteration, steps_per_pass)`"
+    if not callable(steps):
+        raise invalid("steps", rule, steps)
+    try:
+        signature = inspect.signature(steps)
+    except (TypeError, ValueError):
+        return  # some built-in functions have none
+    try:
+        signature.bind(1, 1)
+    except TypeError as error:
+        raise invalid("steps", f"{rule} ({error})", steps) from None
 
 
 def checked_steps(steps, iteration: int, steps_per_pass: int) -> int:

@@ -1,6 +1,7 @@
 """The sampler that suits a model, or one by its name."""
 
 import inspect
+import json
 
 from star_keras.config import SAMPLER_SETTINGS, SamplingConfig, StarConfig
 from star_keras.models.families import family_of
@@ -115,9 +116,9 @@ def training_and_eval_sampler(
         The sampler of training problems and that of held-out problems.
 
     Raises:
-        ValueError: if `config` is no `StarConfig`, a sampler is no `Sampler` or of
-            another model, a sampler is passed and configured, or several samples a
-            problem are asked of a greedy sampler.
+        ValueError: if `config` is no `StarConfig`, a sampler is no `Sampler`, is of
+            another model or has a `get_config` that is no JSON, a sampler is passed and
+            configured, or several samples a problem are asked of a greedy sampler.
     """
     if not isinstance(config, StarConfig):
         raise invalid("config", "a `star_keras.config.StarConfig`", config)
@@ -147,7 +148,8 @@ def training_and_eval_sampler(
                 eval_sampler = configured_sampler(
                     model, sampling, seed=seed, greedy=True
                 )
-    is_greedy = sampler.get_config().get("temperature") == 0
+    _checked_config("eval_sampler", eval_sampler)
+    is_greedy = _checked_config("sampler", sampler).get("temperature") == 0
     for name, one in (("samples_per_problem", 1), ("kept_per_problem", None)):
         count = getattr(config.sampling, name)
         if is_greedy and count != one:
@@ -159,3 +161,17 @@ def training_and_eval_sampler(
                 "Set a temperature above 0.",
             )
     return sampler, eval_sampler
+
+
+def _checked_config(name, sampler):
+    """`get_config` of a sampler, perhaps of the user's own."""
+    config, fault = sampler.get_config(), "no dict"
+    try:
+        json.dumps(config)
+    except (TypeError, ValueError) as error:
+        fault = str(error)
+    else:
+        if isinstance(config, dict):
+            return config
+    rule = f"a dict that JSON can hold from `{name}` {sampler!r} ({fault})"
+    raise invalid("get_config", rule, config, "Leave other values out.")

@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import numbers
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
 
 from star_keras.utils.errors import invalid
@@ -157,9 +157,38 @@ class Sampler(abc.ABC):
             requests = [
                 dataclasses.replace(prompts[index], seed=seed) for index, seed in pairs
             ]
-            for batch in self.sample(requests, stop=stop):
+            for batch in checked_batches(self, self.sample(requests, stop=stop)):
                 yield [
                     (first + i if type(i) is int else i, completion)
                     for i, completion in batch
                 ]
             first += len(requests)
+
+
+def checked_batches(sampler: Sampler, batches) -> Iterator[list[tuple]]:
+    """What `sample` or `sample_stream` of a sampler of the user's own yields.
+
+    Args:
+        sampler: The sampler, for the error.
+        batches: What the method returned.
+
+    Yields:
+        Lists of pairs.
+
+    Raises:
+        ValueError: if it is no iterable, or yields anything but lists of pairs; names
+            the sampler.
+    """
+    rule = "lists of pairs `(index of the request, completion)`"
+    if not isinstance(batches, Iterable):
+        raise ValueError(
+            f"The sampler {sampler!r} returned {batches!r}. Expected a generator that "
+            f"yields {rule}."
+        )
+    for batch in batches:
+        pairs = list(batch) if isinstance(batch, Iterable) else [batch]
+        if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs):
+            raise ValueError(
+                f"The sampler {sampler!r} yielded {batch!r}. Expected {rule}."
+            )
+        yield pairs

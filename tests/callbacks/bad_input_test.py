@@ -159,6 +159,34 @@ def test_what_a_sampler_of_ones_own_returns_is_checked(make_star, returned, mess
         fit(make_star(sampler=Strange(*returned)), 1)
 
 
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (None, "returned None. Expected a generator"),
+        ([(0, completion())], r"yielded \(0, Completion.*Expected lists of pairs"),
+        ([[0, 1]], r"yielded \[0, 1\]. Expected lists of pairs"),
+        ([0], "yielded 0. Expected lists of pairs"),
+    ],
+)
+def test_a_sampler_of_ones_own_yields_lists_of_pairs(make_star, returned, message):
+    class Own(Strange):
+        def sample(self, requests, *, stop=()):
+            return returned
+
+    with pytest.raises(ValueError, match=f"Own object.*{message}"):
+        fit(make_star(sampler=Own()), 1)
+
+
+@pytest.mark.parametrize("config", [{"x": {1, 2}}, {(1, 2): 3}, None, [1]])
+def test_settings_of_a_sampler_of_ones_own_are_json(make_star, config):
+    class Own(Strange):
+        def get_config(self):
+            return config
+
+    with pytest.raises(ValueError, match="`get_config`.*JSON.*Own object.*Leave"):
+        make_star(sampler=Own())
+
+
 def test_a_sampler_of_ones_own_may_return_indices_of_numpy(make_star):
     class Shuffled(ScriptedSampler):
         def sample(self, requests, *, stop=()):

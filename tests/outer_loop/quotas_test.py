@@ -185,7 +185,14 @@ def test_a_sampler_that_leaves_out_a_request_or_repeats_one_is_named():
             for batch in super().sample(requests, stop=stop):
                 yield [*batch, batch[0]]
 
+    class Pairs(ScriptedSampler):
+        def sample(self, requests, *, stop=()):
+            for batch in super().sample(requests, stop=stop):
+                yield from batch
+
     with pytest.raises(ValueError, match="LeavesOut.*left out.*double-0"):
         attempt(LeavesOut(script), quota_of())
     with pytest.raises(ValueError, match="Repeats.*Expected each request once"):
         attempt(Repeats(script), quota_of())
+    with pytest.raises(ValueError, match=r"Pairs.*yielded \(0,.*lists of pairs"):
+        attempt(Pairs(script), quota_of())

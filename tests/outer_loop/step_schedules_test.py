@@ -1,7 +1,11 @@
 import pytest
 
 from star_keras.config import TrainingConfig
-from star_keras.outer_loop.step_schedules import checked_steps, scheduled_steps
+from star_keras.outer_loop.step_schedules import (
+    check_schedule,
+    checked_steps,
+    scheduled_steps,
+)
 
 
 def steps(iterations, steps_per_pass=7, **kwargs):
@@ -28,6 +32,19 @@ def test_epochs_follow_what_was_kept():
     schedule = {"schedule": "epochs", "base_epochs": 1, "add_epochs": 0.5}
     assert steps((1, 2, 3), 10, **schedule) == [10, 15, 20]
     assert steps([1], 0, **schedule) == [1]
+
+
+@pytest.mark.parametrize(
+    "steps", [3, lambda: 3, lambda iteration: 3, lambda *, a: 3, lambda a, b, c: 3]
+)
+def test_a_schedule_of_the_users_own_takes_two_numbers(steps):
+    with pytest.raises(ValueError, match="`steps`.*`\\(iteration, steps_per_pass\\)`"):
+        check_schedule(steps)
+
+
+@pytest.mark.parametrize("steps", [max, lambda *numbers: 3, lambda a, b, c=3: 3])
+def test_a_schedule_may_take_more(steps):
+    check_schedule(steps)
 
 
 @pytest.mark.parametrize("returned", [0, -1, 2.0, None])
