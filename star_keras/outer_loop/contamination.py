@@ -7,7 +7,17 @@ from collections.abc import Mapping, Sequence
 from star_keras.outer_loop.prompts import PromptBuilder
 from star_keras.tasks.task import Problem
 
-_WORD = re.compile(r"\d+(?:[.,]\d+)*|\w+|[-+*/=<>^%]")
+_SUPERSCRIPT = re.compile(r"[²³¹⁰-ⁿ]+")
+_QUOTED = re.compile(r"(?<!\w)'([^']*)'(?!\w)")
+# Words, factorials, primes and apostrophes, `$` before a sum, other characters. (`$`
+# also surrounds LaTeX, and `!` ends sentences.)
+_PART = re.compile(
+    r"\d+(?:[.,]\d+)*|\w+|!=|(?<=[\d)])!|(?<=\b\w)!|(?<=[\w)])'+|\$(?=\d)|[^\w\s!'$]"
+)
+_SIGNS = frozenset("!'_-*/^%")
+# Signs of mathematics, currencies, and the vowel signs of e.g. Hindi.
+_CATEGORIES = frozenset(("Sm", "Sc", "Mn", "Mc"))
+_SAME = str.maketrans("−‘’′", "-'''")
 
 
 def find_contamination(
@@ -15,7 +25,8 @@ def find_contamination(
 ) -> list[tuple[Problem, str]]:
     """Held-out problems whose question also stands in training or in the prompt.
 
-    Questions are compared without case, punctuation and spacing.
+    Questions are compared without case, punctuation and spacing. Signs of mathematics
+    and currencies, primes and factorials count.
 
     Args:
         problems: The problems by `"train"` and `"eval"`. Without `"eval"` nothing is
@@ -62,5 +73,14 @@ def describe_repeats(problems: Sequence[Problem], name: str) -> str:
 
 
 def _key(problem):
-    text = unicodedata.normalize("NFKC", problem.question).casefold()
-    return tuple(_WORD.findall(text)) or text
+    # NFKC would make a digit of a superscript.
+    text = _SUPERSCRIPT.sub(r"^\g<0>", problem.question)
+    text = unicodedata.normalize("NFKC", text).casefold().translate(_SAME)
+    parts = _PART.findall(_QUOTED.sub(r"\1", text))
+    return tuple(filter(_is_counted, parts)) or text
+
+
+def _is_counted(part):
+    if len(part) > 1 or part.isalnum() or part in _SIGNS:
+        return True
+    return unicodedata.category(part) in _CATEGORIES

@@ -57,6 +57,43 @@ def test_copies_are_found_whatever_their_case_and_punctuation(few_shot):
     assert {p.id: place for p, place in found} == IN_TRAINING | shown
 
 
+def are_the_same(first, second):
+    problems = [problem("p", first), problem("q", second)]
+    return bool(describe_repeats(problems, "problems"))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        *(("12 × 3", "12 ÷ 3"), ("√16", "16"), ("3 ≤ x", "3 ≥ x"), ("x ∈ A", "x ∉ A")),
+        *(("5!", "5"), ("n! + 1", "n + 1"), ("(n+1)!", "(n+1)"), ("a != b", "a = b")),
+        *(("x² + 1", "x2 + 1"), ("10⁻³", "10-3"), ("10²³", "10²^3"), ("|x|", "x")),
+        *(("f'(x)", "f(x)"), ("f''(x)", "f'(x)"), ("y′ = y", "y = y"), ("~p", "p")),
+        *(("€5", "$5"), ("$5", "5"), ("2−3", "2 3"), ("p & q", "p | q")),
+        *(("किताब का दाम", "कताब की दम"), ("C++", "C"), ("∑ a", "∏ a")),
+    ],
+)
+def test_signs_tell_questions_apart(first, second):
+    assert not are_the_same(f"What is {first}?", f"What is {second}?")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        *(("2 − 1", "2 - 1"), ("x²", "x^2"), ("10⁻³", "10^{-3}"), ("f′(x)", "f'(x)")),
+        *(("f″(x)", "f''(x)"), ("don’t", "don't"), ("the ‘sum’", "the sum")),
+        *(
+            ("the 'sum', say", "the sum say"),
+            ("$x + 1$", "x + 1"),
+            ("it! Now", "it. Now"),
+        ),
+        *(("５！", "5!"), ("a\u0338 =\u0338 b", "a\u0338 ≠ b"), ("दाम।", "दाम")),
+    ],
+)
+def test_the_same_question_may_be_written_in_two_ways(first, second):
+    assert are_the_same(f"What is {first}?", f"what  is {second}")
+
+
 def test_without_held_out_problems_nothing_is_seen_elsewhere():
     prompts = PromptBuilder(Copied())
     assert find_contamination({"train": PROBLEMS["train"]}, prompts) == []
