@@ -18,6 +18,7 @@ _STEP_METRICS = (
     "gradient_noise",
     "pair_accuracy",
     "pair_margin",
+    "share_skipped",
 )
 
 
@@ -70,7 +71,10 @@ class TrainingStep(EvaluationStep):
           nor has `evaluate`, see `EvaluationStep`;
         - logs these metrics, averaged over the steps of the epoch:
           `gradient_norm`, the norm before clipping;
-          `token_utilization`, the share of tokens that are not padding.
+          `token_utilization`, the share of tokens that are not padding;
+          `share_skipped`, with a `LossScaleOptimizer`, the share of the steps that it
+          skips since a gradient has overflowed. The other averages leave out values of
+          a step that are not finite then.
 
         With gradient accumulation, but not over several slices, `fit` also logs
         `gradient_signal`, `gradient_noise` and `gradient_noise_scale`, see
@@ -163,6 +167,9 @@ class TrainingStep(EvaluationStep):
         powers = {"gradient_norm": 1, "gradient_signal": 2, "gradient_noise": 2}
         for name in powers.keys() & logs.keys():
             logs[name] = logs[name] / scale ** powers[name]
+        if self._skips_steps:
+            is_finite = self.optimizer.check_finite(gradients)
+            logs["share_skipped"] = 1.0 - is_finite.astype("float32")
         if isinstance(x, dict) and "padding_mask" in x:
             logs["token_utilization"] = jnp.mean(x["padding_mask"].astype("float32"))
         trainable, optimizer_variables = self.optimizer.stateless_apply(
@@ -179,6 +186,10 @@ class TrainingStep(EvaluationStep):
         # `train_step` adds the averages itself. Evaluation has none.
         results = super().get_metrics_result()
         return {k: v for k, v in results.items() if k not in _STEP_METRICS}
+
+    @property
+    def _skips_steps(self):
+        return isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)
 
     def _objective(self):
         """See `star_keras.training.objectives`."""
@@ -259,7 +270,11 @@ class TrainingStep(EvaluationStep):
         mapping = list(zip(self.metrics_variables, metrics_variables, strict=True))
         with keras.StatelessScope(mapping) as scope:
             for name, value in logs.items():
-                self._step_metrics[name].update_state(value)
+                weight = None
+                if self._skips_steps:
+                    weight = jnp.isfinite(value)
+                    value = jnp.where(weight, value, 0.0)
+                self._step_metrics[name].update_state(value, sample_weight=weight)
             averages = {name: self._step_metrics[name].result() for name in logs}
         if "gradient_signal" in averages:
             averages["gradient_noise_scale"] = gradient_noise.gradient_noise_scale(

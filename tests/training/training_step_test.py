@@ -308,6 +308,24 @@ def test_metrics_do_not_have_the_scale_of_the_loss(chunked):
         np.testing.assert_allclose(logs[name], expected[name], rtol=5e-2)
 
 
+def test_averages_leave_out_steps_that_the_optimizer_skips():
+    def of_one_batch(scale, steps):
+        optimizer = keras.optimizers.LossScaleOptimizer(still(), scale)
+        model = tiny_gpt_j(dtype="mixed_float16")
+        model.compile(optimizer, gradient_accumulation_steps=2)
+        data = rows_of(batch(), [0, 1] * steps)
+        logs = epochs(model, data, batch_size=2)
+        return {name: value for name, (value,) in logs.items()}
+
+    plain = of_one_batch(2.0**15, 1)
+    assert plain["share_skipped"] == 0
+    # The first gradients overflow; the scale of the loss is halved each time.
+    logs = of_one_batch(2.0**24, 8)
+    assert 0 < logs["share_skipped"] < 1
+    for name in ("gradient_norm", "gradient_signal", "gradient_noise"):
+        np.testing.assert_allclose(logs[name], plain[name], rtol=1e-2)
+
+
 def test_same_rows_in_every_part_have_no_gradient_noise():
     same = rows_of(batch(rows=4), [0, 0, 0, 0])
     logs = fit(
