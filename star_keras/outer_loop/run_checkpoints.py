@@ -109,6 +109,15 @@ class RunCheckpoints:
         starts = (n for n in range(iteration, 1, -1) if iteration_name(n - 1) in names)
         return next(starts, 1)
 
+    def wait(self):
+        """Wait until the saves under way are on disk.
+
+        Raises:
+            OSError: if one cannot be written.
+        """
+        for checkpoints in (self.weights, self.training):
+            checkpoints.wait()
+
     def remove_unfinished(self):
         """Remove partial checkpoints, which a kill within a save leaves."""
         for checkpoints in (self.weights, self.training):

@@ -124,9 +124,16 @@ class RunDirectory:
         return self._phases is not None
 
     def close(self):
-        """Let others in; a save may be under way. No-op if it is not open."""
+        """Let others in, when nothing is being saved. No-op if it is not open.
+
+        Raises:
+            OSError: if the save under way cannot be written.
+        """
         self._phases = self._unrecorded = None  # others may go on from here
-        self.lock.release()
+        try:
+            self.checkpoints.wait()
+        finally:
+            self.lock.release()
 
     # === How far the run is ===
 
