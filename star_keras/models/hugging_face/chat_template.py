@@ -71,6 +71,7 @@ class ChatTemplate:
             rule = "a template that shows each turn once"
             raise invalid("template", rule, whole, "Use chat=False.")
         before, after = whole.split(_RESPONSE)
+        self._prompt = prompt
         self._lead = before[len(prompt) :] if before.startswith(prompt) else ""
         self.opens_thoughts = prompt.rstrip().endswith("<think>")
         self.end_of_turn = min(
@@ -133,7 +134,7 @@ class ChatTemplate:
             return self.render(messages)
         try:
             text = self.render([{"role": "system", "content": system}, *messages])
-            if system in text:
+            if system.strip() in text:
                 return text
         except ValueError:
             pass
@@ -141,8 +142,27 @@ class ChatTemplate:
         return self.render([first, *messages[1:]])
 
     def completion(self, content: str) -> str:
-        """The response that follows `prompt`, without the end of the turn."""
-        return self._lead + self.escape(content)
+        """The response that follows `prompt`, without the end of the turn.
+
+        It is what the template writes, e.g. an empty thought before a content without
+        thoughts, or a content without blanks around it. Thoughts stay where the
+        template would leave them out.
+
+        Raises:
+            ValueError: see `render`.
+        """
+        content = self.escape(content)
+        turns = [_user(_QUESTION), {"role": "assistant", "content": content}]
+        whole = self.render(turns, add_generation_prompt=False)
+        if whole.startswith(self._prompt):
+            response = whole[len(self._prompt) :].partition(self.end_of_turn)[0]
+            if _bare(content) in _bare(response):
+                return response
+        if self.opens_thoughts:
+            # The prompt ends in `<think>`, which an answer alone must close.
+            lead = "" if "</think>" in content else "\n</think>\n\n"
+            return lead + content.removeprefix("<think>").lstrip("\n")
+        return content if "</think>" in self._lead else self._lead + content
 
     def escape(self, text: str) -> str:
         """A text that cannot end its turn: a blank goes into each of the marks.
@@ -191,6 +211,11 @@ def read_chat_template(
 
 def _user(content):
     return {"role": "user", "content": content}
+
+
+def _bare(text):
+    """A text without blanks and the marks of thoughts."""
+    return "".join(re.sub("</?think>", "", text).split())
 
 
 def _malformed(error):

@@ -73,6 +73,7 @@ def count_marks(template, text):
         ("gemma3", "<end_of_turn>"),
         ("mistral", "</s>"),
         ("qwen3", "<|im_end|>"),
+        ("qwen3_thoughts", "<|im_end|>"),
     ],
 )
 def test_prompt_completion_and_end_of_turn_make_the_whole_chat(name, end):
@@ -85,6 +86,55 @@ def test_prompt_completion_and_end_of_turn_make_the_whole_chat(name, end):
     ]
     whole = template.render(messages, add_generation_prompt=False)
     assert prompt + template.completion("Two.") + end == whole.rstrip("\n")
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_completions_are_those_of_transformers(name):
+    template = with_template(name).chat_template
+    compared = 0
+    for line in EXPECTED:
+        *turns, (role, content) = [(m["role"], m["content"]) for m in line["messages"]]
+        is_other = line["template"] != name or role != "assistant" or "text" not in line
+        dropped = name == "qwen3" and "</think>" in content
+        if is_other or line["add_generation_prompt"] or dropped:
+            continue
+        text = template.prompt(turns) + template.completion(content)
+        assert text + template.end_of_turn == line["text"].rstrip("\n")
+        compared += 1
+    assert compared >= (1 if name == "qwen3" else 2)
+
+
+THOUGHTS = "<think>\nHm.\n</think>\n\n4"
+
+
+@pytest.mark.parametrize(
+    "opening, reply, content, completion",
+    [
+        # A template that leaves the thoughts out loses none of them.
+        ("", "m.content.split('</think>')[-1].strip()", THOUGHTS, THOUGHTS),
+        ("", "'<think></think>' ~ m.content.split('>')[-1]", THOUGHTS, THOUGHTS),
+        # The prompt opens a thought: it is not opened again, and an answer closes it.
+        ("<think>\n", "m.content", THOUGHTS, "Hm.\n</think>\n\n4"),
+        ("<think>\n", "m.content", "Hm.\n</think>\n4", "Hm.\n</think>\n4"),
+        ("<think>\n", "m.content", "4", "\n</think>\n\n4"),
+        ("<think>\n", "'<think>\\n\\n</think>' ~ m.content", "4", "\n</think>4"),
+    ],
+)
+def test_thoughts_are_trained_on_once(opening, reply, content, completion):
+    template = ChatTemplate(
+        "{% for m in messages %}<{{ m.role }}>{% if m.role == 'user' %}{{ m.content }}"
+        f"{{% else %}}{{{{ {reply} }}}}{{% endif %}}<e>{{% endfor %}}"
+        f"{{% if add_generation_prompt %}}<assistant>{opening}{{% endif %}}",
+        special_tokens=["<e>"],
+    )
+    assert template.completion(content) == completion
+
+
+@pytest.mark.parametrize("system", ["Think.\n", "  Think. ", "\n"])
+def test_system_texts_with_outer_blanks_stay_where_the_template_has_them(system):
+    template = with_template("llama3").chat_template
+    messages = [{"role": "system", "content": system}, {"role": "user", "content": "?"}]
+    assert template.prompt([("user", "?")], system) == template.render(messages)
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
