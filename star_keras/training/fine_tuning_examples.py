@@ -25,6 +25,9 @@ from star_keras.utils.files import read_utf8
 # Texts that are tokenized together.
 _BATCH = 256
 _FORMS = '"text"; "prompt" and "response"; or "messages"'
+# Other fields, such as names and sources, are no part of an example.
+_CONTENTS = "text", "prompt", "response", "completion", "messages", "tools", "functions"
+_EMPTY = None, "", [], {}
 
 
 def read_fine_tuning_examples(
@@ -42,7 +45,7 @@ def read_fine_tuning_examples(
     Documents and rows that are too long are cut into pieces of `max_length` tokens; the
     first token of a piece is the last of the piece before it, so that each token is
     learned once. The first token of all is learned if the model has a start token.
-    Prompts, responses and messages are not cut.
+    Prompts, responses and messages are not cut. A turn of weight 0 is no example.
 
     Args:
         path: A file: `*.txt`, TFRecords, or records as in `read_records` (JSON lines,
@@ -109,12 +112,17 @@ def _items(source, template) -> Iterator[tuple[str, tuple]]:
 
 def _parts(record, template):
     names = "text", "prompt", "messages"
-    found = [name for name in names if record.get(name) not in (None, "")]
+    found = [name for name in names if record.get(name) not in _EMPTY[:2]]
     if len(found) != 1:
         raise ValueError(
             f"Expected the fields {_FORMS}. Received: {sorted(record)}. Rename or "
             "remove fields."
         )
+    used = {"prompt": ("prompt", "response")}.get(found[0], found)
+    for name in _CONTENTS:
+        if name not in used and record.get(name) not in _EMPTY:
+            rule = f'no such field beside "{found[0]}"'
+            raise invalid(name, rule, record[name], "Rename or remove it.")
     if found == ["text"]:
         yield "text", required_text(record, "text")
     elif found == ["prompt"]:
@@ -149,9 +157,26 @@ def _turns(messages, template):
             'then "user" and "assistant" in turn, "assistant" last',
             roles or messages,
         )
+    learned = [_is_learned(message, i) for i, message in enumerate(messages)]
+    learned = learned[-len(turns) :]
     for end in range(1, len(turns), 2):
-        prompt = template.prompt(turns[:end], system)
-        yield "chat", prompt, template.completion(turns[end][1])
+        if learned[end]:
+            prompt = template.prompt(turns[:end], system)
+            yield "chat", prompt, template.completion(turns[end][1])
+
+
+def _is_learned(message, index):
+    """Whether a turn of the assistant is learned, `weight` in OpenAI's format."""
+    known = ["role", "content"] + ["weight"] * (message["role"] == "assistant")
+    for name, value in message.items():
+        if name not in known and value not in _EMPTY:
+            rule = f"no such key in a message of the {message['role']}"
+            remedy = "Remove it, or write it into the content."
+            raise invalid(f"messages[{index}].{name}", rule, value, remedy)
+    weight = message.get("weight")
+    if weight not in (None, 0, 1):
+        raise invalid(f"messages[{index}].weight", "0 or 1", weight)
+    return weight != 0
 
 
 # === Token ids ===

@@ -117,6 +117,53 @@ def test_each_turn_of_the_assistant_is_an_example(chat, tmp_path):
     assert found == [(first, "b<|end|>"), (second, "d<|end|>")]
 
 
+def messages_of(**keys):
+    """A question and an answer, whose message has further keys."""
+    answer = {"role": "assistant", "content": "b", **keys}
+    return {"messages": [{"role": "user", "content": "a"}, answer]}
+
+
+def test_turns_of_weight_0_are_not_learned(chat, tmp_path):
+    first, second = messages_of(weight=0), messages_of(weight=1.0, tool_calls=None)
+    record = {"messages": first["messages"] + second["messages"], "id": 7}
+    path = write_lines(tmp_path / "a.jsonl", record)
+    before = "<|user|>a<|end|><|assistant|>"
+    found = texts(chat, read(path, chat, max_length=128))
+    assert found == [(f"{before}b<|end|>{before}", "b<|end|>")]
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        (messages_of(weight=0.5), r"`messages\[1\].weight`. Expected 0 or 1"),
+        (messages_of(tool_calls=[{}]), r"`messages\[1\].tool_calls`. Expected no such"),
+        (messages_of(name="x"), r"`messages\[1\].name`. Expected no such"),
+        ({"messages": [{"role": "user", "weight": 1}]}, "`messages`. Expected a list"),
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": "a", "weight": 1},
+                    *messages_of()["messages"][1:],
+                ]
+            },
+            r"`messages\[0\].weight`. Expected no such",
+        ),
+        (messages_of() | {"tools": [{}]}, '`tools`. Expected no such .*"messages"'),
+        (messages_of() | {"response": "b"}, '`response`. Expected .*"messages"'),
+        ({"text": "a", "response": "b"}, '`response`. Expected .*beside "text"'),
+        ({"text": "a", "completion": "b"}, '`completion`. Expected .*"text"'),
+        (
+            {"prompt": "a", "response": "b", "completion": "c"},
+            '`completion`. Expected .*beside "prompt"',
+        ),
+    ],
+)
+def test_fields_that_would_be_ignored_are_refused(chat, tmp_path, record, message):
+    path = write_lines(tmp_path / "a.jsonl", {"text": "ab", "id": 1}, record)
+    with pytest.raises(ValueError, match=f"line 2: .*{message}"):
+        read(path, chat)
+
+
 def test_kinds_may_alternate_within_a_file(plain, tmp_path):
     pair = {"text": None, "prompt": "p", "response": "r"}  # as in a table
     path = write_lines(tmp_path / "a.jsonl", {"text": "ab"}, pair, {"text": "cd"})
