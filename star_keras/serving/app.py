@@ -21,7 +21,7 @@ from star_keras.serving.fields import read_object
 from star_keras.serving.guard import Guard, error_response, read_body
 from star_keras.serving.protocol import chat_request, completion_request
 from star_keras.serving.service import Service
-from star_keras.serving.streaming import EventStream, events, timed_out
+from star_keras.serving.streaming import EventStream, events
 from star_keras.serving.token_texts import TokenTexts
 from star_keras.serving.tokenizer_routes import tokenizer_routes
 
@@ -105,11 +105,10 @@ async def _failure(*_):
 
 async def _answer(service: Service, texts: TokenTexts, parse, request: Request):
     """The response to a request for completions."""
-    seconds = service.config.request_seconds
-    deadline = asyncio.get_running_loop().time() + seconds
+    deadline = asyncio.get_running_loop().time() + service.config.request_seconds
     with contextlib.ExitStack() as stack:
         try:
-            async with asyncio.timeout_at(deadline):
+            async with service.deadlines.until(deadline):
                 service.check_open()
                 body = await read_body(request, service.config.max_body_bytes)
                 asked = parse(read_object(body), service.max_new_tokens)
@@ -117,7 +116,7 @@ async def _answer(service: Service, texts: TokenTexts, parse, request: Request):
                 work = _completed(service, texts, asked, stack, deadline)
                 response = await _unless_gone(request, work)
         except TimeoutError:
-            raise timed_out(seconds) from None
+            raise service.deadlines.error() from None
         except ClientDisconnect:
             return Response(status_code=499)
         if isinstance(response, EventStream):
@@ -142,7 +141,8 @@ async def _completed(service, texts, asked, stack, deadline):
     if asked.max_tokens != 0:
         job = service.submit(asked, prompts)
         stack.callback(job.abort)
-    return EventStream(events(service, answers, job, deadline), deadline)
+    parts = events(service, answers, job, deadline)
+    return EventStream(parts, service.deadlines, deadline)
 
 
 async def _unless_gone(request, work):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import signal
 
 import uvicorn
 
@@ -15,8 +16,9 @@ _POLL_SECONDS = 0.1
 class Server(uvicorn.Server):
     """Serves until SIGTERM or SIGINT, or until the engine fails.
 
-    After a signal it refuses requests, waits until the accepted ones are answered, at
-    most `shutdown_seconds`, and ends. A second signal ends it at once.
+    After a signal it refuses requests, waits until the accepted ones are answered, and
+    ends. Those that take more than `shutdown_seconds` are answered with an error. A
+    second signal ends the process at once.
 
     Args:
         service: What answers.
@@ -52,7 +54,10 @@ class Server(uvicorn.Server):
             print(f"{self.service.name} is served at {self.url}/v1", flush=True)
 
     def handle_exit(self, sig, frame):
-        if self.service.draining or self._loop is None:
+        if self.service.draining:
+            signal.signal(sig, signal.SIG_DFL)
+            signal.raise_signal(sig)
+        elif self._loop is None:
             self.should_exit = self.force_exit = True
         else:
             self.drain()
@@ -72,6 +77,7 @@ class Server(uvicorn.Server):
         deadline = self._loop.time() + self.service.config.shutdown_seconds
         while self.service.unfinished and self._loop.time() < deadline:
             await asyncio.sleep(_POLL_SECONDS)
+        self.service.end()
         self.should_exit = True
 
     async def _end_with_engine(self):

@@ -20,6 +20,7 @@ from star_keras.sampling import (
 )
 from star_keras.serving.api_error import ApiError, bad_field
 from star_keras.serving.choices import Choice
+from star_keras.serving.deadlines import Deadlines, stopping
 from star_keras.serving.engine_thread import EngineThread, Job
 from star_keras.serving.live_run import LiveRun
 from star_keras.serving.metrics import Metrics
@@ -50,6 +51,7 @@ class Service:
         sampler: The `ContinuousSampler`.
         reader: The `PromptReader`.
         metrics: The `Metrics`.
+        deadlines: The `Deadlines` of the requests under way.
         draining: Whether new requests are refused.
         unfinished: Number of completions that are under way or wait.
 
@@ -76,6 +78,7 @@ class Service:
             self.sampler, chat, name=self.name, max_length=self.max_length
         )
         self.metrics = Metrics()
+        self.deadlines = Deadlines(config.request_seconds)
         self.draining = False
         self.unfinished = 0
         self._distribution = keras.distribution.distribution()
@@ -138,18 +141,28 @@ class Service:
     def _in(self, threads, function, *arguments):
         return asyncio.get_running_loop().run_in_executor(threads, function, *arguments)
 
-    async def stop(self):
-        """End the threads. Requests that are under way are dropped."""
+    def end(self):
+        """Answer the requests that are under way with an error."""
         self.draining = True
+        self.deadlines.end()
         if self._following is not None:
             self._following.cancel()
-        for engine in (*self._old_engines, self._engine):
-            if engine is not None:
-                engine.close()
-                engine.abort_all()
-                await engine.join()
+        for engine in self._engines:
+            engine.close()
+            engine.abort_all()
+
+    async def stop(self):
+        """End the threads. Requests that are under way are dropped."""
+        self.end()
+        for engine in self._engines:
+            await engine.join()
         self._tokenizing.shutdown()
         self._scoring.shutdown(cancel_futures=True)
+
+    @property
+    def _engines(self):
+        engines = *self._old_engines, self._engine
+        return [engine for engine in engines if engine is not None]
 
     @property
     def iteration(self) -> int | None:
@@ -207,9 +220,7 @@ class Service:
         if self.failure is not None:
             raise ApiError(503, "The engine has failed.", code="engine_failed")
         if self.draining or self._engine is None:
-            raise ApiError(
-                503, "The server is stopping.", code="stopping", retry_after=10
-            )
+            raise stopping()
 
     def _count(self, more):
         self.unfinished += more

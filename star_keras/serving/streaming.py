@@ -1,6 +1,5 @@
 """Server-sent events: the parts of an answer as they come."""
 
-import asyncio
 import contextlib
 import json
 import logging
@@ -13,6 +12,7 @@ from star_keras.sampling import Completion
 from star_keras.sampling.text_stream import TextStream
 from star_keras.serving.api_error import ApiError
 from star_keras.serving.choices import Answers, Choice
+from star_keras.serving.deadlines import Deadlines
 from star_keras.serving.engine_thread import Job
 from star_keras.serving.service import Service
 
@@ -26,22 +26,25 @@ class EventStream(StreamingResponse):
 
     Args:
         events: The events.
+        deadlines: Those of the service.
         deadline: Time of the event loop; the connection is cut a little later.
 
     Attributes:
         release: Called in the end, whatever happens.
     """
 
-    def __init__(self, events: AsyncIterator[str], deadline: float):
+    def __init__(
+        self, events: AsyncIterator[str], deadlines: Deadlines, deadline: float
+    ):
         headers = {"Cache-Control": "no-store"}
         super().__init__(events, media_type="text/event-stream", headers=headers)
-        self._deadline = deadline
+        self._deadlines, self._deadline = deadlines, deadline
         self.release: Callable[[], None] = lambda: None
 
     async def __call__(self, scope, receive, send):
         try:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(self._deadline + LAST_SECONDS):
+                async with self._deadlines.until(self._deadline, LAST_SECONDS):
                     await super().__call__(scope, receive, send)
         finally:
             self.release()
@@ -72,7 +75,7 @@ async def events(
         if request.include_usage:
             yield _event(answers.usage_part(num_tokens))
     except TimeoutError:
-        yield _event(timed_out(service.config.request_seconds).body)
+        yield _event(service.deadlines.error().body)
     except Exception:
         logging.exception("A stream has failed.")
         message = "The server has failed; its log says why."
@@ -96,7 +99,7 @@ async def _parts(service, answers, job, deadline):
     reported = [0] * count
     iterator = aiter(job)
     while True:
-        async with asyncio.timeout_at(deadline):
+        async with service.deadlines.until(deadline):
             if (found := await anext(iterator, None)) is None:
                 return
         index, event = found
@@ -116,12 +119,6 @@ async def _parts(service, answers, job, deadline):
 def _end(answers, choice, text, num_reported):
     new = answers.last_part(choice.completion, num_reported)
     return answers.next_part(choice.index, text, new, choice.completion.finish_reason)
-
-
-def timed_out(seconds: float) -> ApiError:
-    """The error of a request that takes too long."""
-    message = f"The request took more than {seconds:g} seconds. Ask for fewer tokens."
-    return ApiError(504, message, code="timeout")
 
 
 def _event(value):

@@ -47,6 +47,23 @@ def test_sigterm_answers_what_has_been_accepted_and_ends():
     assert f"arithmetic_base is served at {url}/v1" in done.stdout
 
 
+def test_a_second_signal_ends_the_process():
+    port = forks.free_address().rpartition(":")[2]
+    url = f"http://127.0.0.1:{port}"
+    running = forks.Running("experiments.serve", f"--port={port}", "--slots=1")
+    wait_for_health(url, running)
+    long = BODY | {"temperature": 2, "max_tokens": 400, "n": 100, "stream": True}
+    with requests.post(f"{url}/v1/completions", json=long, stream=True) as response:
+        next(response.iter_lines())
+        os.kill(running.pid, signal.SIGTERM)
+        while requests.get(f"{url}/health").ok:
+            pass
+        os.kill(running.pid, signal.SIGTERM)
+        done = running.wait(10)
+    assert done.returncode == -signal.SIGTERM, done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("flag", "words"),
     [

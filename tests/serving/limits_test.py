@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import itertools
 import json
+import socket
 import time
 
 import openai
@@ -12,7 +13,6 @@ import requests
 
 from star_keras.config import ServingConfig
 from star_keras.serving import Service
-from star_keras.serving import server as server_module
 from tests.serving.conftest import PROMPT, running_server, wait_for
 
 LONG = {"model": "tiny", "prompt": PROMPT, "max_tokens": 200, "temperature": 2}
@@ -231,14 +231,36 @@ def test_accepted_requests_are_answered_after_a_signal(slow):
         assert all(x.result().status_code == 200 for x in answers)
 
 
-def test_the_end_comes_in_time(slow, monkeypatch):
-    monkeypatch.setattr(server_module, "LAST_SECONDS", 0.2)
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_end_comes_in_time_and_is_an_error_for_the_others(slow, capfd, stream):
     pool = concurrent.futures.ThreadPoolExecutor(1)
     with slow(shutdown_seconds=0.2) as server, pool:
-        pool.submit(post, server, MANY)
+        asked = pool.submit(post, server, MANY | {"stream": stream})
         wait_for(lambda: server.service.unfinished == 40)
         server.drain()
+        response, started = asked.result(), time.monotonic()
+    assert time.monotonic() - started < 3
+    if stream:
+        *_, error, last = response.text.strip().split("\n\n")
+        assert last == "data: [DONE]"
+        assert json.loads(error.removeprefix("data: "))["error"]["code"] == "stopping"
+    else:
+        assert refused(response, 503, "is stopping")["code"] == "stopping"
     assert next(slow.chunks) < 40
+    assert "ERROR" not in capfd.readouterr().err
+
+
+def test_the_end_does_not_wait_for_a_body(model):
+    with running_server(model, shutdown_seconds=0.2) as server:
+        address = server.servers[0].sockets[0].getsockname()
+        with socket.create_connection(address) as client:
+            client.sendall(
+                b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
+                b"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+            )
+            wait_for(lambda: server.server_state.tasks)
+            server.drain()
+            assert b" 503 " in client.makefile("rb").readline()
 
 
 def test_a_failed_engine_ends_the_server(model):
