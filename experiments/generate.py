@@ -5,17 +5,16 @@
         --nofew_shot
     echo "3 5 + 9 1" | python -m experiments.generate --task=arithmetic --nofew_shot
 
-Each line is a prompt. An instruct model is talked to: in a terminal it gets the earlier
-turns too, and an empty line begins anew; in a pipe each line is alone. With `--task` a
-line is a question in the task's prompt, and an empty line takes the next held-out
-problem, whose answer is graded. A line of JSON, `{"question": "3 + 4", "answer": "7"}`,
-is a problem that is graded too. In a terminal Ctrl-C ends an answer, and Ctrl-D the
-program.
+Each line is a prompt, outer blanks included. An instruct model is talked to: in a
+terminal it gets the earlier turns too, and an empty line begins anew; in a pipe each
+line is alone. With `--task` a line is a question in the task's prompt, and an empty
+line takes the next held-out problem, whose answer is graded. A line of JSON,
+`{"question": "3 + 4", "answer": "7"}`, is a problem that is graded too. In a terminal
+Ctrl-C ends an answer, and Ctrl-D the program.
 """
 
 import dataclasses
 import itertools
-import json
 import sys
 
 from absl import flags
@@ -68,14 +67,18 @@ class TaskQuestions:
             ValueError: if the line is JSON, but no problem of the task.
         """
         from star_keras.tasks.task import Problem
+        from star_keras.utils.json_lines import parse_json_object
 
+        line = line.strip()
         if not line:
             if self._held_out is None:
                 self._held_out = itertools.cycle(self.task.problems("eval"))
             problem = next(self._held_out)
             print(problem.question)
         elif line.startswith("{"):
-            problem = self.task.problem_of(json.loads(line), "asked")
+            problem = self.task.problem_of(
+                parse_json_object(line.encode(), "The problem"), "asked"
+            )
         else:
             asked = Problem(id="asked", question=line, answer=None)
             return Question(prompt=self.prompts.build(asked))
@@ -134,6 +137,7 @@ class Conversation:
             ValueError: if the line is empty, which forgets the earlier turns, or the
                 template fails.
         """
+        line = line.strip()
         if not line:
             self._turns = []
             raise ValueError(
@@ -179,13 +183,13 @@ def answer(engine, request, *, stop, settings, tokenizer) -> str:
 
 
 def lines(is_terminal: bool):
-    """Numbered lines of standard input, stripped; asked for in a terminal."""
+    """Numbered lines of standard input without their ends; asked for in a terminal."""
     for number in itertools.count():
         try:
             line = input("\n> ") if is_terminal else input()
         except EOFError:
             return
-        yield number, line.strip()
+        yield number, line
 
 
 def main(argv):
@@ -193,11 +197,14 @@ def main(argv):
     with_task = flags.FLAGS["task"].present
     task = task.make() if with_task else None
     is_terminal = sys.stdin.isatty()
+    # A line that is not UTF-8 is one error, and the next one is read.
+    sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
     if is_terminal:
         say_hello(f"answers of {model.preset}; Ctrl-D ends")
     load_libraries()
     from star_keras.outer_loop.prompts import PromptBuilder, find_chat_template
     from star_keras.sampling import ContinuousSampler, RequestSettings, SampleRequest
+    from star_keras.utils.records import is_text
 
     causal_lm = model.load()
     chat = find_chat_template(causal_lm.preprocessor, sampling.chat)
@@ -221,6 +228,12 @@ def main(argv):
     )
 
     def ask(engine, number, line):
+        if not is_text(line):
+            received = line.encode("utf-8", "surrogateescape")
+            raise ValueError(
+                f"not UTF-8. Expected UTF-8. Received: {received!r:.200}. Convert the "
+                "input, e.g. by `iconv -f LATIN1 -t UTF-8`."
+            )
         question = questions.make(line)
         request = SampleRequest(
             prompt=question.prompt,
@@ -247,7 +260,8 @@ def main(argv):
                     ask(engine, number, line)
                 except ValueError as error:
                     right = False
-                    print(error, file=sys.stderr)
+                    place = "" if is_terminal else f"line {number + 1}: "
+                    print(f"{place}{error}", file=sys.stderr)
         return right
 
     numbered = lines(is_terminal)

@@ -29,12 +29,25 @@ def test_lines_without_a_task_are_prompts():
     assert len(done.stdout.splitlines()) >= 2
 
 
-def test_wrong_json_is_named_and_other_lines_are_answered():
-    text = '{"question": "3 + 4"\n{"question": "3 + 4"}\n3 + 4'
-    done = answers(text, "--task=arithmetic", *FLAGS)
+def test_wrong_lines_are_named_and_other_lines_are_answered():
+    deep = '{"question": ' + "[" * 100_000
+    wrong = ['{"question": "3 + 4"', '{"question": "3 + 4"}', deep, "3 \udcff", "{}"]
+    wrong.append('{"question": "\\ud83d", "answer": "7"}')
+    done = answers("\n".join([*wrong, "3 + 4"]), "--task=arithmetic", *FLAGS)
     assert done.returncode == 1
-    assert "Expecting" in done.stderr and "answer" in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("line ")]
+    words = ["Expecting", "answer", "recursion", "not UTF-8", "question", "surrogate"]
+    for number, (line, word) in enumerate(zip(lines, words, strict=True), start=1):
+        assert line.startswith(f"line {number}: ") and word in line
     assert "3 + 4 , C: 0" in done.stdout
+
+
+def test_a_line_without_a_task_keeps_its_blanks():
+    done = forks.run("generate_lines")
+    assert done.returncode == 0, done.stderr
+    plain, chat = json.loads(done.stdout)
+    assert plain == ["  a = 1 ", "\tb", " "]
+    assert chat == ["a = 1", "b"]
 
 
 def test_an_instruct_model_gets_the_earlier_turns_in_a_terminal():
