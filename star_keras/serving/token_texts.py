@@ -1,5 +1,6 @@
 """The texts of single tokens, and log-probabilities as clients read them."""
 
+import re
 from collections.abc import Iterable, Sequence
 
 from star_keras.utils.continuations import Continuations
@@ -8,6 +9,14 @@ from star_keras.utils.continuations import Continuations
 _LOWEST = -9999.0
 
 Pairs = Sequence[tuple[int, float]]
+
+# SentencePiece's name of a byte; and byte-level BPE's letter of each byte: itself if it
+# can be seen, else one from U+0100 on.
+_BYTE = re.compile("<0x([0-9A-F]{2})>")
+_VISIBLE = {*range(33, 127), *range(161, 173), *range(174, 256)}
+_HIDDEN = [byte for byte in range(256) if byte not in _VISIBLE]
+_LETTERS = {chr(byte): byte for byte in _VISIBLE}
+_LETTERS |= {chr(256 + i): byte for i, byte in enumerate(_HIDDEN)}
 
 
 class TokenTexts:
@@ -18,6 +27,7 @@ class TokenTexts:
     """
 
     def __init__(self, tokenizer):
+        self._tokenizer = tokenizer
         self._continuations = Continuations(tokenizer)
         self._texts: dict[int, str] = {}
 
@@ -28,6 +38,32 @@ class TokenTexts:
             found = self._continuations.detokenize(missing)
             self._texts |= zip((i for (i,) in missing), found, strict=True)
         return [self._texts[i] for i in ids]
+
+    def raw_bytes(self, token_id: int) -> bytes | None:
+        """The bytes of an id; `None` if the vocabulary does not say them."""
+        (text,) = self.texts([token_id])
+        if "\ufffd" not in text:
+            return text.encode()
+        token = self._tokenizer.id_to_token(token_id)
+        if match := _BYTE.fullmatch(token):
+            return bytes.fromhex(match[1])
+        if _LETTERS.keys() >= set(token):
+            return bytes(_LETTERS[letter] for letter in token)
+        return text.encode() if text == token else None
+
+    def names(self, token_ids: Iterable[int]) -> list[str]:
+        """The texts, but `bytes:\\xf0\\x9f` for part of a character, as OpenAI's."""
+        ids = list(token_ids)
+        return [
+            text if "\ufffd" not in text else self._name(i, text)
+            for i, text in zip(ids, self.texts(ids), strict=True)
+        ]
+
+    def _name(self, token_id, text):
+        found = self.raw_bytes(token_id)
+        if found is None or found == text.encode():
+            return text
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in found)
 
     def completion_log_probs(
         self,
@@ -46,8 +82,8 @@ class TokenTexts:
             count: How many of those to show.
             offset: Place of the first token in the text of the choice.
         """
-        tokens, offsets = self.texts(token_ids), []
-        for text in tokens:
+        tokens, offsets = self.names(token_ids), []
+        for text in self.texts(token_ids):
             offsets.append(offset)
             offset += len(text)
         return {
@@ -63,11 +99,11 @@ class TokenTexts:
         }
 
     def _by_text(self, pairs, token, log_prob):
-        texts = self.texts(i for i, _ in pairs)
+        names = self.names(i for i, _ in pairs)
         found: dict[str, float] = {}
-        # Of two tokens with the same text, the likelier one.
-        for text, (_, value) in zip(texts, pairs, strict=True):
-            found.setdefault(text, _finite(value))
+        # Of two tokens with the same name, the likelier one.
+        for name, (_, value) in zip(names, pairs, strict=True):
+            found.setdefault(name, _finite(value))
         found.setdefault(token, _finite(log_prob))
         return found
 
@@ -80,25 +116,21 @@ class TokenTexts:
     ) -> dict:
         """`logprobs` of a choice of `/v1/chat/completions`, see above."""
         content = []
-        for token, value, pairs in zip(
-            self.texts(token_ids), log_probs, top, strict=True
-        ):
-            shown = pairs[:count]
-            texts = self.texts(i for i, _ in shown)
-            likeliest = [
-                _chat_token(text, x) for text, (_, x) in zip(texts, shown, strict=True)
-            ]
-            content.append(_chat_token(token, value) | {"top_logprobs": likeliest})
+        # All at once: some tokenizers are slow to begin.
+        self.texts([*token_ids, *(i for pairs in top for i, _ in pairs[:count])])
+        for token_id, value, pairs in zip(token_ids, log_probs, top, strict=True):
+            likeliest = [self._chat_token(*pair) for pair in pairs[:count]]
+            token = self._chat_token(token_id, value)
+            content.append(token | {"top_logprobs": likeliest})
         return {"content": content, "refusal": None}
 
-
-def _chat_token(text, log_prob):
-    whole = "\ufffd" not in text
-    return {
-        "token": text,
-        "logprob": _finite(log_prob),
-        "bytes": list(text.encode()) if whole else None,
-    }
+    def _chat_token(self, token_id, log_prob):
+        (text,), found = self.texts([token_id]), self.raw_bytes(token_id)
+        return {
+            "token": text,
+            "logprob": _finite(log_prob),
+            "bytes": None if found is None else list(found),
+        }
 
 
 def _finite(log_prob):
