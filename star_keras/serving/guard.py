@@ -65,8 +65,10 @@ class Guard:
                     "server with a token to use other names.",
                 )
         elif scope["path"] != "/health":
-            given = headers.get("authorization", "").encode()
-            if not hmac.compare_digest(given, f"Bearer {token}".encode()):
+            scheme, _, given = headers.get("authorization", "").partition(" ")
+            is_right = hmac.compare_digest(given.lstrip(" ").encode(), token.encode())
+            # Schemes have no case (RFC 9110).
+            if scheme.lower() != "bearer" or not is_right:
                 raise ApiError(
                     401,
                     "Missing or wrong token. Expected the header `Authorization: "

@@ -14,6 +14,8 @@ from star_keras.utils.records import is_text
 # Most completions of a prompt, and prompts of a request.
 _MOST_CHOICES, _MOST_PROMPTS = 128, 2048
 _SEEDS = 2**63
+# Of a completion that is no chat, as OpenAI's.
+_DEFAULT_TOKENS = 16
 _ROLES = ("system", "user", "assistant")
 
 
@@ -26,6 +28,7 @@ class ApiRequest:
         prompts: Texts, or lists of token ids. Empty for a chat.
         messages: The messages of a chat, dicts of `role` and `content`.
         max_tokens: Longest completion; `None` for as many as fit.
+        default_tokens: Most of those that fit, if there is a limit.
         temperature: `0` is greedy.
         top_p: Above 0, at most 1.
         n: Completions of each prompt.
@@ -42,6 +45,7 @@ class ApiRequest:
     prompts: Sequence[str | list[int]] = ()
     messages: Sequence[dict[str, str]] = ()
     max_tokens: int | None
+    default_tokens: int | None = None
     temperature: float
     top_p: float
     n: int
@@ -69,11 +73,9 @@ def completion_request(body: dict, max_new_tokens: int) -> ApiRequest:
         prompts=_prompts(fields.raw("prompt")),
         echo=echo,
         max_tokens=fields.integer(
-            "max_tokens",
-            min(16, max_new_tokens),
-            at_least=0 if echo else 1,
-            at_most=max_new_tokens,
+            "max_tokens", None, at_least=0 if echo else 1, at_most=max_new_tokens
         ),
+        default_tokens=_DEFAULT_TOKENS,
         log_probs=fields.integer("logprobs", None, at_least=0, at_most=TOP_LOG_PROBS),
         **_common(fields),
     )

@@ -278,6 +278,8 @@ class Service:
         ]
         longest = max(len(prompt.token_ids) for prompt in prompts)
         room = min(self.max_new_tokens, self.max_length - longest)
+        if request.default_tokens is not None:
+            room = min(room, request.default_tokens)
         settings = RequestSettings(
             max_new_tokens=room if request.max_tokens is None else request.max_tokens,
             temperature=request.temperature,

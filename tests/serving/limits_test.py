@@ -122,6 +122,18 @@ def test_values_of_any_depth_and_size_are_refused(small):
     refused(post(small, LONG | {"prompt": "x" * 4900}), 400, "250")
 
 
+def test_without_max_tokens_at_most_16_come_that_fit(small):
+    body = {"model": "tiny", "prompt": [5] * 245, "temperature": 2, "echo": True}
+    usage = post(small, body).json()["usage"]
+    assert 1 <= usage["completion_tokens"] <= 5
+    refused(post(small, body | {"max_tokens": 16}), 400, "16 new tokens")
+    several = {"prompt": [[5] * 245, [5]], "n": 1, "echo": False}
+    assert post(small, body | several).status_code == 200
+    refused(post(small, body | {"prompt": [5] * 250}), 400, "with 1 new tokens")
+    usage = post(small, body | {"prompt": [5, 6]}).json()["usage"]
+    assert usage["completion_tokens"] <= 16
+
+
 def test_a_large_body_is_refused(small):
     refused(post(small, {"prompt": "x" * 6000}), 413, "5000 bytes")
 
@@ -206,6 +218,13 @@ def test_the_token_opens_the_server(model, connect):
         refused(requests.get(f"{server.url}/metrics"), 401, "token")
         for token in ("wrong", "secret2", "\u00e9"):
             headers = {"Authorization": f"Bearer {token}".encode()}
+            refused(post(server, LONG, headers=headers), 401, "token")
+        for header in ("bearer secret", "BEARER  secret"):
+            headers = {"Authorization": header}
+            url = f"{server.url}/v1/models"
+            assert requests.get(url, headers=headers).status_code == 200
+        for header in ("Basic secret", "Bearer", "secret", "Bearer SECRET"):
+            headers = {"Authorization": header}
             refused(post(server, LONG, headers=headers), 401, "token")
         with pytest.raises(openai.AuthenticationError):
             connect(server, "secre").models.list()
