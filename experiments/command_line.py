@@ -147,18 +147,34 @@ def run_main(main: Callable):
 def print_error(kind, error, trace):
     """Print an uncaught error, as `sys.excepthook`: a fault with its traceback.
 
-    What star-keras raises itself, and what the system says of files and libraries, has
-    a message with argument or file and the remedy. It is printed alone.
+    Errors that star-keras raises, and those of files and of missing packages, name
+    their remedy. They are printed alone.
     """
-    if isinstance(error, (OSError, ImportError)) or _is_raised_here(error, trace):
-        print(error, file=sys.stderr)
+    errors = [error]  # and those that were being handled when it was raised
+    while not error.__suppress_context__ and error.__context__ is not None:
+        error = error.__context__
+        errors.append(error)
+    if all(map(_is_alone, errors)):
+        for error in reversed(errors):
+            print(error, file=sys.stderr)
     else:
-        sys.__excepthook__(kind, error, trace)
+        sys.__excepthook__(kind, errors[0], trace)
 
 
-def _is_raised_here(error, trace):
+def _is_alone(error):
+    # A note says where the code of a user has failed: that needs a traceback.
+    if not str(error) or hasattr(error, "__notes__"):
+        return False
+    if isinstance(error, ModuleNotFoundError):
+        return str(error.name).partition(".")[0] not in _PACKAGES
+    return isinstance(error, OSError) or _is_raised_here(error)
+
+
+def _is_raised_here(error):
     """Whether a `raise` of star-keras raises it, not a call of Python or a library."""
-    if not isinstance(error, (ValueError, RuntimeError, FloatingPointError)):
+    kinds = ValueError, RuntimeError, FloatingPointError, ImportError
+    trace = error.__traceback__
+    if not isinstance(error, kinds) or trace is None:
         return False
     while trace.tb_next is not None:
         trace = trace.tb_next

@@ -115,8 +115,8 @@ class ProcessSettings(Settings):
         """Join the other processes, if any are named, and print the devices of all.
 
         Args:
-            *settings: The other settings. All processes must have the same; but a path
-                may differ from host to host.
+            *settings: The other settings. All processes must have the same; but
+                directories to write, and `data_dir`, may differ from host to host.
 
         Raises:
             ValueError: if a setting is not that of process 0; see

@@ -134,7 +134,7 @@ def _end_together():
         if over.is_set():
             return
         over.set()
-        last = traceback.format_exception_only(kind, error)[-1].strip()
+        last = "".join(traceback.format_exception_only(kind, error)).strip()
         try:
             client.key_value_set(_FAILURE, f"Process {process} failed: {last}")
         except jax.errors.JaxRuntimeError as refused:

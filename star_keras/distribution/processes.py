@@ -49,9 +49,10 @@ def check_same(values: dict):
     """
     if jax.process_count() == 1:
         return
-    text = json.dumps(values)
-    differing = list(differences("", json.loads(_of_writer(text)), json.loads(text)))
-    if differing:
+    here = json.dumps(values)
+    there = _of_writer(here)
+    if here != there:
+        differing = differences("", json.loads(there), json.loads(here))
         raise ValueError(
             f"Process {jax.process_index()} has other settings or data than process 0 "
             f"({'; '.join(differing)}). Give the same command to all processes, with "

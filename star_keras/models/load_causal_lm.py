@@ -69,7 +69,10 @@ def load_causal_lm(preset: str, on_weight=None, **kwargs):
     directory = find_hugging_face(preset, tokenizer)
     if directory is None:
         check_files(preset)
-        model = keras_hub.models.CausalLM.from_preset(preset, **kwargs)
+        try:
+            model = keras_hub.models.CausalLM.from_preset(preset, **kwargs)
+        except ValueError as error:
+            raise ValueError(f"KerasHub cannot read {preset!r}: {error}") from error
         if kwargs.get("load_weights", True):
             check_head(model, preset)
     else:

@@ -110,10 +110,14 @@ def _configuration(run):
 
 
 def _wrong_settings(found):
-    """Names of settings that a configuration has too many or lacks."""
+    """Names of settings and groups that a configuration has too many or lacks."""
     for group, cls in groups_of(StarConfig).items():
         names = {item.name for item in settings_of(cls)}
-        yield from sorted(names ^ set(found.get(group) or ()))
+        values = found.get(group)
+        if isinstance(values, dict):
+            yield from sorted(names ^ values.keys())
+        else:
+            yield group
 
 
 def _manifest(run):

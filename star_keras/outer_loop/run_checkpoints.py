@@ -115,8 +115,10 @@ class RunCheckpoints:
         Raises:
             OSError: if one cannot be written.
         """
-        for checkpoints in (self.weights, self.training):
-            checkpoints.wait()
+        try:
+            self.weights.wait()
+        finally:
+            self.training.wait()
 
     def remove_unfinished(self):
         """Remove partial checkpoints, which a kill within a save leaves."""

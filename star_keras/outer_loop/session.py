@@ -14,6 +14,7 @@ from star_keras.outer_loop.base_model import BaseModel
 from star_keras.outer_loop.iteration import OuterLoop
 from star_keras.outer_loop.progress import Progress
 from star_keras.outer_loop.run_directory import RunDirectory
+from star_keras.utils.errors import invalid
 from star_keras.utils.settings import free_settings
 
 
@@ -30,6 +31,7 @@ class Session:
 
     Attributes:
         base: The `BaseModel`, `None` before the first `open()`.
+        datasets: Weak references to the training datasets that were made for it.
     """
 
     def __init__(self, model, run: RunDirectory, loop: OuterLoop, progress: Progress):
@@ -37,7 +39,8 @@ class Session:
         self._run, self._loop, self._progress = run, loop, progress
         self._preemption = PreemptionNotice()
         self.base: BaseModel | None = None
-        _close_after_fit(model, self)
+        self.datasets = weakref.WeakSet()
+        _wrap_fit(model, self)
 
     def open(self):
         """Copy the base model at the first call, and lock the run directory.
@@ -167,12 +170,7 @@ class Session:
 
 def _check_callbacks(callbacks):
     """Raise errors of Keras's callbacks before the sampling, not after it."""
-    callbacks = getattr(callbacks, "callbacks", callbacks) or ()
-    boards = [
-        callback
-        for callback in keras.tree.flatten(callbacks)
-        if isinstance(callback, keras.callbacks.TensorBoard)
-    ]
+    boards = [x for x in callbacks if isinstance(x, keras.callbacks.TensorBoard)]
     if boards and importlib.util.find_spec("tensorboard") is None:
         raise ImportError(
             "The callback TensorBoard needs the package tensorboard. Install it "
@@ -180,8 +178,18 @@ def _check_callbacks(callbacks):
         )
 
 
-def _close_after_fit(model, session):
-    """Let `model.fit` close a session, also after an error that no hook sees."""
+def _check_dataset(dataset, callbacks, sessions):
+    """A dataset is empty, and has no end, without its callback."""
+    for session in sessions:
+        is_its_own = any(dataset is x for x in session.datasets)
+        is_there = any(getattr(x, "_session", None) is session for x in callbacks)
+        if is_its_own and not is_there:
+            rule = "the callback of the dataset among them"
+            raise invalid("callbacks", rule, callbacks)
+
+
+def _wrap_fit(model, session):
+    """Let `model.fit` check its arguments, and close a session after every error."""
     fit = model.fit
     sessions = getattr(fit, "star_sessions", None)
     if sessions is None:
@@ -189,15 +197,18 @@ def _close_after_fit(model, session):
 
         @functools.wraps(fit)
         def fit_and_close(*args, **kwargs):
-            # (KerasHub's `fit` takes them by keyword alone.)
-            _check_callbacks(kwargs.get("callbacks"))
+            # (KerasHub's `fit` takes all but the first by keyword alone.)
+            callbacks = kwargs.get("callbacks")
+            callbacks = getattr(callbacks, "callbacks", callbacks) or ()
+            callbacks = keras.tree.flatten(callbacks)
+            _check_callbacks(callbacks)
+            _check_dataset(args[0] if args else kwargs.get("x"), callbacks, sessions)
             others = [session for session in sessions if session.is_open]
-            try:
-                return fit(*args, **kwargs)
-            finally:
+            with contextlib.ExitStack() as stack:
                 for session in list(sessions):
                     if session not in others:
-                        session.close()
+                        stack.callback(session.close)
+                return fit(*args, **kwargs)
 
         # The sessions of later callbacks join these.
         fit_and_close.star_sessions = sessions

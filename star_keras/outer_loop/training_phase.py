@@ -1,6 +1,5 @@
 """The training of an iteration: its first step, checkpoints and end."""
 
-import itertools
 import time
 
 from star_keras.config import StarConfig
@@ -14,8 +13,6 @@ from star_keras.training.dataset import training_batches, training_dataset
 from star_keras.training.reference_scorer import ReferenceScorer
 from star_keras.training.stored_examples import example_lengths
 from star_keras.utils.errors import invalid
-
-_BATCHES_BEFORE_FIT = 8
 
 
 class TrainingPhase:
@@ -89,34 +86,27 @@ class TrainingPhase:
 
         Its elements are `(x, y, sample_weight)` of shape `(batch_size,
         sequence_length)`, int32, int32 and float32, see `make_row`.
-
-        Raises:
-            tf.errors.InvalidArgumentError: in a `fit` without the callback.
         """
 
         def batches(**arguments):
             self._is_read = True
-            found = training_batches(
+            return training_batches(
                 self.training_set.examples,
                 pad_id=self._model.preprocessor.tokenizer.pad_token_id,
                 seed=(self._config.run.seed, self.iteration),
                 start=self._first_step,
                 **arguments,
             )
-            if not self._run.is_open:
-                # Keras looks at a batch before `fit` begins, and some are prefetched.
-                yield from itertools.islice(found, _BATCHES_BEFORE_FIT)
-                rule = "the callback of this dataset among them"
-                raise invalid("callbacks", rule, "callbacks without it")
-            yield from found
 
-        return training_dataset(
+        dataset = training_dataset(
             batches,
             batch_size=self._config.training.batch_size,
             sequence_length=self._config.training.sequence_length,
             packed=self._packed,
             paired=self._paired,
         )
+        self._session.datasets.add(dataset)
+        return dataset
 
     def learning_rate(self) -> dict[str, float]:
         """The constant learning rate of the model as a metric; else empty."""

@@ -60,8 +60,12 @@ def test_another_callbacks_dataset_is_refused(make_star, make_model):
     model = make_model()
     other = make_star("other", model)
     star = make_star("own", model)
+    arguments = {"epochs": 1, "callbacks": [star], "verbose": 0, "shuffle": False}
+    with pytest.raises(ValueError, match="`callbacks`. Expected the callback of the d"):
+        model.fit(other.dataset, **arguments)
+    assert star.run.read_phases() == {}
     with pytest.raises(ValueError, match="`x`. Expected the `dataset` of this callb"):
-        model.fit(other.dataset, epochs=1, callbacks=[star], verbose=0, shuffle=False)
+        model.fit(other.dataset.prefetch(1), **arguments)
     assert star.initial_epoch == 0
     fit(star, 1)
     assert star.initial_epoch == 1
@@ -70,7 +74,7 @@ def test_another_callbacks_dataset_is_refused(make_star, make_model):
 def test_a_fit_without_the_callback_ends_with_an_error(make_star, make_model):
     model = make_model()
     star = make_star(model=model)
-    with pytest.raises(Exception, match="`callbacks`. Expected the callback of this"):
+    with pytest.raises(ValueError, match="`callbacks`. Expected the callback of the d"):
         model.fit(star.dataset, epochs=1, verbose=0, shuffle=False)
 
 

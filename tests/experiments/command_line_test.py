@@ -74,6 +74,25 @@ def test_a_value_behind_a_no_flag_is_an_error_of_usage():
     assert "Traceback" not in done.stderr
 
 
+def within_a_fault(call):
+    try:
+        {}["fault"]
+    finally:
+        call()
+
+
+def with_a_note(call):
+    try:
+        call()
+    except OSError as error:
+        error.add_note("The code of a task called it.")
+        raise
+
+
+def raise_empty():
+    raise TimeoutError
+
+
 @pytest.mark.parametrize(
     ("call", "printed"),
     [
@@ -83,6 +102,10 @@ def test_a_value_behind_a_no_flag_is_an_error_of_usage():
         ("int('x')", "Traceback"),  # no `raise` of star-keras, but one of Python
         ("json.loads('x')", "Traceback"),
         ("setting(0).unknown", "Traceback"),
+        ("__import__('star_keras.none')", "Traceback"),
+        ("within_a_fault(lambda: open('/none'))", "Traceback"),
+        ("with_a_note(lambda: open('/none'))", "Traceback"),
+        ("raise_empty()", "Traceback"),
     ],
 )
 def test_what_is_no_fault_of_the_program_is_printed_alone(call, printed, capsys):

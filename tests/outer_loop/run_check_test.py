@@ -1,3 +1,4 @@
+import json
 import pathlib
 import re
 import shutil
@@ -82,6 +83,12 @@ DAMAGE = [
         "config.json",
         lambda path: path.write_bytes(path.read_bytes().replace(b"seed", b"seid")),
         "not the settings of this version: seed, seid",
+        False,
+    ),
+    (
+        "config.json",
+        text(json.dumps({"layout": 3, **CONFIG, "run": 5})),
+        "not the settings of this version: run",
         False,
     ),
     ("config.json", delete, "missing", False),
