@@ -12,6 +12,7 @@ anything heavy is imported.
 """
 
 import dis
+import io
 import sys
 from collections.abc import Callable, Collection
 
@@ -141,6 +142,9 @@ def run_main(main: Callable):
             raise SystemExit(message) from error
 
     sys.excepthook = print_error
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Completions may have characters that the terminal lacks.
+        sys.stdout.reconfigure(errors="backslashreplace")
     app.run(run, flags_parser=parse)
 
 

@@ -75,8 +75,9 @@ class ModelSettings(Settings):
 
         if self.compilation_cache_dir:
             path = epath.Path(self.compilation_cache_dir).expanduser()
-            jax.config.update("jax_compilation_cache_dir", str(path))
-            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+            if not str(path).startswith("~"):  # without a home nothing is kept
+                jax.config.update("jax_compilation_cache_dir", str(path))
+                jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
         self.choose_attention()
         found_devices()
         if self.mesh:

@@ -120,7 +120,7 @@ def run(script, task, model_settings, process_settings, config, optimizer):
 
     for split, problems in extra.items():
         evaluate_split(star, split, problems)
-    with processes.whole(model.variables):
+    with star.run.lock.held(), processes.whole(model.variables):
         if processes.is_writer():
             save_directory(model.save_to_preset, star.run_dir / "preset")
     if processes.is_writer():

@@ -249,6 +249,9 @@ class StarIterationCallback(keras.callbacks.Callback):
             self.model.stop_training = True
 
     def on_train_end(self, logs=None):
+        with self._session.closed_on_error():
+            if self._session.is_preempted():
+                self._session.end_preempted()
         if self.training.iteration:
             show_example(self._progress, self.run, self.loop, self.initial_epoch)
         self._session.close()

@@ -18,7 +18,7 @@ _READ = (
     *("task.weights.h5", "model*.safetensors", "model.safetensors.index.json"),
     *("pytorch_model*.bin", "pytorch_model.bin.index.json", "generation_config.json"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
-    *("vocab.json", "merges.txt"),
+    *("vocab.json", "vocabulary.json", "merges.txt"),
 )
 _GIT_LFS = b"version https://git-lfs"
 
@@ -38,7 +38,11 @@ def check_files(directory):
             see `check_fields`; names the file.
     """
     directory = pathlib.Path(directory)
-    for path in sorted(directory.iterdir()) if directory.is_dir() else [directory]:
+    paths = [directory]
+    if directory.is_dir():
+        # KerasHub keeps tokenizers in folders of their own.
+        paths = [*directory.iterdir(), *directory.glob("assets/*/*")]
+    for path in sorted(paths):
         is_read = any(fnmatch.fnmatch(path.name, name) for name in _READ)
         if path.is_file() and is_read:
             _check_file(path)

@@ -8,6 +8,7 @@ import numpy as np
 
 from star_keras.distribution import processes
 from star_keras.training.checks import check_compiled
+from star_keras.training.compile_model import lora_ranks
 from star_keras.utils.errors import invalid
 
 
@@ -117,6 +118,7 @@ def description(model, checksum: int, optimizer_config: dict) -> dict:
     """The identity of a model and its optimizer in a run's configuration, as JSON."""
     return {
         "base_weights_crc32": checksum,
+        "lora_rank": max(lora_ranks(model), default=None),
         "dtype": model.dtype_policy.name,
         "optimizer": optimizer_config,
         "z_loss": getattr(model, "z_loss", 0.0),

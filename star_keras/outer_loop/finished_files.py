@@ -84,7 +84,7 @@ class FinishedFiles:
             path = self.path(iteration, name)
             if not path.exists():
                 found[iteration, name] = "is missing"
-            elif (size := path.stat().length) != digest.bytes:
+            elif (size := files.size(path)) != digest.bytes:
                 fault = f"has {size} bytes, {digest.bytes} were written"
                 found[iteration, name] = fault
         return found

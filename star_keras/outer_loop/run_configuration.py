@@ -152,7 +152,7 @@ def check_configuration(directory, found: dict, config: dict, free):
     if not differing:
         return
     remedy = "Continue with the same configuration, or use another directory."
-    if "base_weights_crc32" in " ".join(differing):
+    if [text.partition(":")[0] for text in differing] == ["base_weights_crc32"]:
         remedy += (
             " If this model was trained already, e.g. by an earlier run of the same "
             "notebook cell: load the base model again and compile it, and the same "

@@ -1,5 +1,6 @@
 """The lock of a run directory: one run at a time."""
 
+import contextlib
 import os
 import pathlib
 import socket
@@ -51,6 +52,15 @@ class RunLock:
         os.ftruncate(file, 0)
         os.write(file, name.encode())
         self._file = file
+
+    @contextlib.contextmanager
+    def held(self):
+        """A context that holds the lock; for errors see `acquire`."""
+        self.acquire()
+        try:
+            yield
+        finally:
+            self.release()
 
     def check(self):
         """Check that the directory is still the one that was locked.

@@ -51,8 +51,7 @@ def compile_model(model, config: OptimizerConfig | None = None):
                 "It needs the training step of "
                 "`star_keras.models.packed_causal_lm(model)`.",
             )
-    layers = model.backbone._flatten_layers()
-    ranks = {x.lora_rank for x in layers if getattr(x, "lora_enabled", False)}
+    ranks = lora_ranks(model)
     if ranks and ranks != {config.lora_rank}:
         rule = f"{sorted(ranks)[0]}, the rank of the adapters that the model has"
         remedy = "Set it, or load the model again."
@@ -72,6 +71,12 @@ def compile_model(model, config: OptimizerConfig | None = None):
             )
         }
     model.compile(optimizer=_optimizer(config), weighted_metrics=[], **arguments)
+
+
+def lora_ranks(model) -> set[int]:
+    """The ranks of the adapters of a `keras_hub.models.CausalLM`; none without any."""
+    layers = model.backbone._flatten_layers()
+    return {x.lora_rank for x in layers if getattr(x, "lora_enabled", False)}
 
 
 def _enable_lora(backbone, rank):

@@ -5,6 +5,8 @@ import zlib
 
 from etils import epath
 
+from star_keras.utils import files
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Digest:
@@ -31,4 +33,4 @@ class Digest:
             with path.open("rb") as file:
                 while piece := file.read(2**22):
                     crc32 = zlib.crc32(piece, crc32)
-        return cls(bytes=path.stat().length, crc32=crc32)
+        return cls(bytes=files.size(path), crc32=crc32)

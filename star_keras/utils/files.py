@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import pathlib
 from collections.abc import Iterable
 
 from etils import epath
@@ -19,7 +20,7 @@ def absolute(name: str, path) -> epath.Path:
 
     Raises:
         ValueError: if it is empty, no path, the root of the file system, or of another
-            kind, such as `http://`.
+            kind, such as `http://`, or if the home of a `~` is not known.
     """
     if not isinstance(path, str | os.PathLike) or not str(path).strip():
         raise invalid(name, "the path of a file or directory", path)
@@ -31,10 +32,27 @@ def absolute(name: str, path) -> epath.Path:
     path = epath.Path(path).expanduser()
     if not _is_local(path):
         return path
+    if str(path).startswith("~"):
+        raise invalid(name, "a path in a home that is known", str(path), "Set HOME.")
     if os.path.realpath(path) == os.path.realpath(os.sep):
         rule = "a path below the root of the file system"
         raise invalid(name, rule, str(path), "Name a directory or a file in it.")
     return path.absolute()
+
+
+def size(path) -> int:
+    """Bytes of a file.
+
+    Args:
+        path: The file, an `etils.epath.Path`.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    # The `stat` of a local `epath.Path` fails for an owner without a name.
+    if _is_local(path):
+        return pathlib.Path(path).stat().st_size
+    return path.stat().length
 
 
 def read_utf8(path) -> str:

@@ -26,7 +26,7 @@ def append_json_lines(path, records: Iterable[dict]):
         OSError: if the file cannot be written; names the file.
     """
     path = epath.Path(path)
-    if path.exists() and path.stat().length:
+    if path.exists() and files.size(path):
         with path.open("rb") as file:
             file.seek(-1, os.SEEK_END)
             is_whole = file.read(1) == b"\n"

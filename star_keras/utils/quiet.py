@@ -42,6 +42,9 @@ def without_log_noise():
     TensorFlow prints them when it is imported, past every setting. All other
     lines of standard error come when the context ends.
     """
+    if sys.stderr is None:  # closed by the shell
+        yield
+        return
     sys.stderr.flush()
     with tempfile.TemporaryFile() as held:
         standard_error = os.dup(2)

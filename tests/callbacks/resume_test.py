@@ -8,9 +8,11 @@ import keras
 import numpy as np
 import pytest
 
+from star_keras.config import OptimizerConfig
 from star_keras.outer_loop.run_check import check_run
 from star_keras.sampling import BatchSampler
 from star_keras.testing import Doubling, ScriptedSampler
+from star_keras.training import compile_model
 from star_keras.training.dataset import feed_token_ids
 from tests.callbacks.conftest import (
     all_samples,
@@ -130,6 +132,17 @@ def test_sigterm_while_sampling_loses_no_batch(uncut, make_star, make_model, pro
     assert metrics(star) == metrics(whole)
     assert all_samples(star) == all_samples(whole)
     assert_equal_weights(model, whole_model)
+
+
+def test_sigterm_after_the_last_evaluation_ends_the_program_too(make_star, make_model):
+    terminate = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: os.kill(os.getpid(), signal.SIGTERM)
+    )
+    with pytest.raises(SystemExit, match="75"):
+        fit(make_star("cut"), 1, [terminate])
+    star = make_star("cut", make_model())
+    assert star.initial_epoch == 1
+    fit(star, 1)
 
 
 @pytest.mark.parametrize("step", [1, 3, 7, 9])
@@ -310,6 +323,11 @@ def test_run_directory_of_another_configuration_is_refused(make_star, make_model
         start(model=make_model(seed=1))
     with pytest.raises(ValueError, match="dtype: 'float32' there, 'mixed_bfloat16'"):
         start(model=make_model(dtype="mixed_bfloat16"))
+    model = make_model()
+    compile_model(model, OptimizerConfig(lora_rank=2))
+    with pytest.raises(ValueError, match="lora_rank: None there, 2 here") as error:
+        start(model=model)
+    assert "trained already" not in str(error.value)
     with pytest.raises(ValueError, match="steps: 'None' there, '<function"):
         start(steps=lambda iteration, steps_per_pass: 2)
 

@@ -87,6 +87,7 @@ DAMAGE = [
     ("model.weights.h5", without_a_weight, "expected|[Ll]ayer"),
     ("assets/tokenizer/vocabulary.json", delete, "vocabulary"),
     ("assets/tokenizer/vocabulary.json", text("{}"), "vocabulary|end"),
+    ("assets/tokenizer/vocabulary.json", half, "vocabulary.json is damaged: not val"),
     ("tokenizer.json", half, "tokenizer.json is damaged: not valid JSON"),
     ("preprocessor.json", half, "preprocessor.json is damaged: not valid JSON"),
     ("metadata.json", half, "metadata.json is damaged: not valid JSON"),

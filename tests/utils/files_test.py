@@ -1,6 +1,24 @@
+import os
+
 import pytest
+from etils import epath
 
 from star_keras.utils import files
+
+
+def test_a_file_of_an_owner_without_a_name_has_a_size(tmp_path):
+    if os.geteuid():
+        pytest.skip("only root gives files away")
+    path = epath.Path(tmp_path / "a")
+    files.write(path, b"four")
+    os.chown(path, 54_321, 54_321)
+    assert files.size(path) == 4
+
+
+def test_a_home_that_is_not_known_is_an_error(monkeypatch):
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    with pytest.raises(ValueError, match="`run_dir`. Expected a path in a home that"):
+        files.absolute("run_dir", "~/run")
 
 
 def test_a_file_is_replaced_as_a_whole_and_leaves_nothing_else(tmp_path):

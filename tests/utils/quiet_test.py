@@ -22,6 +22,12 @@ def test_log_noise_goes_and_everything_else_stays(capfd):
     }
 
 
+def test_a_closed_standard_error_stays_closed(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    with without_log_noise():
+        pass
+
+
 @pytest.mark.parametrize("given", ["", "tpu"])
 def test_jax_is_told_of_no_accelerator_only_where_nothing_is_said(given):
     pytest.importorskip("libtpu")

@@ -16,6 +16,7 @@ from star_keras.outer_loop.manifest import (
 )
 from star_keras.outer_loop.problem_texts import PROBLEMS_NAME, PROMPTS_NAME
 from star_keras.outer_loop.records import SampleKind
+from star_keras.utils import files
 from star_keras.utils.json_lines import parse_json_object, read_json_object
 
 _KINDS = get_args(SampleKind)
@@ -80,7 +81,7 @@ class RunFiles:
             for directory in self._directories().values()
             for kind in _KINDS
         ]
-        return sum(path.stat().length for path in paths if path.exists())
+        return sum(files.size(path) for path in paths if path.exists())
 
     def problems(self) -> Iterator[dict]:
         """The lines of `problems.jsonl`, see `problem_texts`; none without the file."""
