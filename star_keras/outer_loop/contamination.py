@@ -8,16 +8,21 @@ from star_keras.outer_loop.prompts import PromptBuilder
 from star_keras.tasks.task import Problem
 
 _SUPERSCRIPT = re.compile(r"[²³¹⁰-ⁿ]+")
-_QUOTED = re.compile(r"(?<!\w)'([^']*)'(?!\w)")
-# Words, factorials, primes and apostrophes, `$` before a sum, other characters. (`$`
-# also surrounds LaTeX, and `!` ends sentences.)
+_SAME = str.maketrans("−⁄’′", "-/''")
+# Words; primes, as in `f'(x)` and `y' = 0`, no apostrophes; factorials, no ends of
+# sentences; accents, but not the one that NFKC makes of `´`; other signs.
 _PART = re.compile(
-    r"\d+(?:[.,]\d+)*|\w+|!=|(?<=[\d)])!|(?<=\b\w)!|(?<=[\w)])'+|\$(?=\d)|[^\w\s!'$]"
+    r"""
+    \d+(?:[.,]\d+)* | \w+ | !=
+    | (?<=\b[^\W\d_])(?<!'\w)'+(?=\(|\s*[=+])
+    | (?:(?<=[\d)])|(?<=\b\w))!(?=[()\[\]{}]|\s*[-+*/^=<>×÷])
+    | (?<!\s)[\u0300-\u036f] | [^\w\s!'|~\u0300-\u036f\ufe00-\ufe0f]
+    """,
+    re.VERBOSE,
 )
 _SIGNS = frozenset("!'_-*/^%")
-# Signs of mathematics, currencies, and the vowel signs of e.g. Hindi.
-_CATEGORIES = frozenset(("Sm", "Sc", "Mn", "Mc"))
-_SAME = str.maketrans("−‘’′", "-'''")
+# Signs of mathematics, and the vowel signs of e.g. Hindi.
+_CATEGORIES = frozenset(("Sm", "Mn", "Mc"))
 
 
 def find_contamination(
@@ -25,8 +30,9 @@ def find_contamination(
 ) -> list[tuple[Problem, str]]:
     """Held-out problems whose question also stands in training or in the prompt.
 
-    Questions are compared without case, punctuation and spacing. Signs of mathematics
-    and currencies, primes and factorials count.
+    Questions are compared without case, spacing, punctuation, apostrophes and
+    currencies. Signs of mathematics count, but for `|` and `~`; so do primes (`f'(x)`)
+    and factorials before a bracket or an operator (`5! + 1`).
 
     Args:
         problems: The problems by `"train"` and `"eval"`. Without `"eval"` nothing is
@@ -76,8 +82,7 @@ def _key(problem):
     # NFKC would make a digit of a superscript.
     text = _SUPERSCRIPT.sub(r"^\g<0>", problem.question)
     text = unicodedata.normalize("NFKC", text).casefold().translate(_SAME)
-    parts = _PART.findall(_QUOTED.sub(r"\1", text))
-    return tuple(filter(_is_counted, parts)) or text
+    return tuple(filter(_is_counted, _PART.findall(text))) or text
 
 
 def _is_counted(part):
