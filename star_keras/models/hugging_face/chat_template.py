@@ -146,21 +146,24 @@ class ChatTemplate:
 
         It is what the template writes, e.g. an empty thought before a content without
         thoughts, or a content without blanks around it. Thoughts stay where the
-        template would leave them out.
+        template would leave them out, and have no empty one before them.
 
         Raises:
             ValueError: see `render`.
         """
         content = self.escape(content)
+        opens, has_end = content.startswith("<think>"), "</think>" in content
         turns = [_user(_QUESTION), {"role": "assistant", "content": content}]
         whole = self.render(turns, add_generation_prompt=False)
         if whole.startswith(self._prompt):
             response = whole[len(self._prompt) :].partition(self.end_of_turn)[0]
-            if _bare(content) in _bare(response):
+            # Templates put an empty thought before thoughts without an end.
+            is_closed = not has_end and "</think>" in response
+            if _bare(content) in _bare(response) and not (opens and is_closed):
                 return response
         if self.opens_thoughts:
             # The prompt ends in `<think>`, which an answer alone must close.
-            lead = "" if "</think>" in content else "\n</think>\n\n"
+            lead = "" if opens or has_end else "\n</think>\n\n"
             return lead + content.removeprefix("<think>").lstrip("\n")
         return content if "</think>" in self._lead else self._lead + content
 

@@ -105,6 +105,7 @@ def test_completions_are_those_of_transformers(name):
 
 
 THOUGHTS = "<think>\nHm.\n</think>\n\n4"
+NO_END = "<think>\nHm."
 
 
 @pytest.mark.parametrize(
@@ -118,6 +119,10 @@ THOUGHTS = "<think>\nHm.\n</think>\n\n4"
         ("<think>\n", "m.content", "Hm.\n</think>\n4", "Hm.\n</think>\n4"),
         ("<think>\n", "m.content", "4", "\n</think>\n\n4"),
         ("<think>\n", "'<think>\\n\\n</think>' ~ m.content", "4", "\n</think>4"),
+        # Thoughts without an end, which templates take for an answer.
+        ("", "'<think></think>' ~ m.content", NO_END, NO_END),
+        ("<think>\n", "m.content", NO_END, "Hm."),
+        ("<think>\n", "'<think>\\n\\n</think>' ~ m.content", NO_END, "Hm."),
     ],
 )
 def test_thoughts_are_trained_on_once(opening, reply, content, completion):
@@ -128,6 +133,11 @@ def test_thoughts_are_trained_on_once(opening, reply, content, completion):
         special_tokens=["<e>"],
     )
     assert template.completion(content) == completion
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_thoughts_without_an_end_have_no_empty_thought_before_them(name):
+    assert with_template(name).chat_template.completion(NO_END).lstrip(" ") == NO_END
 
 
 @pytest.mark.parametrize("system", ["Think.\n", "  Think. ", "\n"])
