@@ -27,7 +27,6 @@ _BATCH = 256
 _FORMS = '"text"; "prompt" and "response"; or "messages"'
 # Other fields, such as names and sources, are no part of an example.
 _CONTENTS = "text", "prompt", "response", "completion", "messages", "tools", "functions"
-_EMPTY = None, "", [], {}
 
 
 def read_fine_tuning_examples(
@@ -83,7 +82,8 @@ def read_fine_tuning_examples(
     first = next(examples, None)
     if first is None:
         raise ValueError(
-            f"{source}: expected at least one example. Received none. Write some."
+            f"{source}: expected at least one example. Received none. Write some. "
+            "A turn of weight 0 is no example."
         )
     yield first
     yield from examples
@@ -112,7 +112,7 @@ def _items(source, template) -> Iterator[tuple[str, tuple]]:
 
 def _parts(record, template):
     names = "text", "prompt", "messages"
-    found = [name for name in names if record.get(name) not in _EMPTY[:2]]
+    found = [name for name in names if not _is_absent(record.get(name))]
     if len(found) != 1:
         raise ValueError(
             f"Expected the fields {_FORMS}. Received: {sorted(record)}. Rename or "
@@ -120,7 +120,7 @@ def _parts(record, template):
         )
     used = {"prompt": ("prompt", "response")}.get(found[0], found)
     for name in _CONTENTS:
-        if name not in used and record.get(name) not in _EMPTY:
+        if name not in used and not _is_empty(record.get(name)):
             rule = f'no such field beside "{found[0]}"'
             raise invalid(name, rule, record[name], "Rename or remove it.")
     if found == ["text"]:
@@ -169,14 +169,26 @@ def _is_learned(message, index):
     """Whether a turn of the assistant is learned, `weight` in OpenAI's format."""
     known = ["role", "content"] + ["weight"] * (message["role"] == "assistant")
     for name, value in message.items():
-        if name not in known and value not in _EMPTY:
-            rule = f"no such key in a message of the {message['role']}"
+        if name not in known and not _is_empty(value):
+            *names, last = (f"`{key}`" for key in known)
+            rule = f"only {', '.join(names)} and {last} in a message of the "
+            rule += message["role"]
             remedy = "Remove it, or write it into the content."
             raise invalid(f"messages[{index}].{name}", rule, value, remedy)
     weight = message.get("weight")
-    if weight not in (None, 0, 1):
+    if isinstance(weight, np.ndarray) or weight not in (None, 0, 1):
         raise invalid(f"messages[{index}].weight", "0 or 1", weight)
     return weight != 0
+
+
+def _is_absent(value):
+    return value is None or (isinstance(value, str) and not value)
+
+
+def _is_empty(value):
+    # Arrays have no truth value. Datasets may have them in place of lists.
+    is_several = isinstance(value, list | dict | np.ndarray)
+    return _is_absent(value) or (is_several and not len(value))
 
 
 # === Token ids ===

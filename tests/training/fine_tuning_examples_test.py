@@ -7,6 +7,7 @@ import tokenizers
 
 from star_keras import testing
 from star_keras.models import HuggingFaceTokenizer
+from star_keras.training import fine_tuning_examples
 from star_keras.training.fine_tuning_examples import (
     pieces,
     read_fine_tuning_examples,
@@ -130,14 +131,44 @@ def test_turns_of_weight_0_are_not_learned(chat, tmp_path):
     before = "<|user|>a<|end|><|assistant|>"
     found = texts(chat, read(path, chat, max_length=128))
     assert found == [(f"{before}b<|end|>{before}", "b<|end|>")]
+    path = write_lines(tmp_path / "b.jsonl", first, first)
+    with pytest.raises(ValueError, match="b.jsonl: .*none. Write .*weight 0 is no"):
+        read(path, chat)
+
+
+def test_values_may_be_arrays(chat, tmp_path, monkeypatch):
+    """As those of a dataset with the format of NumPy."""
+    path = write_lines(tmp_path / "a.jsonl", {})
+
+    def found(record):
+        records = [("row 1", None, record)]
+        monkeypatch.setattr(fine_tuning_examples, "read_records", lambda _: records)
+        return len(read(path, chat))
+
+    none, two = np.zeros(0), np.array([0, 1])
+    weight = np.float32(1)
+    assert found(messages_of(weight=weight, tool_calls=none) | {"tools": none}) == 1
+    for record, message in [
+        (messages_of(weight=two), r"`messages\[1\].weight`. Expected 0 or 1"),
+        (messages_of(tool_calls=two), r"`messages\[1\].tool_calls`. Expected only"),
+        (messages_of() | {"tools": two}, "`tools`. Expected no such field"),
+        (messages_of() | {"text": two}, "Expected the fields"),
+        ({"messages": two}, "`messages`. Expected a list"),
+    ]:
+        with pytest.raises(ValueError, match=f"row 1: .*{message}"):
+            found(record)
 
 
 @pytest.mark.parametrize(
     ("record", "message"),
     [
         (messages_of(weight=0.5), r"`messages\[1\].weight`. Expected 0 or 1"),
-        (messages_of(tool_calls=[{}]), r"`messages\[1\].tool_calls`. Expected no such"),
-        (messages_of(name="x"), r"`messages\[1\].name`. Expected no such"),
+        (
+            messages_of(tool_calls=[{}]),
+            r"`messages\[1\].tool_calls`. Expected only `role`, `content` and `weight` "
+            "in a message of the assistant",
+        ),
+        (messages_of(name="x"), r"`messages\[1\].name`. Expected only"),
         ({"messages": [{"role": "user", "weight": 1}]}, "`messages`. Expected a list"),
         (
             {
@@ -146,7 +177,8 @@ def test_turns_of_weight_0_are_not_learned(chat, tmp_path):
                     *messages_of()["messages"][1:],
                 ]
             },
-            r"`messages\[0\].weight`. Expected no such",
+            r"`messages\[0\].weight`. Expected only `role` and `content` in a message "
+            "of the user",
         ),
         (messages_of() | {"tools": [{}]}, '`tools`. Expected no such .*"messages"'),
         (messages_of() | {"response": "b"}, '`response`. Expected .*"messages"'),
