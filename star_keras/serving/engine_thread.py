@@ -88,18 +88,18 @@ class EngineThread:
 
     def submit(
         self,
-        requests: Sequence[SampleRequest],
+        requests: Sequence[tuple[SampleRequest, RequestSettings]],
         *,
         stop: Sequence[str],
-        settings: RequestSettings,
         report: bool = False,
     ) -> Job:
         """Let requests wait for slots.
 
         Args:
-            requests: Their prompts are token ids.
+            requests: Requests, whose prompts are token ids, and their settings
+                without `on_tokens`. Only those next to each other with the same
+                settings are prefilled together.
             stop: Strings that end these completions.
-            settings: Their settings, without `on_tokens`.
             report: Whether the job has events of new tokens.
 
         Raises:
@@ -108,15 +108,22 @@ class EngineThread:
         """
         if self.failure is not None:
             raise RuntimeError("The engine has failed.") from self.failure
-        if report:
-            settings = dataclasses.replace(settings, on_tokens=self._post_tokens)
         ids = [next(self._ids) for _ in requests]
         job = Job(self, {request_id: i for i, request_id in enumerate(ids)})
         # Before the requests: events may come at once.
         self._jobs |= dict.fromkeys(ids, job)
+        added = zip(ids, requests, strict=True)
         try:
-            added = dict(zip(ids, requests, strict=True))
-            self._engine.add_requests(added, stop=stop, settings=settings)
+            for settings, group in itertools.groupby(added, lambda x: x[1][1]):
+                if report:
+                    settings = dataclasses.replace(
+                        settings, on_tokens=self._post_tokens
+                    )
+                self._engine.add_requests(
+                    {request_id: request for request_id, (request, _) in group},
+                    stop=stop,
+                    settings=settings,
+                )
         except BaseException:
             job.abort()
             raise

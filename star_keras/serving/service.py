@@ -112,7 +112,7 @@ class Service:
         start = self.sampler.reader.end_token_ids[0]
         request = SampleRequest(prompt=(start, start), name="warm-up")
         settings = RequestSettings(max_new_tokens=1)
-        async for _ in self._engine.submit([request], stop=(), settings=settings):
+        async for _ in self._engine.submit([(request, settings)], stop=()):
             pass
 
     async def _new_engine(self):
@@ -266,32 +266,32 @@ class Service:
             A `Job`, to be aborted in the end.
         """
         seed = secrets.randbits(64) if request.seed is None else request.seed % 2**64
-        samples = [
-            SampleRequest(
-                prompt=tuple(prompt.token_ids),
-                name=f"prompt {i}",
-                seed=(seed >> 32, seed % 2**32, i, number),
-                log_probs=request.log_probs is not None,
+        requests = []
+        for i, prompt in enumerate(prompts):
+            settings = RequestSettings(
+                max_new_tokens=self._limit(request, prompt),
+                temperature=request.temperature,
+                top_p=request.top_p,
+                top_log_probs=bool(request.log_probs),
             )
-            for i, prompt in enumerate(prompts)
-            for number in range(request.n)
-        ]
-        longest = max(len(prompt.token_ids) for prompt in prompts)
-        room = min(self.max_new_tokens, self.max_length - longest)
-        if request.default_tokens is not None:
-            room = min(room, request.default_tokens)
-        settings = RequestSettings(
-            max_new_tokens=room if request.max_tokens is None else request.max_tokens,
-            temperature=request.temperature,
-            top_p=request.top_p,
-            top_log_probs=bool(request.log_probs),
-        )
+            for number in range(request.n):
+                sample = SampleRequest(
+                    prompt=tuple(prompt.token_ids),
+                    name=f"prompt {i}",
+                    seed=(seed >> 32, seed % 2**32, i, number),
+                    log_probs=request.log_probs is not None,
+                )
+                requests.append((sample, settings))
         return self._engine.submit(
-            samples,
-            stop=self.reader.stop(request),
-            settings=settings,
-            report=request.stream,
+            requests, stop=self.reader.stop(request), report=request.stream
         )
+
+    def _limit(self, request, prompt):
+        """The most new tokens of a completion."""
+        if request.max_tokens is not None:
+            return request.max_tokens
+        room = min(self.max_new_tokens, self.max_length - len(prompt.token_ids))
+        return min(room, request.default_tokens or room)
 
     async def choices(self, request: ApiRequest, prompts: list[Prompt]) -> list[Choice]:
         """All completions of a request, in the order of their indices."""
