@@ -40,16 +40,19 @@ def call_task(task: Task, method: str, problem: str, *arguments):
             problem.
         Exception: what it raises itself, with a note of the same.
     """
-    call = f"was called with {arguments[0]!r} for the problem {problem!r}."
+
+    def call():
+        return f"was called with {arguments[0]!r} for the problem {problem!r}."
+
     try:
         result = getattr(task, method)(*arguments)
     except Exception as error:
-        error.add_note(f"`{method}` of the task {task.name!r} {call}")
+        error.add_note(f"`{method}` of the task {task.name!r} {call()}")
         raise
     fits, rule, remedy = _RULES[method]
     if not fits(result):
         rule = f"{rule} from `{method}` of the task {task.name!r}"
-        raise invalid(method, rule, result, f"{remedy} It {call}")
+        raise invalid(method, rule, result, f"{remedy} It {call()}")
     return result
 
 

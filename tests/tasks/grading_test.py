@@ -6,6 +6,7 @@ import pytest
 from star_keras.tasks import GSM8K, CommonsenseQA, Problem, WordProblems
 from star_keras.tasks.arithmetic import Arithmetic, make_problem, scratchpad
 from star_keras.tasks.grading import answers_at_once, grade
+from star_keras.tasks.task_calls import call_task
 from star_keras.testing import Doubling
 
 TASK = Arithmetic()
@@ -74,6 +75,14 @@ def test_an_error_of_an_own_task_names_problem_and_completion(method):
         f"`{method}` of the task 'arithmetic' was called with {text} for the problem "
         f"{PROBLEM.id!r}."
     ]
+
+
+def test_a_completion_is_written_out_for_an_error_alone():
+    class Text(str):
+        def __repr__(self):
+            raise NotImplementedError
+
+    assert call_task(Arithmetic(), "extract_answer", "p", Text(RIGHT)) == "4 2"
 
 
 MARBLES = Problem(id="m", question="Ada has 36 marbles and 36 more?", answer="72")
