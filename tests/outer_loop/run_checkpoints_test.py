@@ -2,7 +2,7 @@ import keras
 import pytest
 from etils import epath
 
-from star_keras.outer_loop.iteration_names import iteration_of
+from star_keras.outer_loop.iteration_names import iteration_name
 from star_keras.outer_loop.run_checkpoints import RunCheckpoints
 
 
@@ -18,13 +18,14 @@ def variables():
 
 def test_the_last_weights_stay(checkpoints, variables):
     checkpoints.save_weights(9, variables)  # of a later iteration, by whatever cut
-    checkpoints.weights.save("iteration_0003_copy", variables)  # by the user
+    copy = "iteration_0003_copy"  # by the user
+    checkpoints.weights.save(copy, variables)
     for iteration in (1, 2, 3):
         variables[0].assign([iteration, iteration])
         checkpoints.save_weights(iteration, variables)
         checkpoints.prune_weights(iteration, keep=2)
-    found = [iteration_of(name) for name in checkpoints.weights.names()]
-    assert found == [2, 3, None, 9]
+    kept = [iteration_name(2), iteration_name(3), copy, iteration_name(9)]
+    assert checkpoints.weights.names() == kept
     checkpoints.restore_weights(2, variables)
     assert list(variables[0].value) == [2, 2]
 
