@@ -81,7 +81,13 @@ class SelectionPhase:
         if not self._run.is_done(iteration, "select"):
             right = own.where(lambda selection: not selection.is_wrong)
             metrics = self._metrics(
-                *(iteration, sampled, mastered, votes, selections, right, old)
+                iteration,
+                sampled,
+                selections,
+                own=right,
+                old=old,
+                num_mastered=len(mastered),
+                votes=votes,
             )
             self._run.finish(iteration, "select", metrics)
         return own + old + copied
@@ -108,19 +114,25 @@ class SelectionPhase:
         )
         return self._lowest.drop(iteration, sampled.phases, selections)
 
-    def _metrics(self, iteration, sampled, mastered, votes, selections, right, old):
+    def _metrics(
+        self, iteration, sampled, selections, *, own, old, num_mastered, votes
+    ):
         """Metrics of the samples, the decisions on them, and the kept rationales."""
-        num_problems = len(sampled.problems) + len(mastered)
-        kept = list((right + old).selections)
+        num_problems = len(sampled.problems) + num_mastered
+        kept = list((own + old).selections)
         task = self._prompts.task
         metrics = unread_shares(itertools.chain(*sampled.phases))
         metrics |= selection_metrics(kept, selections, num_problems)
         metrics |= collapse_metrics(
-            *(self._run.samples, task, self._problems, right, sampled.hinted),
-            iteration,
+            self._run.samples,
+            task,
+            self._problems,
+            own=own,
+            hinted=sampled.hinted,
+            iteration=iteration,
         )
         if votes is not None:
             metrics |= votes.metrics(task, self._problems)
         if self._config.sampling.mastered_after:
-            metrics["share_mastered"] = len(mastered) / num_problems
+            metrics["share_mastered"] = num_mastered / num_problems
         return metrics
