@@ -74,7 +74,7 @@ class TrainingStep(EvaluationStep):
           `token_utilization`, the share of tokens that are not padding;
           `share_skipped`, with a `LossScaleOptimizer`, the share of the steps that it
           skips since a gradient has overflowed. The other averages leave out values of
-          a step that are not finite then.
+          a step that are not finite then; they are NaN if no step has others.
 
         With gradient accumulation, but not over several slices, `fit` also logs
         `gradient_signal`, `gradient_noise` and `gradient_noise_scale`, see
@@ -275,9 +275,14 @@ class TrainingStep(EvaluationStep):
                     weight = jnp.isfinite(value)
                     value = jnp.where(weight, value, 0.0)
                 self._step_metrics[name].update_state(value, sample_weight=weight)
-            averages = {name: self._step_metrics[name].result() for name in logs}
+            averages = {name: _average_of(self._step_metrics[name]) for name in logs}
         if "gradient_signal" in averages:
             averages["gradient_noise_scale"] = gradient_noise.gradient_noise_scale(
                 averages["gradient_signal"], averages["gradient_noise"]
             )
         return averages, [scope.get_current_value(v) for v in self.metrics_variables]
+
+
+def _average_of(metric):
+    """The result of a `keras.metrics.Mean`, without any value NaN and not 0."""
+    return jnp.where(metric.count > 0, metric.result(), jnp.nan)

@@ -324,6 +324,11 @@ def test_averages_leave_out_steps_that_the_optimizer_skips():
     assert 0 < logs["share_skipped"] < 1
     for name in ("gradient_norm", "gradient_signal", "gradient_noise"):
         np.testing.assert_allclose(logs[name], plain[name], rtol=1e-2)
+    # A norm of 0 would say that the training has converged.
+    logs = of_one_batch(2.0**24, 1)
+    assert logs["share_skipped"] == 1 and np.isfinite(logs["loss"])
+    for name in ("gradient_norm", "gradient_signal", "gradient_noise_scale"):
+        assert np.isnan(logs[name])
 
 
 def test_same_rows_in_every_part_have_no_gradient_noise():
