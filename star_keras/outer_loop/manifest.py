@@ -61,7 +61,8 @@ def read_manifest(path) -> Phases:
 
     Raises:
         ValueError: if a line is malformed, or a line is missing before it; names
-            the file and the line.
+            the file and the line. A missing `rationalize` is not noticed, nor a
+            missing evaluation of the base model before the next one.
     """
     return dict(_read(path))
 
@@ -76,25 +77,63 @@ def read_beginning(path) -> Phases:
 
 
 def _read(path) -> Iterator[tuple[tuple[int, str], Phase]]:
+    lines, damage = [], None
+    try:
+        for line in _lines(path):
+            lines.append(line)
+    except ValueError as error:
+        damage = error
+    evaluates = any(i and "evaluation.jsonl" in p.files for _, (i, _), p in lines)
     phases: Phases = {}
-    name, last = str(path), 0
-    content = path.read_bytes() if path.exists() else b""
-    for number, line in enumerate(whole_lines(content), start=1):
-        where = f"{name}, line {number}"
-        record = parse_json_line(line, {"iteration", "phase"}, name, number)
-        key, phase = _parse(record, where)
+    for where, key, phase in lines:
         if key in phases:
             raise ValueError(f"{where}: phase {key[1]!r} of iteration {key[0]} twice.")
-        iteration = key[0]
-        if iteration != last and not (iteration == last + 1 and key[1] != "evaluate"):
+        expected = _next_phases(phases, evaluates)
+        if key not in expected:
+            names = " or ".join(f"{name!r} of iteration {i}" for i, name in expected)
             raise ValueError(
-                f"{where}: expected a phase of iteration {last + 1}, the first whose "
-                f"training is not recorded. Received: {key[1]!r} of iteration "
-                f"{iteration}. Lines are missing."
+                f"{where}: expected phase {names}. Received: {key[1]!r} of iteration "
+                f"{key[0]}. Lines are missing."
             )
         phases[key] = phase
-        last = iteration if key[1] == "train" else last
         yield key, phase
+    if damage is not None:
+        raise damage
+
+
+def _lines(path) -> Iterator[tuple[str, tuple[int, str], Phase]]:
+    """The place of each line, and what it says."""
+    name = str(path)
+    content = path.read_bytes() if path.exists() else b""
+    for number, line in enumerate(whole_lines(content), start=1):
+        record = parse_json_line(line, {"iteration", "phase"}, name, number)
+        where = f"{name}, line {number}"
+        yield where, *_parse(record, where)
+
+
+def _next_phases(phases: Phases, evaluates: bool) -> list[tuple[int, str]]:
+    """The phases of which one comes next.
+
+    Args:
+        phases: The phases so far.
+        evaluates: Whether the run is known to evaluate. The base model is then
+            evaluated before the first training. That is the first phase, or a later
+            one if its line was lost.
+    """
+    base = (0, PHASES[-1])
+    iteration, last = next((key for key in reversed(phases) if key != base), base)
+    if last == PHASES[-1]:
+        expected = [(iteration + 1, PHASES[0])]
+    else:
+        # Runs without hints have no phase "rationalize".
+        count = 2 if last == "sample" else 1
+        first = PHASES.index(last) + 1
+        expected = [(iteration, name) for name in PHASES[first : first + count]]
+    if base in phases or trained_iterations(phases):
+        return expected
+    if evaluates and expected == [(1, "train")]:
+        return [base]
+    return [base, *expected]
 
 
 def trained_iterations(phases: Phases) -> int:

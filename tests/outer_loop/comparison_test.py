@@ -38,6 +38,7 @@ def make_run(path, accuracies, tokens=100, seed=0, task=None, **groups):
             run.finish(iteration, "begin", {})
             run.finish(iteration, "sample", {"sampled_tokens": tokens})
             run.finish(iteration, "rationalize", {"hinted_tokens": tokens // 10})
+            run.finish(iteration, "select", {})
             metrics = {"trained_tokens": 2 * tokens, "sampling_seconds": 60.0}
             run.finish(iteration, "pack", metrics)
             run.finish(iteration, "train", {"training_seconds": 30.0})

@@ -116,6 +116,7 @@ def run_iterations(path, iterations, sampler, packed=False, **settings):
             run.finish(iteration, "begin", {})
             loop.prepare(iteration)
             run.finish(iteration, "train", {})
+            run.finish(iteration, "evaluate", {})
     finally:
         run.close()
     return run

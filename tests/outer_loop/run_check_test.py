@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from star_keras.outer_loop.manifest import PHASES
 from star_keras.outer_loop.run_check import check_run, next_step
 from star_keras.outer_loop.run_directory import RunDirectory
 from tests.outer_loop.conftest import CONFIG, edit, everything, variables
@@ -57,6 +58,14 @@ def swap(path):
     path.write_text("".join(lines[::-1]))
 
 
+def drop(number):
+    def damage(path):
+        lines = path.read_text().splitlines(True)
+        path.write_text("".join(lines[:number] + lines[number + 1 :]))
+
+    return damage
+
+
 def field(number=0, **values):
     return lambda path: edit(path, number, **values)
 
@@ -94,6 +103,15 @@ DAMAGE = [
     ("config.json", delete, "missing", False),
     ("manifest.jsonl", cut, "cut short; a run goes on before it", True),
     ("manifest.jsonl", swap, "line 1: .*Lines are missing", True),
+    # Once the run has evaluated iteration 1, it cannot go without the base model.
+    ("manifest.jsonl", drop(0), "line 6: expected .*'evaluate' of iteration 0", True),
+    ("manifest.jsonl", drop(1), "line 2: expected .*'begin' of iteration 1", True),
+    ("manifest.jsonl", drop(2), "line 3: expected .*'sample' of iteration 1", True),
+    ("manifest.jsonl", drop(4), "line 5: expected .*'select' of iteration 1", True),
+    ("manifest.jsonl", drop(5), "line 6: expected .*'pack' of iteration 1", True),
+    ("manifest.jsonl", drop(6), "line 7: expected .*'train' of iteration 1", True),
+    ("manifest.jsonl", drop(7), "line 8: expected .*'evaluate' of iteration 1", True),
+    ("manifest.jsonl", drop(8), "line 9: expected .*'begin' of iteration 2", True),
     ("manifest.jsonl", double, "line 17: phase 'evaluate' of iteration 0 twice", True),
     ("manifest.jsonl", text("[1]\n"), "line 1: expected a JSON object", True),
     ("manifest.jsonl", text("x\n"), "line 1: not valid JSON", True),
@@ -237,8 +255,8 @@ def test_what_a_kill_within_a_save_left_goes_with_the_next_start(run):
     [
         (["sample"], "iteration 3, after its phase 'sample'"),
         (["sample", "select", "pack"], "iteration 3, after step 2 of its training"),
-        (["train"], "the evaluation of iteration 3"),
-        (["train", "evaluate"], "iteration 4, from its start"),
+        (PHASES[1:6], "the evaluation of iteration 3"),
+        (PHASES[1:], "iteration 4, from its start"),
     ],
 )
 def test_the_next_step_is_told(run, phases, expected):

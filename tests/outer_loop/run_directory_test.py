@@ -42,6 +42,7 @@ def test_nothing_is_written_or_locked_before_it_is_opened(tmp_path):
 
 def test_phases_and_their_metrics_survive(run):
     run.finish(0, "evaluate", {"eval_accuracy": 0.5, "eval_accuracy/none": math.nan})
+    run.finish(1, "begin", {})
     run.finish(1, "sample", {"train_accuracy": 0.25})
     again = reopened(run)
     assert again.is_done(1, "sample") and not again.is_done(1, "pack")
@@ -69,9 +70,9 @@ def test_phase_that_cannot_be_written_is_not_done(run, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(run_directory, "append_json_lines", full)
         with pytest.raises(OSError, match="No space"):
-            run.finish(1, "sample", {"a": 1})
-    assert not run.is_done(1, "sample")
-    run.finish(1, "sample", {"a": 2})
+            run.finish(1, "begin", {"a": 1})
+    assert not run.is_done(1, "begin")
+    run.finish(1, "begin", {"a": 2})
     assert reopened(run).metrics(1) == {"a": 2}
 
 

@@ -9,7 +9,7 @@ import requests
 from star_keras import testing
 from star_keras.config import OptimizerConfig, ServingConfig
 from star_keras.distribution.checkpoints import Checkpoints
-from star_keras.outer_loop.manifest import Phase, manifest_line
+from star_keras.outer_loop.manifest import PHASES, Phase, manifest_line
 from star_keras.sampling import ContinuousSampler, SampleRequest
 from star_keras.serving import Service, service
 from star_keras.training import compile_model
@@ -44,9 +44,9 @@ class Run:
         self.texts.append(self._text(model))
         self._checkpoints.save(f"iteration_{iteration:04d}", model.variables)
         self._checkpoints.wait()
-        line = manifest_line(iteration, "train", Phase(metrics={}))
+        lines = [manifest_line(iteration, phase, Phase(metrics={})) for phase in PHASES]
         with (self.path / "manifest.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write("".join(json.dumps(line) + "\n" for line in lines))
 
     def _text(self, model):
         sampler = ContinuousSampler(model, max_new_tokens=40, batch_size=2)
