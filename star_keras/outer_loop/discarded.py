@@ -31,6 +31,9 @@ def discard(directory, paths: Iterable):
         directory: The run directory, an `etils.epath.Path`.
         paths: Files and directories within it, in the order in which they move.
 
+    Returns:
+        The new directory.
+
     Raises:
         OSError: if one cannot be moved.
     """
@@ -45,6 +48,7 @@ def discard(directory, paths: Iterable):
         target = discarded / path.relative_to(directory)
         target.parent.mkdir(parents=True, exist_ok=True)
         path.rename(target)
+    return discarded
 
 
 def beyond_manifest(phases: Phases, samples, checkpoints: RunCheckpoints) -> list:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from etils import epath
 
 from star_keras.config import StarConfig
+from star_keras.outer_loop.discarded import beyond_manifest
 from star_keras.outer_loop.iteration_names import (
     iteration_directories,
     iteration_name,
@@ -129,6 +130,12 @@ def _manifest(run):
         return Finding(
             path=path, text=text, is_damaged=True, mend=lambda: _cut_manifest(path)
         )
+    if not phases and not _damaged_manifest(path).exists() and _has_phases(run):
+        text = (
+            "records nothing, though there are files of finished phases. Put the file "
+            "back. A run without it starts over, and moves them to discarded-<n>/"
+        )
+        return Finding(path=path, text=text, is_damaged=True)
     content = path.read_bytes() if path.exists() else b""
     if content and not content.endswith(b"\n"):
         return Finding(
@@ -140,11 +147,26 @@ def _manifest(run):
     return Finding(path=path, text=f"{len(phases)} finished phases")
 
 
+def _has_phases(run):
+    """Whether there are files that a run without finished phases does not have."""
+    metrics = run.path / "metrics.jsonl"
+    return (
+        (metrics.exists() and metrics.stat().length > 0)
+        or run.checkpoints.weights.names()
+        or beyond_manifest({}, run.samples.directory, run.checkpoints)
+    )
+
+
+def _damaged_manifest(path):
+    """Where a damaged manifest stays after its mend."""
+    return path.with_name("manifest.damaged.jsonl")
+
+
 def _cut_manifest(path):
     """Keep the lines before the first damaged one."""
     content = path.read_bytes()
     lines = whole_lines(content)
-    damaged = path.with_name("manifest.damaged.jsonl")
+    damaged = _damaged_manifest(path)
     files.write(damaged, content)
     count = len(read_beginning(path))
     files.write(path, b"".join(line + b"\n" for line in lines[:count]))
@@ -162,7 +184,10 @@ def _metrics(run):
         return "written anew"
 
     text = "is not what the manifest says; a run writes it anew"
-    return Finding(path=path, text=text, is_damaged=True, mend=mend)
+    # The metrics of a lost manifest are nowhere else.
+    return Finding(
+        path=path, text=text, is_damaged=True, mend=mend if run.history else None
+    )
 
 
 def _samples(run, is_recorded) -> Iterator[Finding]:

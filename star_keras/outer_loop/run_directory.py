@@ -1,5 +1,7 @@
 """The directory of a run: its configuration and its progress."""
 
+import warnings
+
 from star_keras.distribution import processes
 from star_keras.outer_loop.discarded import beyond_manifest, discard
 from star_keras.outer_loop.iteration_names import iteration_name
@@ -80,7 +82,8 @@ class RunDirectory:
 
         Removes partial checkpoints, and states of a training that the manifest
         does not name. Moves files of phases beyond the end of the manifest to
-        `discarded-<n>/`: it was truncated, or a kill came before its last line.
+        `discarded-<n>/`: it was truncated, with a warning, or a kill came before its
+        last line.
 
         Args:
             config: Configuration of the run, as JSON: groups of named values.
@@ -99,9 +102,9 @@ class RunDirectory:
             self._phases = self.read_phases()
             self.samples.finished.recorded = recorded_files(self._phases)
             processes.sync("the run directory is read")
-            self.write_metrics()
             self.checkpoints.remove_unfinished()
             self._discard_beyond_manifest()
+            self.write_metrics()
             next_iteration = trained_iterations(self._phases) + 1
             self.checkpoints.start_training((next_iteration, "pack") in self._phases)
         except BaseException:
@@ -115,7 +118,16 @@ class RunDirectory:
                 self._phases, self.samples.directory, self.checkpoints
             )
             if found:
-                discard(self.path, found)
+                discarded = discard(self.path, found)
+            # An evaluation alone is usual after a kill, see `beyond_manifest`.
+            if any(not path.name.startswith("evaluation.") for path in found):
+                warnings.warn(
+                    f"Files of phases that {self.manifest} does not record were moved "
+                    f"to {discarded}, with a copy of metrics.jsonl. The run makes them "
+                    "again. If the manifest was lost or cut, end the run, and put the "
+                    "manifest and these files back.",
+                    stacklevel=3,
+                )
         processes.sync("the run directory is as its manifest says")
 
     @property

@@ -261,7 +261,8 @@ def test_a_run_whose_manifest_was_cut_runs_again_to_the_same_end(uncut, make_sta
         if finding.mend is not None:
             finding.mend()
     # Killed after its first iteration, and a second time.
-    fit(make_star("cut"), 1)
+    with pytest.warns(UserWarning, match="moved to .*discarded-1"):
+        fit(make_star("cut"), 1)
     assert weights.names() == ["iteration_0001"]
     again = make_star("cut")
     fit(again, 3)

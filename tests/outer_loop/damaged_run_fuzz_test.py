@@ -109,6 +109,7 @@ def small_run():
         yield SmallRun(pathlib.Path(directory) / "run")
 
 
+@pytest.mark.filterwarnings("ignore:Files of phases that:UserWarning")
 @settings(
     max_examples=5000,
     database=None,

@@ -18,6 +18,9 @@ WEIGHTS = "weights/iteration_0002"
 TRAINING = "training/iteration_0003_step_00000002"
 TEMPORARY = "weights/iteration_0003.orbax-checkpoint-tmp"
 
+# A training checkpoint before its training is there only to be damaged.
+pytestmark = pytest.mark.filterwarnings("ignore:Files of phases that:UserWarning")
+
 
 @pytest.fixture
 def run(whole_run, tmp_path):
@@ -214,8 +217,38 @@ def test_samples_are_not_mended_while_their_manifest_is_damaged(run):
     manifest.write_bytes(whole + b"x\n")
     assert "was changed" in damaged(run)[RATIONALES].text
     # Without its record, the file is not needed.
-    manifest.write_bytes(b"")
+    manifest.write_bytes(b"".join(whole.splitlines(True)[:2]))
     assert damaged(run)[RATIONALES].mend is not None
+
+
+@pytest.mark.parametrize("damage", [delete, empty, text('{"iteration": 0, "ph')])
+@pytest.mark.parametrize("kept", ["samples", "weights", "metrics.jsonl"])
+def test_a_lost_manifest_is_damage_and_its_metrics_stay(run, damage, kept):
+    for name in {"samples", "weights", "training"} - {kept}:
+        delete(run.path / name)
+    if kept != "metrics.jsonl":
+        delete(run.path / "metrics.jsonl")
+    damage(run.manifest)
+    found = damaged(run)
+    assert re.search("records nothing.*Put the file back", found["manifest.jsonl"].text)
+    assert all(finding.mend is None for finding in found.values())
+
+
+def test_a_run_within_its_first_evaluation_has_lost_no_manifest(run):
+    for name in ("weights", "training", *(f"samples/iteration_000{i}" for i in "123")):
+        delete(run.path / name)
+    delete(run.path / "metrics.jsonl")
+    delete(run.manifest)
+    assert damaged(run) == {}
+
+
+def test_metrics_of_a_lost_manifest_are_set_aside(run):
+    metrics = (run.path / "metrics.jsonl").read_bytes()
+    delete(run.manifest)
+    with pytest.warns(UserWarning, match="moved to .*discarded-1, with a copy of"):
+        everything(run)
+    assert (run.path / "metrics.jsonl").read_bytes() == b""
+    assert (run.path / "discarded-1/metrics.jsonl").read_bytes() == metrics
 
 
 @pytest.mark.parametrize("lines", [0, 2, 8, 12])
@@ -227,7 +260,8 @@ def test_files_beyond_a_manifest_that_was_cut_move_with_the_next_start(run, line
     before = files(run.path)
     kept = run.manifest.read_text().splitlines(True)[:lines]
     run.manifest.write_text("".join(kept))
-    everything(run)
+    with pytest.warns(UserWarning, match="discarded-1"):
+        everything(run)
     trained = run.trained
     discarded = run.path / "discarded-1"
     assert trained == sum('"train"' in line for line in kept)
