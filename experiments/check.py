@@ -50,8 +50,8 @@ def main(argv):
     run = RunDirectory(settings.run_dir)
     if settings.mend:
         run.lock.acquire()
-    damaged = 0
-    for finding in check_run(run):
+    damaged, findings = 0, check_run(run)
+    for finding in findings:
         text = f"damaged: {finding.text}" if finding.is_damaged else finding.text
         mends = settings.mend and finding.mend is not None
         if mends:
@@ -61,6 +61,9 @@ def main(argv):
         damaged += finding.is_damaged and not mends
         print(f"{finding.path.relative_to(run.path)}: {text}")
     run.lock.release()
+    if any(finding.stops for finding in findings):
+        print("A run would not go on until the damage named above is mended.")
+        return 1
     try:
         print(f"A run would go on with {next_step(run)}.")
     except ValueError:

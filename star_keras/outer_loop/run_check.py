@@ -19,6 +19,7 @@ from star_keras.outer_loop.manifest import (
     read_beginning,
     read_manifest,
     recorded_files,
+    trained_iterations,
 )
 from star_keras.outer_loop.records import FINISHED_NAMES
 from star_keras.outer_loop.run_configuration import read_configuration
@@ -38,12 +39,14 @@ class Finding:
         is_damaged: Whether a run would stop at it, or lose something.
         mend: Mends the damage, and returns what was done; `None` if the remedy is
             a decision of the user, or nothing is damaged.
+        stops: Whether a run would stop at its start.
     """
 
     path: epath.Path
     text: str
     is_damaged: bool = False
     mend: Callable[[], str] | None = None
+    stops: bool = False
 
 
 def check_run(run: RunDirectory) -> list[Finding]:
@@ -72,7 +75,8 @@ def next_step(run: RunDirectory) -> str:
         run: The run directory; not open.
 
     Raises:
-        ValueError: if its configuration or its manifest is damaged.
+        ValueError: if its configuration or its manifest is damaged. Damage of other
+            files is not looked at, see `Finding.stops`.
     """
     done = run.trained
     if done and not run.is_done(done, "evaluate"):
@@ -92,7 +96,7 @@ def _configuration(run):
     try:
         found = read_configuration(run.path)
     except ValueError as error:
-        return Finding(path=path, text=str(error), is_damaged=True)
+        return Finding(path=path, text=str(error), is_damaged=True, stops=True)
     if found is not None:
         text = f"{len(found)} groups of settings"
         if wrong := list(_wrong_settings(found)):
@@ -101,7 +105,7 @@ def _configuration(run):
                 "back, or remove it: the command of the run writes it again, without "
                 "the check that the configuration is the same."
             )
-        return Finding(path=path, text=text, is_damaged=bool(wrong))
+        return Finding(path=path, text=text, is_damaged=bool(wrong), stops=bool(wrong))
     return Finding(
         path=path,
         text="missing; the command of the run writes it again, without the check that "
@@ -194,6 +198,7 @@ def _samples(run, is_recorded) -> Iterator[Finding]:
     """Findings of the samples; `is_recorded`: whether the manifest is whole."""
     finished = run.samples.finished
     root, names = finished.directory, set(finished.recorded)
+    faults = finished.faults()
     for iteration, directory in iteration_directories(root).items():
         names |= {(iteration, path.name) for path in directory.iterdir()}
     for iteration, name in sorted(names):
@@ -211,6 +216,7 @@ def _samples(run, is_recorded) -> Iterator[Finding]:
                 text=str(error),
                 is_damaged=True,
                 mend=(lambda path=path: _set_aside(path)) if mends else None,
+                stops=(iteration, name) in faults,
             )
         else:
             if found is not None:
@@ -266,7 +272,9 @@ def _weights(run, iteration):
     try:
         count = len(run.checkpoints.check_weights(iteration))
     except ValueError as error:
-        return Finding(path=path, text=str(error), is_damaged=True)
+        # Earlier weights are read only by a rewind.
+        is_last = iteration == trained_iterations(read_beginning(run.manifest))
+        return Finding(path=path, text=str(error), is_damaged=True, stops=is_last)
     return Finding(path=path, text=f"{count} variables")
 
 

@@ -203,6 +203,28 @@ def test_running_again_from_the_named_iteration_is_a_remedy(run, name, damage):
     assert list(run.path.glob("discarded-*/samples/iteration_0002"))
 
 
+@pytest.mark.parametrize(
+    ("name", "damage", "stops"),
+    [
+        (RATIONALES, delete, True),
+        (EVALUATION, cut, True),
+        (EVALUATION, same_size, False),  # not read again
+        (WEIGHTS, delete, True),
+        (WEIGHTS, inside(cut), True),
+        (TRAINING, inside(cut), False),
+        ("metrics.jsonl", delete, False),
+        ("config.json", cut, True),
+        ("config.json", delete, False),
+    ],
+)
+def test_damage_at_which_a_run_stops_is_told_from_other_damage(
+    run, name, damage, stops
+):
+    damage(run.path / name)
+    (finding,) = damaged(run).values()
+    assert finding.stops == stops
+
+
 def test_samples_are_not_mended_while_their_manifest_is_damaged(run):
     manifest, samples = run.path / "manifest.jsonl", run.path / RATIONALES
     whole = manifest.read_bytes()
