@@ -51,13 +51,20 @@ class FinishedFiles:
         Raises:
             ValueError: if it is missing or was changed; names it and the remedy.
         """
+        fault = self.fault(iteration, name)
+        if fault is not None:
+            raise self.damaged(iteration, name, fault)
+        return self.path(iteration, name)
+
+    def fault(self, iteration: int, name: str) -> str | None:
+        """What is wrong with a file, as a verb; `None` if nothing is. Reads it."""
         path = self.path(iteration, name)
         if not path.exists():
-            raise self.damaged(iteration, name, "is missing")
+            return "is missing"
         digest = self.recorded.get((iteration, name))
         if digest is not None and digest != Digest.of_file(path):
-            raise self.damaged(iteration, name, "was changed since it was written")
-        return path
+            return "was changed since it was written"
+        return None
 
     def write(self, iteration: int, name: str, pieces: Iterable[bytes]):
         """Write a file piece by piece, or check that it holds this already.

@@ -6,12 +6,14 @@ from typing import get_args
 
 from etils import epath
 
+from star_keras.outer_loop.finished_files import FinishedFiles
 from star_keras.outer_loop.iteration_names import iteration_directories
 from star_keras.outer_loop.manifest import (
     existing_run,
     metrics_of,
     read_beginning,
     read_manifest,
+    recorded_files,
     trained_iterations,
 )
 from star_keras.outer_loop.problem_texts import PROBLEMS_NAME, PROMPTS_NAME
@@ -59,6 +61,9 @@ class RunFiles:
             self._note("manifest.jsonl", str(error))
             phases = read_beginning(manifest)
         self.trained = trained_iterations(phases)
+        # (The remedy of a damaged file is told by the run and by its check.)
+        self._finished = FinishedFiles(self.path / "samples", first_rerun=int)
+        self._finished.recorded = recorded_files(phases)
         self.history = [
             {"iteration": iteration}
             | {k: v for k, v in metrics_of(phases, iteration).items() if v == v}
@@ -92,10 +97,18 @@ class RunFiles:
                 f"{path} is missing: the report shows no questions and prompts. "
                 "The run writes it at its next evaluation.",
             )
+        elif not path.stat().length:
+            self._note(
+                PROBLEMS_NAME,
+                f"{path} is empty: the report shows no questions and prompts. Remove "
+                "it: the run writes it at its next evaluation.",
+            )
         yield from self._lines(path, ("split", "problem", "question"))
 
     def iterations(self) -> Iterator[tuple[int, Iterator, list[dict]]]:
         """The samples of each iteration, and the decisions on them.
+
+        At the end, files that differ from their records in the manifest are noted.
 
         Yields:
             `(iteration, samples, trained_again)`. `samples` yields `(kind, sample,
@@ -111,6 +124,20 @@ class RunFiles:
                 else:
                     again.append(line)
             yield iteration, self._samples(directory, decisions), again
+        self._compare()
+
+    def _compare(self):
+        """Note the files that are not as the manifest records them."""
+        for iteration, name in sorted(self._finished.recorded):
+            path = self._finished.path(iteration, name)
+            place = str(path.relative_to(self.path))
+            if place not in self._first_faults:  # a damaged line says more
+                try:
+                    fault = self._finished.fault(iteration, name)
+                except OSError as error:
+                    fault = f"cannot be read ({error.strerror or error})"
+                if fault is not None:
+                    self._note(place, f"{path} {fault}.")
 
     def _samples(self, directory, decisions):
         for kind in _KINDS:

@@ -47,6 +47,38 @@ def test_damaged_lines_are_named_and_the_others_are_read(path):
     assert "The line is not shown. And 1 more in this file." in fault
 
 
+def change(path):
+    path.write_bytes(path.read_bytes().replace(b"incorrect", b"correct", 1))
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes().rpartition(b"{")[0])
+
+
+@pytest.mark.parametrize(
+    ("damage", "fault"),
+    [
+        (lambda path: path.unlink(), "is missing"),
+        (lambda path: path.write_bytes(b""), "was changed since it was written"),
+        (cut, "was changed since it was written"),
+        (change, "was changed since it was written"),
+    ],
+)
+def test_a_file_that_is_not_as_it_was_recorded_is_named(path, damage, fault):
+    damage(path / RATIONALES)
+    run = RunFiles(path)
+    everything(run)
+    assert run.faults == [f"{path / RATIONALES} {fault}."]
+
+
+def test_a_selection_that_is_gone_is_named(path):
+    (path / "samples/iteration_0002/selection.jsonl").unlink()
+    run = RunFiles(path)
+    everything(run)
+    (fault,) = run.faults
+    assert fault.endswith("iteration_0002/selection.jsonl is missing.")
+
+
 def test_a_file_that_cannot_be_read_is_named(path):
     (path / RATIONALES).unlink()
     (path / RATIONALES).mkdir()
@@ -74,6 +106,13 @@ def test_missing_texts_of_the_problems_are_named(path):
     run = RunFiles(path)
     assert list(run.problems()) == []
     assert "problems.jsonl is missing" in run.faults[0]
+
+
+def test_empty_texts_of_the_problems_are_named(path):
+    (path / "problems.jsonl").write_text("")
+    run = RunFiles(path)
+    assert list(run.problems()) == []
+    assert "problems.jsonl is empty" in run.faults[0]
 
 
 def test_earlier_samples_that_are_trained_on_again_are_apart(path):
