@@ -155,7 +155,7 @@ def _has_phases(run):
     """Whether there are files that a run without finished phases does not have."""
     metrics = run.path / "metrics.jsonl"
     return (
-        (metrics.exists() and metrics.stat().length > 0)
+        (metrics.exists() and files.size(metrics) > 0)
         or run.checkpoints.weights.names()
         or beyond_manifest({}, run.samples.directory, run.checkpoints)
     )

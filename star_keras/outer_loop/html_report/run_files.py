@@ -97,7 +97,7 @@ class RunFiles:
                 f"{path} is missing: the report shows no questions and prompts. "
                 "The run writes it at its next evaluation.",
             )
-        elif not path.stat().length:
+        elif not files.size(path):
             self._note(
                 PROBLEMS_NAME,
                 f"{path} is empty: the report shows no questions and prompts. Remove "
