@@ -146,7 +146,7 @@ def main(argv):
         print(f"{len(examples):,} examples, {tokens:,} tokens, {steps:,} steps")
     tuning.fit()
     output = tuning.directory.path / settings.to
-    with processes.whole(model.variables):
+    with tuning.directory.lock.held(), processes.whole(model.variables):
         if processes.is_writer():
             if settings.to == "preset":
                 save_directory(model.save_to_preset, output)

@@ -268,6 +268,9 @@ class FineTuning(keras.callbacks.Callback):
             if self._ends_epoch():
                 self.model.reset_metrics()  # as Keras does before the next epoch
             self._save(self._end)
+        if self._notice.received():
+            path = self.directory.path
+            end_preempted(self._notice, path, lambda: None, self._close)
 
     def _ends_epoch(self):
         return self._end == self._steps or self._end % self._eval_steps == 0

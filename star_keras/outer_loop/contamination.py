@@ -9,8 +9,9 @@ from star_keras.tasks.task import Problem
 
 _SUPERSCRIPT = re.compile(r"[²³¹⁰-ⁿ]+")
 _SAME = str.maketrans("−⁄’′", "-/''")
-# Words; primes, as in `f'(x)` and `y' = 0`, no apostrophes; factorials, no ends of
-# sentences; accents, but not the one that NFKC makes of `´`; other signs.
+# A line each: numbers, words and `!=`; primes as in `f'(x)` and `y' = 0`, but not
+# apostrophes; factorials, but not the ends of sentences; accents, but not the one that
+# NFKC makes of `´`, and other signs.
 _PART = re.compile(
     r"""
     \d+(?:[.,]\d+)* | \w+ | !=

@@ -1,5 +1,6 @@
 """Files that a run sets aside: moved to `discarded-<n>/`, never removed."""
 
+import warnings
 from collections.abc import Iterable
 
 from star_keras.outer_loop.iteration_names import (
@@ -49,6 +50,34 @@ def discard(directory, paths: Iterable):
         target.parent.mkdir(parents=True, exist_ok=True)
         path.rename(target)
     return discarded
+
+
+def discard_beyond_manifest(
+    directory, phases: Phases, samples, checkpoints: RunCheckpoints
+):
+    """Move the files of `beyond_manifest`, which a later run would take for its own.
+
+    Warns if they are more than an evaluation, which alone is usual after a kill.
+
+    Args:
+        directory: The run directory, an `etils.epath.Path`.
+        phases, samples, checkpoints: See `beyond_manifest`.
+
+    Raises:
+        OSError: if a file cannot be moved.
+    """
+    found = beyond_manifest(phases, samples, checkpoints)
+    if not found:
+        return
+    discarded = discard(directory, found)
+    if any(not path.name.startswith("evaluation.") for path in found):
+        warnings.warn(
+            f"Files of phases that {directory / 'manifest.jsonl'} does not record were "
+            f"moved to {discarded}, with a copy of metrics.jsonl. The run makes them "
+            "again. If the manifest was lost or cut, end the run, and put the manifest "
+            "and these files back.",
+            stacklevel=3,
+        )
 
 
 def beyond_manifest(phases: Phases, samples, checkpoints: RunCheckpoints) -> list:

@@ -1,9 +1,7 @@
 """The directory of a run: its configuration and its progress."""
 
-import warnings
-
 from star_keras.distribution import processes
-from star_keras.outer_loop.discarded import beyond_manifest, discard
+from star_keras.outer_loop.discarded import discard, discard_beyond_manifest
 from star_keras.outer_loop.iteration_names import iteration_name
 from star_keras.outer_loop.manifest import (
     PHASES,
@@ -103,32 +101,17 @@ class RunDirectory:
             self.samples.finished.recorded = recorded_files(self._phases)
             processes.sync("the run directory is read")
             self.checkpoints.remove_unfinished()
-            self._discard_beyond_manifest()
+            if processes.is_writer():
+                discard_beyond_manifest(
+                    self.path, self._phases, self.samples.directory, self.checkpoints
+                )
+            processes.sync("the run directory is as its manifest says")
             self.write_metrics()
             next_iteration = trained_iterations(self._phases) + 1
             self.checkpoints.start_training((next_iteration, "pack") in self._phases)
         except BaseException:
             self.close()
             raise
-
-    def _discard_beyond_manifest(self):
-        """A later run of these iterations would take them for its own."""
-        if processes.is_writer():
-            found = beyond_manifest(
-                self._phases, self.samples.directory, self.checkpoints
-            )
-            if found:
-                discarded = discard(self.path, found)
-            # An evaluation alone is usual after a kill, see `beyond_manifest`.
-            if any(not path.name.startswith("evaluation.") for path in found):
-                warnings.warn(
-                    f"Files of phases that {self.manifest} does not record were moved "
-                    f"to {discarded}, with a copy of metrics.jsonl. The run makes them "
-                    "again. If the manifest was lost or cut, end the run, and put the "
-                    "manifest and these files back.",
-                    stacklevel=3,
-                )
-        processes.sync("the run directory is as its manifest says")
 
     @property
     def is_open(self) -> bool:

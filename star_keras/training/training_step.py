@@ -284,5 +284,5 @@ class TrainingStep(EvaluationStep):
 
 
 def _average_of(metric):
-    """The result of a `keras.metrics.Mean`, without any value NaN and not 0."""
+    """The result of a `keras.metrics.Mean`: NaN, not 0, if it has no values."""
     return jnp.where(metric.count > 0, metric.result(), jnp.nan)

@@ -93,6 +93,18 @@ def whole(tmp_path_factory):
     return weights(model), without_times(one.directory.metrics), run_dir
 
 
+def test_sigterm_after_the_last_step_ends_the_program_too(whole, tmp_path):
+    one, model = tuning(tmp_path)
+    at_end = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: terminate() if epoch == 2 else None
+    )
+    with pytest.raises(SystemExit, match="75"):
+        one.fit(callbacks=[at_end], verbose=0)
+    assert one.directory.is_finished
+    for found, expected in zip(weights(model), whole[0], strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_steps_per_execution_is_refused(tmp_path):
     one, model = tuning(tmp_path)
     model.steps_per_execution = 2
