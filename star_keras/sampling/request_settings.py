@@ -53,7 +53,7 @@ _LOWEST_TEMPERATURE = 1e-4
 def next_token_by_row(logits, key_data, token_number, temperature, top_p):
     """Choose the next token of each row by settings of its own.
 
-    Equals `Greedy` and `Temperature` with `TopP` for rows with their settings.
+    Equals `Greedy` and `Temperature` with `top_p` for rows with their settings.
 
     Args:
         logits: float array `(batch, vocabulary_size)`.

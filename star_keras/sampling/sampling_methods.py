@@ -1,8 +1,4 @@
-"""How the next token is chosen: greedy, or by temperature, top-k, top-p and min-p.
-
-`sampling_method` composes them: `Temperature` draws among the tokens that `TopK`,
-`TopP` and `MinP` leave, in this order.
-"""
+"""How the next token is chosen: greedy, or by temperature, top-k, top-p and min-p."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -31,126 +27,27 @@ class Greedy:
 
 
 @dataclasses.dataclass(frozen=True)
-class TopK:
-    """Leaves the `k` likeliest tokens.
-
-    Attributes:
-        k: int. At least 1.
-
-    Raises:
-        ValueError: if `k` is out of bounds.
-
-    Reference:
-        [Fan et al.](https://arxiv.org/abs/1805.04833), section 5.4.
-    """
-
-    k: int
-
-    def __post_init__(self):
-        if self.k < 1:
-            raise invalid("top_k", "`None` or at least 1", self.k)
-
-    def select(self, logits):
-        """The highest logits and their tokens.
-
-        The vocabulary is not sorted, and later steps see only `k` tokens.
-
-        Args:
-            logits: float array `(batch, vocabulary_size)`.
-
-        Returns:
-            A float array `(batch, k)`, and their token ids, an int32 array `(batch,
-            k)`; `logits` and `None` if the vocabulary has at most `k` tokens.
-        """
-        if self.k >= logits.shape[-1]:
-            return logits, None
-        return jax.lax.top_k(logits, self.k)
-
-
-@dataclasses.dataclass(frozen=True)
-class TopP:
-    """Leaves the likeliest tokens that together have the probability `p`.
-
-    Attributes:
-        p: float. Above 0, at most 1.
-
-    Raises:
-        ValueError: if `p` is out of bounds.
-
-    Reference:
-        [Holtzman et al.](https://arxiv.org/abs/1904.09751), section 3.1.
-    """
-
-    p: float
-
-    def __post_init__(self):
-        if not 0 < self.p <= 1:
-            raise invalid("top_p", "`None` or a share above 0, at most 1", self.p)
-
-    def truncate(self, weights):
-        """Set the weights outside of the likeliest `p` to zero, see `keep_likeliest`.
-
-        Args:
-            weights: float32 array `(batch, size)`; the highest of each row is 1.
-
-        Returns:
-            float32 array `(batch, size)`.
-        """
-        return weights if self.p == 1 else keep_likeliest(weights, self.p)
-
-
-@dataclasses.dataclass(frozen=True)
-class MinP:
-    """Leaves the tokens of at least `p` times the highest probability.
-
-    Attributes:
-        p: float. Above 0, at most 1.
-
-    Raises:
-        ValueError: if `p` is out of bounds.
-
-    Reference:
-        [Nguyen et al.](https://arxiv.org/abs/2407.01082), section 3.
-    """
-
-    p: float
-
-    def __post_init__(self):
-        if not 0 < self.p <= 1:
-            raise invalid("min_p", "`None` or a share above 0, at most 1", self.p)
-
-    def truncate(self, weights):
-        """Set the weights below `p` to zero.
-
-        Args:
-            weights: float32 array `(batch, size)`; the highest of each row is 1.
-
-        Returns:
-            float32 array `(batch, size)`.
-        """
-        return jnp.where(weights < self.p, 0.0, weights)
-
-
-@dataclasses.dataclass(frozen=True)
 class Temperature:
-    """Draws a token with its probability at a temperature.
+    """Draws a token with its probability at a temperature, of those that are left.
 
     Attributes:
         temperature: float. Above 0; logits are divided by it.
-        top_k: optional `TopK`.
-        truncations: `TopP` and `MinP`, applied in this order.
+        top_k: optional int. Leaves the `top_k` likeliest tokens.
+        top_p: optional float. Then leaves the likeliest tokens that together have this
+            probability, see `keep_likeliest`.
+        min_p: optional float. Then leaves the tokens of at least `min_p` times the
+            highest probability.
 
-    Raises:
-        ValueError: if the temperature is not above 0.
+    Reference:
+        [Fan et al.](https://arxiv.org/abs/1805.04833), section 5.4, for `top_k`;
+        [Holtzman et al.](https://arxiv.org/abs/1904.09751), section 3.1, for `top_p`;
+        [Nguyen et al.](https://arxiv.org/abs/2407.01082), section 3, for `min_p`.
     """
 
     temperature: float
-    top_k: TopK | None = None
-    truncations: tuple[TopP | MinP, ...] = ()
-
-    def __post_init__(self):
-        if self.temperature <= 0:
-            raise invalid("temperature", "0 (greedy) or more", self.temperature)
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
 
     def next_token(self, logits, key_data, token_number):
         """Choose the next token of each row.
@@ -170,58 +67,43 @@ class Temperature:
             int32 array `(batch,)`.
         """
         token_ids = None
-        if self.top_k is not None:
-            logits, token_ids = self.top_k.select(logits)
-        for truncation in self.truncations:
+        if self.top_k is not None and self.top_k < logits.shape[-1]:
+            # The vocabulary is not sorted, and later steps see only `top_k` tokens.
+            logits, token_ids = jax.lax.top_k(logits, self.top_k)
+        if self.top_p is not None and self.top_p < 1:
             weights = relative_weights(logits, self.temperature)
-            logits = jnp.where(truncation.truncate(weights) > 0, logits, -jnp.inf)
+            is_left = keep_likeliest(weights, self.top_p) > 0
+            logits = jnp.where(is_left, logits, -jnp.inf)
+        if self.min_p is not None:
+            weights = relative_weights(logits, self.temperature)
+            logits = jnp.where(weights >= self.min_p, logits, -jnp.inf)
         choice = draw(logits, key_data, token_number, self.temperature)
         if token_ids is not None:
             choice = jnp.take_along_axis(token_ids, choice[:, None], axis=-1)[:, 0]
         return choice
 
 
-def sampling_method(
-    *,
-    temperature: float = 0.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    min_p: float | None = None,
-) -> Greedy | Temperature:
+def sampling_method(*, temperature: float = 0.0, **truncations) -> Greedy | Temperature:
     """The method that the arguments of a sampler describe.
 
     Args:
         temperature: `0` (the default) is greedy.
-        top_k: Sample among the `top_k` likeliest tokens.
-        top_p: Sample among the likeliest tokens that together have this probability.
-        min_p: Sample among the tokens of at least `min_p` times the highest
-            probability.
+        **truncations: `top_k`, `top_p` and `min_p`, see `Temperature`.
 
     Raises:
-        ValueError: if an argument is out of bounds, or `top_k`, `top_p` or `min_p` is
-            given with `temperature=0`.
+        ValueError: if one of them is given with `temperature=0`.
 
     Example:
     ```python
-    sampling_method(temperature=0.7, top_p=0.9).truncations  # (TopP(p=0.9),)
+    sampling_method(temperature=0.7, top_p=0.9).top_p  # 0.9
     ```
     """
-    select = None if top_k is None else TopK(top_k)
-    truncations = ()
-    if top_p is not None:
-        truncations += (TopP(top_p),)
-    if min_p is not None:
-        truncations += (MinP(min_p),)
     if temperature:
-        return Temperature(temperature, select, truncations)
-    for name, value in (("top_k", top_k), ("top_p", top_p), ("min_p", min_p)):
+        return Temperature(temperature, **truncations)
+    for name, value in truncations.items():
         if value is not None:
-            raise invalid(
-                name,
-                "`None` with temperature=0, which is greedy",
-                value,
-                "Set a temperature above 0.",
-            )
+            rule = "`None` with temperature=0, which is greedy"
+            raise invalid(name, rule, value, "Set a temperature above 0.")
     return Greedy()
 
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from jax import numpy as jnp
 
-from star_keras.sampling.draws import draw
+from star_keras.sampling.draws import draw, keep_likeliest
 
 
 def uniform_numbers(key_data, token_number):
@@ -53,3 +53,17 @@ def test_zeros_are_not_drawn_at_the_borders(monkeypatch, number, large):
     assert np.all(weights[np.arange(60), drawn] > 0)
     if number > 0.5:
         assert np.all(drawn == 5)
+
+
+@pytest.mark.parametrize("top_p", [0.001, 0.5, 0.9, 0.999])
+def test_the_likeliest_are_those_of_sorted_weights(top_p):
+    logits = 3 * np.random.default_rng(0).standard_normal((8, 2000))
+    logits[1, :1000] = logits[1].max()  # ties
+    logits[2, 1:] = -np.inf
+    weights = np.exp(logits - logits.max(-1, keepdims=True)).astype("float32")
+    expected = np.zeros_like(weights)
+    for row, values in zip(expected, weights.astype("float64"), strict=True):
+        above = [values[values > value].sum() for value in values]
+        kept = np.asarray(above) < top_p * values.sum()
+        row[kept] = values[kept]
+    np.testing.assert_array_equal(keep_likeliest(weights, top_p), expected)

@@ -13,7 +13,7 @@ from star_keras.sampling import (
     get_sampler,
 )
 from star_keras.sampling.get_sampler import training_and_eval_sampler
-from star_keras.sampling.sampling_methods import Temperature, TopP
+from star_keras.sampling.sampling_methods import Temperature
 
 GREEDY = {"temperature": 0, "top_k": None, "top_p": None, "min_p": None}
 
@@ -134,7 +134,7 @@ def test_a_greedy_run_has_one_sampler_for_training_and_evaluation(model):
 def test_evaluation_is_greedy_whatever_the_temperature_of_training(model):
     config = make_config(seed=3, temperature=0.7, top_p=0.9, samples_per_problem=4)
     sampler, eval_sampler = training_and_eval_sampler(model, config)
-    assert sampler.method == Temperature(0.7, truncations=(TopP(0.9),))
+    assert sampler.method == Temperature(0.7, top_p=0.9)
     assert eval_sampler.get_config() == sampler.get_config() | GREEDY
 
 

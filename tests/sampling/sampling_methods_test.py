@@ -7,8 +7,6 @@ from jax import numpy as jnp
 
 from star_keras.sampling.sampling_methods import (
     Greedy,
-    MinP,
-    TopP,
     request_key,
     sampling_method,
 )
@@ -81,24 +79,13 @@ def test_whole_vocabulary_is_not_sorted_where_top_k_bounds_it(kwargs):
     assert " sort[" not in str(program)
 
 
-@pytest.mark.parametrize("top_p", [0.001, 0.5, 0.9, 0.999])
-def test_top_p_leaves_what_sorted_weights_leave(top_p):
-    logits = 3 * np.random.default_rng(0).standard_normal((8, 2000))
-    logits[1, :1000] = logits[1].max()  # ties
-    logits[2, 1:] = -np.inf
-    weights = np.exp(logits - logits.max(-1, keepdims=True)).astype("float32")
-    expected = np.zeros_like(weights)
-    for row, values in zip(expected, weights.astype("float64"), strict=True):
-        above = [values[values > value].sum() for value in values]
-        kept = np.asarray(above) < top_p * values.sum()
-        row[kept] = values[kept]
-    np.testing.assert_array_equal(TopP(top_p).truncate(weights), expected)
-
-
-def test_min_p_leaves_equal_weights_together():
-    weights = jnp.array([[1.0, 0.5, 0.5, 0.49, 0.0]])
-    assert MinP(0.5).truncate(weights).tolist() == [[1.0, 0.5, 0.5, 0.0, 0.0]]
-    assert MinP(1.0).truncate(weights).tolist() == [[1.0, 0.0, 0.0, 0.0, 0.0]]
+@pytest.mark.parametrize(("min_p", "left"), [(0.495, {0, 1, 2}), (1.0, {0})])
+def test_min_p_leaves_equal_tokens_together(min_p, left):
+    logits = jnp.tile(jnp.log(jnp.array([1.0, 0.5, 0.5, 0.49, 0.0])), (200, 1))
+    key_data = np.stack([request_key(0, (i,)) for i in range(200)])
+    method = sampling_method(temperature=1.0, min_p=min_p)
+    drawn = method.next_token(logits, key_data, np.zeros(200, "int32"))
+    assert set(drawn.tolist()) == left
 
 
 def test_requests_have_different_keys():
