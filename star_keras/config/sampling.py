@@ -175,14 +175,9 @@ class SamplingConfig(Settings):
         self._check_quota()
         self._check_order()
         if self.temperature == 0:
-            for name in ("top_k", "top_p", "min_p"):
-                if getattr(self, name) is not None:
-                    raise invalid(
-                        name,
-                        "`None` with temperature=0, which is greedy",
-                        getattr(self, name),
-                        "Set a temperature above 0.",
-                    )
+            why = "with temperature=0, which is greedy"
+            remedy = "Set a temperature above 0."
+            refuse_unused(self, ("top_k", "top_p", "min_p"), why, remedy)
 
     def _check_quota(self):
         kept, most = self.kept_per_problem, self.max_samples_per_problem

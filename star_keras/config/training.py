@@ -160,36 +160,14 @@ class OptimizerConfig(Settings):
     )
 
     def check(self):
-        decays = self.lr_schedule != "constant"
-        if decays and self.decay_steps == 0:
-            raise invalid(
-                "decay_steps",
-                f"at least 1 with lr_schedule={self.lr_schedule!r}",
-                self.decay_steps,
-            )
-        for name in ("decay_steps", "hold_steps"):
-            if not decays and getattr(self, name):
-                raise invalid(
-                    name, "0 with lr_schedule='constant'", getattr(self, name)
-                )
-        check_objective(self.objective, self.dpo_beta, self.nll_weight, self.z_loss)
-
-
-def check_objective(objective: str, dpo_beta: float, nll_weight: float, z_loss: float):
-    """Check that the settings of an objective go together.
-
-    Args:
-        objective: One of `OBJECTIVES`.
-        dpo_beta, nll_weight, z_loss: See `OptimizerConfig`.
-
-    Raises:
-        ValueError: if one is set that the objective does not use.
-    """
-    unused = {"z_loss": z_loss}
-    if objective != "rpo":
-        unused = {"dpo_beta": dpo_beta, "nll_weight": nll_weight}
-    for name, value in unused.items():
-        default = getattr(OptimizerConfig, name)
-        if value != default:
-            rule = f"{default!r} with objective={objective!r}, which does not use it"
-            raise invalid(name, rule, value)
+        if self.lr_schedule == "constant":
+            why = "with lr_schedule='constant'"
+            remedy = "Set another lr_schedule."
+            refuse_unused(self, ("decay_steps", "hold_steps"), why, remedy)
+        elif self.decay_steps == 0:
+            rule = f"at least 1 with lr_schedule={self.lr_schedule!r}"
+            raise invalid("decay_steps", rule, self.decay_steps)
+        is_likelihood = self.objective == "likelihood"
+        unused = ("dpo_beta", "nll_weight") if is_likelihood else ("z_loss",)
+        why = f"with objective={self.objective!r}, which does not use it"
+        refuse_unused(self, unused, why, "Leave it out.")

@@ -8,12 +8,10 @@ import keras
 import numpy as np
 
 from star_keras.config import OptimizerConfig, TrainingConfig
-from star_keras.config.training import check_objective
 from star_keras.training.packing import check_row_lengths
 from star_keras.training.stored_examples import StoredExamples
 from star_keras.utils import memory
 from star_keras.utils.errors import invalid
-from star_keras.utils.settings import checked_setting
 
 
 def check_batch(model, config: TrainingConfig):
@@ -144,13 +142,8 @@ def checked_options(optimizer, *, head_in_loss: bool, **options) -> dict:
     Raises:
         ValueError: see `TrainingStep.compile`.
     """
-    options = {
-        name: checked_setting(OptimizerConfig, name, value)
-        for name, value in options.items()
-    }
-    check_objective(
-        *map(options.get, ("objective", "dpo_beta", "nll_weight", "z_loss"))
-    )
+    config = OptimizerConfig(**options)
+    options = {name: getattr(config, name) for name in options}
     if getattr(optimizer, "gradient_accumulation_steps", None):
         raise ValueError(
             "Invalid value for argument `optimizer`. Expected an optimizer without "
