@@ -4,6 +4,7 @@ from star_keras.distribution.current_mesh import (
     CurrentMesh,
     current_mesh,
     first_device,
+    split_rows,
 )
 from star_keras.distribution.initialize import initialize
 from star_keras.distribution.layouts import REPLICATED, causal_lm_layout_map
@@ -22,5 +23,6 @@ __all__ = [
     "model_parallel",
     "parse_mesh",
     "row_parts",
+    "split_rows",
     "variable_shapes",
 ]

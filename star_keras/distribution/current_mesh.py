@@ -55,3 +55,23 @@ def first_device():
     """A device of the current mesh, or the default device."""
     current = current_mesh()
     return current.mesh.devices.flat[0] if current else jax.devices()[0]
+
+
+def split_rows(arrays):
+    """Split arrays over the axes of rows; no-op without a `keras.distribution`.
+
+    Args:
+        arrays: A tree of arrays `(batch, ...)`.
+
+    Returns:
+        The same tree.
+    """
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        return arrays
+    return jax.tree.map(
+        lambda x: keras.distribution.distribute_tensor(
+            x, distribution.get_data_layout(x.shape)
+        ),
+        arrays,
+    )

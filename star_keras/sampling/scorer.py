@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 import jax
-import keras
 import numpy as np
 from jax import numpy as jnp
 
+from star_keras.distribution import split_rows
 from star_keras.models.max_sequence_length import max_sequence_length
 from star_keras.models.with_variables import with_variables
 from star_keras.sampling.buckets import bucket
@@ -163,16 +163,7 @@ class Scorer:
             positions[row, :count] = np.arange(len(inputs) - count, len(inputs))
             targets[row, :count] = continuation
             counted[row, :count] = True
-        arrays = token_ids, padding_mask, positions, targets, counted
-        distribution = keras.distribution.distribution()
-        if distribution is None:
-            return arrays
-        return [
-            keras.distribution.distribute_tensor(
-                a, distribution.get_data_layout(a.shape)
-            )
-            for a in arrays
-        ]
+        return split_rows((token_ids, padding_mask, positions, targets, counted))
 
     def _score_batch(
         self, variables, token_ids, padding_mask, positions, targets, counted

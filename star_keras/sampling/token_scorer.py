@@ -4,9 +4,9 @@ import sys
 from collections.abc import Sequence
 
 import jax
-import keras
 import numpy as np
 
+from star_keras.distribution import split_rows
 from star_keras.models.max_sequence_length import max_sequence_length
 from star_keras.sampling.buckets import bucket
 from star_keras.sampling.layout import MeshLayout
@@ -57,16 +57,13 @@ class TokenScorer:
         shape = MeshLayout.current().batch_devices, length
         row, mask = np.zeros(shape, "int32"), np.zeros(shape, "int32")
         row[:, :count], mask[:, :count] = token_ids, 1
-        arrays = [row, mask]
-        distribution = keras.distribution.distribution()
-        if distribution is not None:
-            layout = distribution.get_data_layout(shape)
-            arrays = [keras.distribution.distribute_tensor(x, layout) for x in arrays]
         weights = (
             [v.value for v in self.model.trainable_variables],
             [v.value for v in self.model.non_trainable_variables],
         )
-        log_probs, values, ids = map(np.asarray, self.score_rows(weights, *arrays))
+        log_probs, values, ids = map(
+            np.asarray, self.score_rows(weights, *split_rows((row, mask)))
+        )
         last = count - 1
         return log_probs[:last].tolist(), token_pairs(values[:last], ids[:last])
 

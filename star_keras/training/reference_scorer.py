@@ -4,7 +4,7 @@ import jax
 import keras
 import numpy as np
 
-from star_keras.distribution import processes
+from star_keras.distribution import processes, split_rows
 from star_keras.training.head_loss import head_log_probs
 from star_keras.training.objectives import segment_totals
 from star_keras.training.packing import make_row, pack, stack_rows
@@ -43,7 +43,7 @@ class ReferenceScorer:
             # A short batch is filled up with empty rows.
             filled = [*several, *[[]] * (self._batch_size - len(several))]
             batch = stack_rows([self._row(examples, row) for row in filled])
-            totals = processes.gather(self._totals(variables, *_distributed(batch)))
+            totals = processes.gather(self._totals(variables, *split_rows(batch)))
             for row, values in zip(several, totals, strict=False):
                 found[row] = values[: len(row)]
         return found
@@ -67,16 +67,3 @@ class ReferenceScorer:
                 soft_cap=head.soft_cap,
             )
         return segment_totals(log_probs, x)
-
-
-def _distributed(batch):
-    """The arrays of a batch, split over the batch axis of a distribution."""
-    distribution = keras.distribution.distribution()
-    if distribution is None:
-        return batch
-    return jax.tree.map(
-        lambda a: keras.distribution.distribute_tensor(
-            a, distribution.get_data_layout(a.shape)
-        ),
-        batch,
-    )
