@@ -19,11 +19,8 @@ from star_keras.models.gpt_j.gpt_j_causal_lm_preprocessor import (
     GPTJCausalLMPreprocessor,
 )
 from star_keras.models.gpt_j.gpt_j_tokenizer import GPTJTokenizer
-from star_keras.models.gpt_j.gpt_j_weights import (
-    gpt_j_weights,
-    make_with_weights,
-    read_weight,
-)
+from star_keras.models.gpt_j.gpt_j_weights import gpt_j_weights
+from star_keras.models.hugging_face.stored_weights import make_with_weights
 from star_keras.models.hugging_face.tensor_files import (
     check_names,
     find_tensors,
@@ -147,7 +144,7 @@ def load_hugging_face_gpt_j(
             value = value.T
         return value
 
-    return make_with_weights(make_model, read, on_weight)
+    return make_with_weights(make_model, gpt_j_weights, read, on_weight)
 
 
 def save_hugging_face_gpt_j(model, directory, max_file_bytes=2 * 1024**3):
@@ -163,10 +160,10 @@ def save_hugging_face_gpt_j(model, directory, max_file_bytes=2 * 1024**3):
     directory.mkdir(parents=True, exist_ok=True)
     weights = gpt_j_weights(model)
     size = numpy_dtype(model.backbone.token_embedding.embeddings).itemsize
-    sizes = {name: math.prod(shape) * size for name, (_, shape) in weights.items()}
+    sizes = {name: math.prod(x.shape) * size for name, x in weights.items()}
 
     def read(name):
-        value = read_weight(*weights[name])
+        value = weights[name].read()
         if value.ndim == 2 and name != "transformer.wte.weight":
             value = value.T
         return value

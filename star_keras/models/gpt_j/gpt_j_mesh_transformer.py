@@ -38,12 +38,9 @@ import numpy as np
 
 from star_keras.models.gpt_j.gpt_j_backbone import GPTJBackbone
 from star_keras.models.gpt_j.gpt_j_causal_lm import GPTJCausalLM
-from star_keras.models.gpt_j.gpt_j_weights import (
-    gpt_j_weights,
-    make_with_weights,
-    read_weight,
-)
+from star_keras.models.gpt_j.gpt_j_weights import gpt_j_weights
 from star_keras.models.gpt_j.mesh_transformer_shards import check_copies, open_shards
+from star_keras.models.hugging_face.stored_weights import make_with_weights
 from star_keras.utils.errors import invalid
 from star_keras.utils.json_lines import read_json_object
 
@@ -178,6 +175,7 @@ def load_mesh_transformer(
         lambda: GPTJCausalLM(
             GPTJBackbone(**{**sizes, **kwargs}), preprocessor, compile=False
         ),
+        gpt_j_weights,
         read,
         on_weight,
     )
@@ -212,7 +210,7 @@ def save_mesh_transformer(model, directory, shards=8):
         )
     weights = gpt_j_weights(model)
     sources = {
-        leaf: (*weights[name], split)
+        leaf: (weights[name], split)
         for name, (leaf, split) in _leaves(backbone.num_layers).items()
     }
 
@@ -221,8 +219,8 @@ def save_mesh_transformer(model, directory, shards=8):
             return [np.array(0, "int32")] * shards
         if leaf == _EMBEDDING_BIAS:
             return [np.zeros(backbone.hidden_dim, ml_dtypes.bfloat16)] * shards
-        variable, shape, split = sources[leaf]
-        value = read_weight(variable, shape)
+        weight, split = sources[leaf]
+        value = weight.read()
         if split == _SUM:
             parts = [value / shards] * shards
         elif split == _FIRST:

@@ -1,9 +1,5 @@
 """The weights of a GPT-J as named matrices, for conversions."""
 
-import keras
-import numpy as np
-
-from star_keras.models.hugging_face import stored_weights
 from star_keras.models.hugging_face.stored_weights import reshaped
 
 
@@ -14,10 +10,9 @@ def gpt_j_weights(model):
         model: A `GPTJCausalLM`.
 
     Returns:
-        Dict from a name like `"transformer.h.0.attn.q_proj.weight"` to a pair
-        `(variable, shape)`. `shape` is the variable's shape as a matrix
-        `(inputs, outputs)`, or as a vector. transformers stores the transpose of
-        every matrix except `"transformer.wte.weight"`.
+        Dict from a name like `"transformer.h.0.attn.q_proj.weight"` to a
+        `StoredWeight`, a matrix `(inputs, outputs)` or a vector. transformers stores
+        the transpose of every matrix except `"transformer.wte.weight"`.
     """
     backbone = model.backbone
     hidden_dim = backbone.hidden_dim
@@ -48,47 +43,6 @@ def gpt_j_weights(model):
         return (hidden_dim, hidden_dim) if len(shape) == 3 else tuple(shape)
 
     return {
-        name: (variable, matrix_shape(variable.shape))
+        name: reshaped(variable, matrix_shape(variable.shape))
         for name, variable in weights.items()
     }
-
-
-def make_with_weights(make_model, read, on_weight=None):
-    """Make a model and set its weights, one at a time, the largest first.
-
-    The random initial weights are never made. Memory holds the model and at most
-    one more weight.
-
-    Args:
-        make_model: Callable without arguments that returns a `GPTJCausalLM`, not
-            compiled.
-        read: Callable from a name of `gpt_j_weights` to a float array of the
-            matrix shape given there. The weight takes the dtype of its variable
-            and the layout of the current `keras.distribution`.
-        on_weight: optional callable without arguments, called after each weight.
-
-    Returns:
-        The model, compiled with the defaults of its class.
-
-    Raises:
-        ValueError: if an array has another shape. The error names the weight.
-    """
-
-    def table(model):
-        weights = gpt_j_weights(model)
-        return {name: reshaped(*pair) for name, pair in weights.items()}
-
-    return stored_weights.make_with_weights(make_model, table, read, on_weight)
-
-
-def read_weight(variable, shape):
-    """The value of a variable as a matrix.
-
-    Args:
-        variable: A variable of `gpt_j_weights`, float of any shape.
-        shape: Its matrix shape, from `gpt_j_weights`.
-
-    Returns:
-        A numpy array of that shape, in the dtype of the variable.
-    """
-    return np.reshape(np.asarray(keras.ops.convert_to_tensor(variable)), shape)
