@@ -164,7 +164,7 @@ class OuterLoop:
         """The problems to sample in their order, and the mastered ones beside them."""
         sampling, keys = self.config.sampling, {}
         if sampling.order == "adaptive":
-            keys = self._samples.load_order(iteration - 1)
+            keys = self._samples.load_pairs(iteration - 1, "order")
         problems = open_problems(
             self.problems["train"], iteration, self._run.metrics, sampling
         )
@@ -176,13 +176,13 @@ class OuterLoop:
     def _carry_over(self, iteration, sampled):
         """Write what the draws of the next iteration need of these samples."""
         if self.config.sampling.mastered_after:
-            mastery = self._samples.load_mastery(iteration - 1)
+            mastery = self._samples.load_pairs(iteration - 1, "mastery")
             mastery = update_mastery(mastery, iteration, sampled.samples)
-            self._samples.finish_mastery(iteration, mastery)
+            self._samples.finish_pairs(iteration, "mastery", mastery)
         if self.config.sampling.order == "adaptive":
-            keys = self._samples.load_order(iteration - 1)
+            keys = self._samples.load_pairs(iteration - 1, "order")
             keys = updated_keys(keys, iteration, sampled.problems, *sampled.phases)
-            self._samples.finish_order(iteration, keys)
+            self._samples.finish_pairs(iteration, "order", keys)
 
     def _pack(self, iteration, kept, start):
         """Tokenize the kept samples, and count their rows and training steps."""

@@ -62,7 +62,7 @@ def draw_mastered(
     """
     if not config.mastered_after:
         return {}
-    mastery = store.load_mastery(iteration - 1)
+    mastery = store.load_pairs(iteration - 1, "mastery")
     found = {}
     for problem in problems:
         streak, last = mastery.get(problem.id, (0, 0))

@@ -232,10 +232,8 @@ def _entries(store, iteration, name):
         return None
     if name == "selection.jsonl":
         return store.load_selection(iteration)
-    if name == "mastery.json":
-        return store.load_mastery(iteration)
-    if name == "order.json":
-        return store.load_order(iteration)
+    if name.endswith(".json"):
+        return store.load_pairs(iteration, name.removesuffix(".json"))
     return store.load(iteration, name.removesuffix(".jsonl"))
 
 

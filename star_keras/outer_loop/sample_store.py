@@ -18,6 +18,12 @@ from star_keras.utils.json_lines import (
 )
 from star_keras.utils.records import is_count, is_share, make_record
 
+# Of files with two numbers of each problem: their rule, and whether the second fits.
+_PAIRS = {
+    "mastery": ("two counts", is_count),
+    "order": ("a count and a share from 0 to 1", is_share),
+}
+
 
 class SampleStore:
     """The samples of a run and the decisions on them, a directory an iteration.
@@ -203,49 +209,32 @@ class SampleStore:
 
     # === Mastery and order ===
 
-    def finish_mastery(self, iteration: int, mastery: dict):
-        """Write the mastery of the problems after an iteration, JSON.
+    def finish_pairs(self, iteration: int, name: str, pairs: dict):
+        """Write two numbers of each problem after an iteration, JSON.
+
+        Args:
+            iteration: The iteration.
+            name: `"mastery"` or `"order"`, see the modules of these files.
+            pairs: The numbers by the id of the problem.
 
         Raises:
             ValueError: if the file exists and holds something else.
         """
-        self._finish_pairs(iteration, "mastery.json", mastery)
-
-    def load_mastery(self, iteration: int) -> dict:
-        """What `finish_mastery` has written; empty before the first iteration.
-
-        Raises:
-            ValueError: if the file is missing, damaged or was changed.
-        """
-        return self._load_pairs(iteration, "mastery.json", "two counts", is_count)
-
-    def finish_order(self, iteration: int, keys: dict):
-        """Write the keys of the adaptive order after an iteration, JSON.
-
-        Raises:
-            ValueError: if the file exists and holds something else.
-        """
-        self._finish_pairs(iteration, "order.json", keys)
-
-    def load_order(self, iteration: int) -> dict:
-        """What `finish_order` has written; empty before the first iteration.
-
-        Raises:
-            ValueError: if the file is missing, damaged or was changed.
-        """
-        rule = "a count and a share from 0 to 1"
-        return self._load_pairs(iteration, "order.json", rule, is_share)
-
-    def _finish_pairs(self, iteration, name, pairs):
         if self.writes:
             self._check()
             content = (json.dumps(pairs) + "\n").encode()
-            self.finished.write(iteration, name, [content])
+            self.finished.write(iteration, f"{name}.json", [content])
 
-    def _load_pairs(self, iteration, name, rule, fits_second):
+    def load_pairs(self, iteration: int, name: str) -> dict:
+        """What `finish_pairs` has written; empty before the first iteration.
+
+        Raises:
+            ValueError: if the file is missing, damaged or was changed.
+        """
         if iteration < 1:
             return {}
-        path = self.finished.checked_path(iteration, name)
+        path = self.finished.checked_path(iteration, f"{name}.json")
+        rule, fits_second = _PAIRS[name]
         try:
             pairs = parse_json_object(path.read_bytes(), str(path))
             for problem, pair in pairs.items():

@@ -66,7 +66,9 @@ def make_run(path, iterations=2, checkpoints=True):
         samples = sampled(iteration, "sample", "rationale", PROBLEMS)
         samples += sampled(iteration, "rationalize", "rationalization", PROBLEMS[1:])
         store.finish_selection(iteration, list(map(make_selection, samples)))
-        store.finish_mastery(iteration, {problem: [1, 1] for problem in PROBLEMS})
+        store.finish_pairs(
+            iteration, "mastery", {problem: [1, 1] for problem in PROBLEMS}
+        )
         run.finish(iteration, "select", {"num_rationales": 3})
         run.finish(iteration, "pack", {"steps": 4})
         if checkpoints:
@@ -97,7 +99,7 @@ def everything(run):
                 found[key] = run.samples.load_selection(iteration)
                 found[f"{iteration} kept"] = list(run.samples.load_kept(iteration))
             elif name == "mastery.json":
-                found[key] = run.samples.load_mastery(iteration)
+                found[key] = run.samples.load_pairs(iteration, "mastery")
             else:
                 kind = name.removesuffix(".jsonl")
                 found[key] = list(run.samples.load(iteration, kind))

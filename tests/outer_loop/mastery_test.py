@@ -42,7 +42,7 @@ def test_mastered_problems_are_those_with_enough_iterations(
     tmp_path, p_mastered, expected
 ):
     store = SampleStore(tmp_path)
-    store.finish_mastery(3, {"double-0": (1, 3), "double-1": (2, 3)})
+    store.finish_pairs(3, "mastery", {"double-0": (1, 3), "double-1": (2, 3)})
     config = SamplingConfig(mastered_after=2, p_mastered=p_mastered)
     problems = Doubling(train=3).problems("train")
     found = draw_mastered(store, 4, problems, config, random.Random(0))

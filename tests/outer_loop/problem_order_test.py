@@ -140,7 +140,7 @@ def test_an_adaptive_run_is_that_of_lists(packed, size, tmp_path):
     run = run_iterations(tmp_path, 4, ScriptedSampler(script), packed)
     history, keys = plain(4, size)
     assert [taken(run, n) for n in (1, 2, 3, 4)] == history
-    assert {k: tuple(v) for k, v in run.samples.load_order(4).items()} == keys
+    assert {k: tuple(v) for k, v in run.samples.load_pairs(4, "order").items()} == keys
     assert 0 < len(keys) < len(PROBLEMS)
     assert len(history[0]) < len(PROBLEMS)
 

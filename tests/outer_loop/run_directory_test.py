@@ -198,7 +198,7 @@ def test_nothing_is_written_once_the_directory_is_removed(run, again):
         lambda: store.append(1, "rationale", []),
         lambda: store.finish(1, "rationale", []),
         lambda: store.finish_selection(1, []),
-        lambda: store.finish_mastery(1, {}),
+        lambda: store.finish_pairs(1, "mastery", {}),
         lambda: checkpoints.save_weights(1, []),
         lambda: checkpoints.save_training(1, 2, []),
     ):

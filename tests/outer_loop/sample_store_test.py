@@ -174,8 +174,8 @@ def test_kept_samples_are_in_the_order_of_their_phases(store):
 
 
 def test_mastery_is_kept_from_iteration_to_iteration(store):
-    assert store.load_mastery(0) == {}
-    store.finish_mastery(1, {"a": (1, 1)})
-    assert store.load_mastery(1) == {"a": [1, 1]}
+    assert store.load_pairs(0, "mastery") == {}
+    store.finish_pairs(1, "mastery", {"a": (1, 1)})
+    assert store.load_pairs(1, "mastery") == {"a": [1, 1]}
     with pytest.raises(ValueError, match="mastery.json is missing.*start_iter=2"):
-        store.load_mastery(2)
+        store.load_pairs(2, "mastery")
