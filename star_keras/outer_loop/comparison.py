@@ -90,7 +90,7 @@ def read_run(path) -> ComparedRun:
     config = run.config
     if not {"run", "task", "model"} <= config.keys():
         raise _unusable(path, "has a config.json without settings")
-    seed = config["run"]["seed"]
+    seed, left_out = config["run"]["seed"], {"seed", *free_settings(StarConfig)}
     return ComparedRun(
         path=str(path),
         seed=seed,
@@ -101,7 +101,11 @@ def read_run(path) -> ComparedRun:
             "n_eval_samples": config["run"]["n_eval_samples"],
             "base model": config["model"]["base_weights_crc32"],
         },
-        settings=dict(_settings(config, {"seed", *free_settings(StarConfig)})),
+        settings={
+            name: value
+            for name, value in run.settings.items()
+            if name.rpartition(".")[2] not in left_out
+        },
         points=points,
         sampled=sampled,
         trained=trained,
@@ -119,17 +123,6 @@ def _unevaluated(run, iteration):
     if not any("eval_accuracy" in line for line in run.history):
         return "was not evaluated"
     return f"is under way: iteration {iteration} is not evaluated"
-
-
-def _settings(config, left_out, prefix=""):
-    """Names and values of a configuration, groups by groups."""
-    for name, value in config.items():
-        if name in left_out:
-            continue
-        if isinstance(value, dict):
-            yield from _settings(value, left_out, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def group_runs(paths: Sequence) -> dict[str, list[ComparedRun]]:

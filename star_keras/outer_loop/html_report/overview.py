@@ -136,9 +136,8 @@ def metrics_table(runs: Sequence[RunFiles]) -> Table:
 
 def settings_table(runs: Sequence[RunFiles]) -> Table:
     """The settings of a run, or the differing settings of several runs."""
-    flat = [dict(_flat("", run.config)) for run in runs]
-    names = sorted({name for settings in flat for name in settings})
-    rows = [[name, *(str(s.get(name, "")) for s in flat)] for name in names]
+    names = sorted({name for run in runs for name in run.settings})
+    rows = [[n, *(str(run.settings.get(n, "")) for run in runs)] for n in names]
     if len(runs) > 1:
         rows = [row for row in rows if len(set(row[1:])) > 1]
     return Table(
@@ -147,14 +146,6 @@ def settings_table(runs: Sequence[RunFiles]) -> Table:
         rows=rows,
         is_open=len(runs) > 1,
     )
-
-
-def _flat(prefix, config):
-    for name, value in config.items():
-        if isinstance(value, dict):
-            yield from _flat(f"{prefix}{name}.", value)
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _table(title, runs, columns: Mapping[str, Callable], is_open=True):

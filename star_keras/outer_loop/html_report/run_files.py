@@ -38,6 +38,7 @@ class RunFiles:
         path: The directory.
         name: Name of the directory.
         config: The content of `config.json`, or `{}`.
+        settings: The same by names like `"run.seed"`.
         prompts: The content of `prompts.json`, or `{}`.
         history: Metrics of each iteration and its number, without NaN; the last one
             may be under way.
@@ -54,6 +55,7 @@ class RunFiles:
         self._first_faults: dict[str, str] = {}
         self._counts: collections.Counter[str] = collections.Counter()
         self.config = self._object("config.json")
+        self.settings = dict(_flat("", self.config))
         self.prompts = self._object(PROMPTS_NAME)
         try:
             phases = read_manifest(manifest)
@@ -176,6 +178,14 @@ class RunFiles:
         """Keep the first fault of a file, and the number of its faults."""
         self._first_faults.setdefault(name, text)
         self._counts[name] += 1
+
+
+def _flat(prefix, config):
+    for name, value in config.items():
+        if isinstance(value, dict):
+            yield from _flat(f"{prefix}{name}.", value)
+        else:
+            yield f"{prefix}{name}", value
 
 
 def _key(kind, record):
