@@ -41,24 +41,6 @@ class Iteration:
     max_new_tokens: int
 
 
-def iteration_seconds(iteration: Iteration, *, slots, step, prefill, token) -> float:
-    """Seconds of an iteration from those of its parts.
-
-    Args:
-        iteration: `Iteration`.
-        slots: int. Completions sampled together.
-        step: float. Seconds of a training step.
-        prefill: float. Seconds of the prefill of one prompt.
-        token: float. Seconds of a decoding step of all slots.
-    """
-    fills = -(-iteration.completions // slots)
-    return (
-        iteration.steps * step
-        + iteration.completions * prefill
-        + fills * iteration.max_new_tokens * token
-    )
-
-
 def matrix_parameters(model) -> tuple[int, int]:
     """Parameters in matrix products: of the blocks, and of the head.
 

@@ -4,12 +4,7 @@ import dataclasses
 import itertools
 
 from star_keras.distribution import parse_mesh
-from star_keras.planning.arithmetic import (
-    Arithmetic,
-    Iteration,
-    Weights,
-    iteration_seconds,
-)
+from star_keras.planning.arithmetic import Arithmetic, Iteration, Weights
 from star_keras.planning.chips import Chip
 from star_keras.utils.errors import invalid
 
@@ -68,12 +63,11 @@ class Candidate:
 
     def seconds(self, iteration: Iteration) -> float:
         """Seconds of an iteration, sampling and training."""
-        return iteration_seconds(
-            iteration,
-            slots=self.slots,
-            step=self.step_seconds,
-            prefill=self.prefill_seconds,
-            token=self.token_seconds,
+        fills = -(-iteration.completions // self.slots)
+        return (
+            iteration.steps * self.step_seconds
+            + iteration.completions * self.prefill_seconds
+            + fills * iteration.max_new_tokens * self.token_seconds
         )
 
 
