@@ -9,11 +9,11 @@ from star_keras.callbacks import StarIterationCallback
 from star_keras.config import OptimizerConfig, SelectionConfig, StarConfig
 from star_keras.models import load_causal_lm
 from star_keras.outer_loop.console_summary import show_start
-from star_keras.outer_loop.html_report.run_files import RunFiles
 from star_keras.outer_loop.pairs import check_pairs
 from star_keras.outer_loop.progress import Progress
 from star_keras.outer_loop.prompts import PromptBuilder
 from star_keras.outer_loop.records import GradedSample
+from star_keras.outer_loop.run_files import RunFiles
 from star_keras.outer_loop.selection import select
 from star_keras.outer_loop.votes import Votes
 from star_keras.testing import Doubling, ScriptedSampler

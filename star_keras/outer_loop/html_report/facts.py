@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from star_keras.outer_loop.html_report.overview import Counts, Table, percent
-from star_keras.outer_loop.html_report.run_files import RunFiles
 from star_keras.outer_loop.progress import PHASE_SECONDS, format_seconds
+from star_keras.outer_loop.run_files import RunFiles
 
 
 def facts(runs: Sequence[RunFiles], counts: Counts) -> Table:
@@ -21,7 +21,7 @@ def facts(runs: Sequence[RunFiles], counts: Counts) -> Table:
 def _facts(number, run, counts):
     return {
         "Task": _task(number, run, counts),
-        "Base model": _base_model(_group(run.config, "model")),
+        "Base model": _base_model(run.settings),
         "Progress": _progress(run),
         "Held-out accuracy": _accuracy(run),
         "Time and tokens": _effort(number, run, counts),
@@ -29,8 +29,7 @@ def _facts(number, run, counts):
 
 
 def _task(number, run, counts):
-    sampling = _group(run.config, "sampling")
-    text = str(_group(run.config, "task").get("task", "unknown"))
+    text = str(run.settings.get("task.task", "unknown"))
     sampled = [
         found["samples"]
         for (of_run, _, kind), found in counts.items()
@@ -38,21 +37,21 @@ def _task(number, run, counts):
     ]
     if sampled:
         text += f", {max(sampled):,} completions of training problems an iteration"
-    if sampling.get("direct") is True:
+    if run.settings.get("sampling.direct") is True:
         text += ", known answers in place of rationales"
-    elif sampling.get("rationalize") is False:
+    elif run.settings.get("sampling.rationalize") is False:
         text += ", without rationalization"
     return text
 
 
-def _base_model(model):
-    optimizer = _group(model, "optimizer")
-    rate = _group(optimizer, "config").get("learning_rate")
-    if isinstance(rate, dict):  # a schedule
-        rate = _group(rate, "config").get("learning_rate")
-    checksum = model.get("base_weights_crc32")
+def _base_model(settings):
+    optimizer = "model.optimizer.config.learning_rate"
+    schedule = f"{optimizer}.config.learning_rate"
+    rate = settings.get(optimizer, settings.get(schedule))
+    checksum = settings.get("model.base_weights_crc32")
     parts = [f"weights {checksum:08x}" if isinstance(checksum, int) else ""]
-    parts += [str(model.get("dtype") or ""), str(optimizer.get("class_name") or "")]
+    names = "model.dtype", "model.optimizer.class_name"
+    parts += [str(settings.get(name) or "") for name in names]
     parts += [f"learning rate {rate:g}" if isinstance(rate, int | float) else ""]
     return ", ".join(filter(None, parts)) or "unknown"
 
@@ -84,9 +83,3 @@ def _effort(number, run, counts):
     seconds = sum(line.get(n, 0) for line in run.history for n in PHASE_SECONDS)
     tokens = sum(found["tokens"] for key, found in counts.items() if key[0] == number)
     return f"{format_seconds(seconds)}; {tokens:,} tokens sampled"
-
-
-def _group(values, name):
-    """A group of named values; empty if there is none."""
-    group = values.get(name)
-    return group if isinstance(group, dict) else {}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from star_keras.outer_loop.html_report.problem_data import UNDECIDED, ProblemData
-from star_keras.outer_loop.html_report.run_files import RunFiles
+from star_keras.outer_loop.run_files import RunFiles
 from tests.outer_loop.conftest import edit
 from tests.outer_loop.html_report.conftest import make_report_run
 

@@ -3,10 +3,16 @@ import shutil
 
 import pytest
 
-from star_keras.outer_loop.html_report.run_files import RunFiles
+from star_keras.outer_loop.run_files import RunFiles
 from tests.outer_loop.conftest import edit
+from tests.outer_loop.html_report.conftest import make_report_run
 
 RATIONALES = "samples/iteration_0001/rationale.jsonl"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return make_report_run(tmp_path_factory.mktemp("report") / "first")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The files of a run directory, for a report. Damage is noted, not raised."""
+"""The files of a run directory, read for reports. Damage is noted, not raised."""
 
 import collections
 from collections.abc import Iterator
