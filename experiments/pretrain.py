@@ -137,28 +137,27 @@ def make_model(settings):
 # === Training ===
 
 
-def row_length(examples):
-    """Tokens of a packed row: a multiple of 64 that holds the longest example."""
-    return max(-(-len(example) // 64) * 64 for example in examples)
-
-
-def main(argv):
-    (settings,) = from_flags(argv, PretrainSettings)
-    make_new_directory("output", settings.output)
-    say_hello(f"pretraining {settings.output}")
-    load_libraries()
+def compile_model(model, settings):
+    """Compile a model for all stages."""
     import keras
 
-    from star_keras.training import (
-        WarmupSchedule,
-        tokenize_examples,
-        training_batches,
-        training_dataset,
-    )
-    from star_keras.training.dataset import feed_token_ids
+    from star_keras.training import WarmupSchedule
 
-    keras.utils.set_random_seed(settings.seed)
-    draw = random.Random(settings.seed)
+    schedule = WarmupSchedule(
+        settings.learning_rate,
+        warmup_steps=_WARMUP_STEPS,
+        hold_steps=sum(map(int, settings.steps)) * 7 // 10,
+        decay="linear",
+        decay_steps=_decay_steps(settings.steps),
+    )
+    model.compile(
+        optimizer=keras.optimizers.Adam(schedule, beta_2=0.98, global_clipnorm=1.0),
+        weighted_metrics=[],
+    )
+
+
+def stages(settings, draw):
+    """The examples of each stage, prompts and responses, drawn in turn."""
     lengths = [int(n) for n in settings.digits]
     task = Arithmetic(
         digits=lengths, extrapolation_digits=(), eval_problems=settings.held_out
@@ -172,7 +171,7 @@ def main(argv):
     ]
     # One digit first, then two, then everything: a mixture from the start
     # stays on a plateau where the model copies but does not add.
-    stages = [
+    for count, parts in (
         (5_000, {"additions": {1: 1}}),
         (8_000, {"additions": {1: 0.25, 2: 0.75}}),
         (
@@ -184,28 +183,35 @@ def main(argv):
                 "hints": 0.3,
             },
         ),
-    ]
+    ):
+        yield list(mixture(draw, count, held_out, **parts))
+
+
+def row_length(examples):
+    """Tokens of a packed row: a multiple of 64 that holds the longest example."""
+    return max(-(-len(example) // 64) * 64 for example in examples)
+
+
+def main(argv):
+    (settings,) = from_flags(argv, PretrainSettings)
+    make_new_directory("output", settings.output)
+    say_hello(f"pretraining {settings.output}")
+    load_libraries()
+    import keras
+
+    from star_keras.training import (
+        tokenize_examples,
+        training_batches,
+        training_dataset,
+    )
+    from star_keras.training.dataset import feed_token_ids
+
+    keras.utils.set_random_seed(settings.seed)
     model = make_model(settings)
     feed_token_ids(model)
-    steps = [int(n) for n in settings.steps]
-    model.compile(
-        optimizer=keras.optimizers.Adam(
-            WarmupSchedule(
-                settings.learning_rate,
-                warmup_steps=_WARMUP_STEPS,
-                hold_steps=sum(steps) * 7 // 10,
-                decay="linear",
-                decay_steps=_decay_steps(settings.steps),
-            ),
-            beta_2=0.98,
-            global_clipnorm=1.0,
-        ),
-        weighted_metrics=[],
-    )
-    for number, (count, parts) in enumerate(stages):
-        examples = tokenize_examples(
-            model.preprocessor, list(mixture(draw, count, held_out, **parts))
-        )
+    compile_model(model, settings)
+    for number, texts in enumerate(stages(settings, random.Random(settings.seed))):
+        examples = tokenize_examples(model.preprocessor, texts)
         batches = functools.partial(
             training_batches,
             examples,
@@ -216,7 +222,7 @@ def main(argv):
             training_dataset(
                 batches, batch_size=32, sequence_length=row_length(examples)
             ),
-            steps_per_epoch=steps[number],
+            steps_per_epoch=int(settings.steps[number]),
             shuffle=False,
             verbose=2,
         )

@@ -95,6 +95,34 @@ def _order(num_layers):
     return sorted(names, key=lambda name: name.rpartition("/")[::2])
 
 
+def _sizes(config):
+    """The arguments of the backbone in a training configuration, which is checked."""
+    for name, valid in (("pe", "rotary"), ("norm", "layernorm")):
+        if config.get(name, valid) != valid:
+            raise ValueError(
+                f"Invalid value for argument `config`. Expected {name}={valid!r}, as "
+                f"GPT-J has. Received: {name}={config[name]!r}."
+            )
+    missing = sorted(_SIZES.keys() - config.keys())
+    if missing:
+        raise ValueError(
+            f"Invalid value for argument `config`. Expected {sorted(_SIZES)}. "
+            f"Missing: {missing}."
+        )
+    sizes = {ours: config[theirs] for theirs, ours in _SIZES.items()}
+    sizes["intermediate_dim"] = 4 * sizes["hidden_dim"]
+    heads, width = sizes["num_heads"], sizes["hidden_dim"]
+    if width % heads or sizes["rotary_dim"] > width // heads or sizes["rotary_dim"] % 2:
+        raise ValueError(
+            "Invalid value for argument `config`. Expected that n_heads divides "
+            "d_model, and that pe_rotary_dims is even and at most d_model / n_heads. "
+            "Received: "
+            f"n_heads={heads}, d_model={width}, "
+            f"pe_rotary_dims={sizes['rotary_dim']}."
+        )
+    return sizes
+
+
 def load_mesh_transformer(
     directory, config, preprocessor=None, on_weight=None, **kwargs
 ):
@@ -121,29 +149,7 @@ def load_mesh_transformer(
     """
     if not isinstance(config, dict):
         config = read_json_object(config)
-    for name, valid in (("pe", "rotary"), ("norm", "layernorm")):
-        if config.get(name, valid) != valid:
-            raise ValueError(
-                f"Invalid value for argument `config`. Expected {name}={valid!r}, as "
-                f"GPT-J has. Received: {name}={config[name]!r}."
-            )
-    missing = sorted(_SIZES.keys() - config.keys())
-    if missing:
-        raise ValueError(
-            f"Invalid value for argument `config`. Expected {sorted(_SIZES)}. "
-            f"Missing: {missing}."
-        )
-    sizes = {ours: config[theirs] for theirs, ours in _SIZES.items()}
-    sizes["intermediate_dim"] = 4 * sizes["hidden_dim"]
-    heads, width = sizes["num_heads"], sizes["hidden_dim"]
-    if width % heads or sizes["rotary_dim"] > width // heads or sizes["rotary_dim"] % 2:
-        raise ValueError(
-            "Invalid value for argument `config`. Expected that n_heads divides "
-            "d_model, and that pe_rotary_dims is even and at most d_model / n_heads. "
-            "Received: "
-            f"n_heads={heads}, d_model={width}, "
-            f"pe_rotary_dims={sizes['rotary_dim']}."
-        )
+    sizes = _sizes(config)
     shards = open_shards(Path(directory), config)
     order = _order(sizes["num_layers"])
     # In a full checkpoint the optimizer's state comes first: a step count, two
