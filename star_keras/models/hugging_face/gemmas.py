@@ -235,25 +235,19 @@ def _weights(backbone):
 
 FAMILIES = {
     "gemma": StoredFamily(
-        backbone=keras_hub.models.GemmaBackbone,
         causal_lm=keras_hub.models.GemmaCausalLM,
-        preprocessor=keras_hub.models.GemmaCausalLMPreprocessor,
         read_config=_read_gemma,
         write_config=_write_gemma,
         weights=_weights,
     ),
     "gemma2": StoredFamily(
-        backbone=keras_hub.models.GemmaBackbone,
         causal_lm=keras_hub.models.GemmaCausalLM,
-        preprocessor=keras_hub.models.GemmaCausalLMPreprocessor,
         read_config=_read_gemma2,
         write_config=_write_gemma2,
         weights=_weights,
     ),
     "gemma3_text": StoredFamily(
-        backbone=keras_hub.models.Gemma3Backbone,
         causal_lm=keras_hub.models.Gemma3CausalLM,
-        preprocessor=keras_hub.models.Gemma3CausalLMPreprocessor,
         read_config=_read_gemma3,
         write_config=_write_gemma3,
         weights=_weights,

@@ -1,11 +1,6 @@
 """Directories of Llamas, Mistrals and Qwens that KerasHub's classes do not compute."""
 
 from star_keras.models.general_llama.general_llama_backbone import GeneralLlamaBackbone
-from star_keras.models.general_llama.general_llama_causal_lm import (
-    GeneralLlamaCausalLM,
-    GeneralLlamaCausalLMPreprocessor,
-)
-from star_keras.models.hugging_face.family import StoredFamily
 
 _FULL = ("full_attention",)
 
@@ -22,18 +17,6 @@ def general_model_type(backbone):
         is_mistral = backbone.tie_word_embeddings or backbone.rope_yarn
         return "mistral" if is_mistral else "phi3"
     return "llama"
-
-
-def general_family(read_config, write_config, weights):
-    """The `StoredFamily` of a `model_type` in its general form."""
-    return StoredFamily(
-        backbone=GeneralLlamaBackbone,
-        causal_lm=GeneralLlamaCausalLM,
-        preprocessor=GeneralLlamaCausalLMPreprocessor,
-        read_config=read_config,
-        write_config=write_config,
-        weights=weights,
-    )
 
 
 def take_head_dim(fields, sizes):

@@ -94,9 +94,7 @@ def _weights(backbone):
 
 FAMILIES = {
     "gpt2": StoredFamily(
-        backbone=keras_hub.models.GPT2Backbone,
         causal_lm=keras_hub.models.GPT2CausalLM,
-        preprocessor=keras_hub.models.GPT2CausalLMPreprocessor,
         read_config=_read_config,
         write_config=_write_config,
         weights=_weights,

@@ -7,11 +7,7 @@ from star_keras.models.hugging_face.stored_weights import (
     same,
     transposed,
 )
-from star_keras.models.pythia.pythia_backbone import PythiaBackbone
-from star_keras.models.pythia.pythia_causal_lm import (
-    PythiaCausalLM,
-    PythiaCausalLMPreprocessor,
-)
+from star_keras.models.pythia.pythia_causal_lm import PythiaCausalLM
 
 # transformers' names of the two forms of GELU.
 _ACTIVATIONS = {
@@ -97,9 +93,7 @@ def _weights(backbone):
 
 FAMILIES = {
     "gpt_neox": StoredFamily(
-        backbone=PythiaBackbone,
         causal_lm=PythiaCausalLM,
-        preprocessor=PythiaCausalLMPreprocessor,
         read_config=_read_config,
         write_config=_write_config,
         weights=_weights,

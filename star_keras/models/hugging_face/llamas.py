@@ -4,9 +4,9 @@ import math
 
 import keras_hub
 
+from star_keras.models.general_llama.general_llama_causal_lm import GeneralLlamaCausalLM
 from star_keras.models.hugging_face.family import StoredFamily
 from star_keras.models.hugging_face.general_llamas import (
-    general_family,
     take_bias,
     take_head_dim,
     take_windows,
@@ -159,39 +159,31 @@ def _weights(backbone):
 
 FAMILIES = {
     "llama": StoredFamily(
-        backbone=keras_hub.models.Llama3Backbone,
         causal_lm=keras_hub.models.Llama3CausalLM,
-        preprocessor=keras_hub.models.Llama3CausalLMPreprocessor,
         read_config=_read_llama,
         write_config=_write_llama,
         weights=_weights,
-        general=general_family(_read_llama, _write_llama, _weights),
+        general=GeneralLlamaCausalLM,
     ),
     "mistral": StoredFamily(
-        backbone=keras_hub.models.MistralBackbone,
         causal_lm=keras_hub.models.MistralCausalLM,
-        preprocessor=keras_hub.models.MistralCausalLMPreprocessor,
         read_config=_read_mistral,
         write_config=_write_mistral,
         weights=_weights,
-        general=general_family(_read_mistral, _write_mistral, _weights),
+        general=GeneralLlamaCausalLM,
     ),
     "qwen2": StoredFamily(
-        backbone=keras_hub.models.QwenBackbone,
         causal_lm=keras_hub.models.QwenCausalLM,
-        preprocessor=keras_hub.models.QwenCausalLMPreprocessor,
         read_config=_read_qwen2,
         write_config=_write_qwen2,
         weights=_weights,
-        general=general_family(_read_qwen2, _write_qwen2, _weights),
+        general=GeneralLlamaCausalLM,
     ),
     "qwen3": StoredFamily(
-        backbone=keras_hub.models.Qwen3Backbone,
         causal_lm=keras_hub.models.Qwen3CausalLM,
-        preprocessor=keras_hub.models.Qwen3CausalLMPreprocessor,
         read_config=_read_qwen3,
         write_config=_write_qwen3,
         weights=_weights,
-        general=general_family(_read_qwen3, _write_qwen3, _weights),
+        general=GeneralLlamaCausalLM,
     ),
 }

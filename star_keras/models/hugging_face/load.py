@@ -127,19 +127,20 @@ def load_hugging_face_causal_lm(
     fields = Fields(config, directory / "config.json")
     sizes = family.read_config(fields)
     fields.finish()
-    family = family.computing(sizes)
+    cls = family.computing(sizes)
     sizes |= kwargs
     if preprocessor == "auto":
-        preprocessor = _preprocessor(family, directory, config)
-    if not load_weights:
-        return family.causal_lm(
-            backbone=family.backbone(**sizes), preprocessor=preprocessor
+        max_length = config.get(family.length)
+        preprocessor = _preprocessor(
+            cls.preprocessor_cls, directory, config, max_length
         )
+    if not load_weights:
+        return cls(backbone=cls.backbone_cls(**sizes), preprocessor=preprocessor)
     tensors = _named(find_tensors(directory), family)
 
     def make_model():
-        model = family.causal_lm(
-            backbone=family.backbone(**sizes), preprocessor=preprocessor, compile=False
+        model = cls(
+            backbone=cls.backbone_cls(**sizes), preprocessor=preprocessor, compile=False
         )
         expected = family.weights(model.backbone).keys()
         _check_tied_head(directory, expected, tensors)
@@ -166,12 +167,11 @@ def _family(place, config):
     return FAMILIES[kind]
 
 
-def _preprocessor(family, directory, config):
-    max_length = config.get(family.length)
+def _preprocessor(cls, directory, config, max_length):
     tokenizer = read_tokenizer(directory, config, max_length)
     if tokenizer is None:
         return None
-    return family.preprocessor(
+    return cls(
         tokenizer,
         sequence_length=min(1024, max_length or 1024),
         add_start_token=tokenizer.start_token_id is not None,

@@ -90,9 +90,7 @@ def _weights(backbone):
 
 FAMILIES = {
     "mixtral": StoredFamily(
-        backbone=keras_hub.models.MixtralBackbone,
         causal_lm=keras_hub.models.MixtralCausalLM,
-        preprocessor=keras_hub.models.MixtralCausalLMPreprocessor,
         read_config=_read_config,
         write_config=_write_config,
         weights=_weights,

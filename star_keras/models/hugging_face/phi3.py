@@ -2,13 +2,14 @@
 
 import dataclasses
 
+from star_keras.models.general_llama.general_llama_causal_lm import GeneralLlamaCausalLM
 from star_keras.models.hugging_face.fields import take_rope
 from star_keras.models.hugging_face.general_llamas import take_head_dim
 from star_keras.models.hugging_face.llama_pattern import read_sizes
 from star_keras.models.hugging_face.llamas import FAMILIES as LLAMAS
 from star_keras.models.hugging_face.stored_weights import stacked
 
-_MISTRAL = LLAMAS["mistral"].general
+_MISTRAL = LLAMAS["mistral"]
 
 
 def _read_config(fields):
@@ -45,5 +46,10 @@ def _weights(backbone):
 
 
 FAMILIES = {
-    "phi3": dataclasses.replace(_MISTRAL, read_config=_read_config, weights=_weights)
+    "phi3": dataclasses.replace(
+        _MISTRAL,
+        causal_lm=GeneralLlamaCausalLM,
+        read_config=_read_config,
+        weights=_weights,
+    )
 }

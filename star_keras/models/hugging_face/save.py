@@ -55,8 +55,6 @@ def save_hugging_face_causal_lm(model, directory, max_file_bytes=2 * 1024**3):
     backbone = model.backbone
     kind = _model_type(backbone)
     family = FAMILIES[kind]
-    if family.general and not isinstance(backbone, family.backbone):
-        family = family.general
     config = {
         "architectures": [_ARCHITECTURES[kind]],
         "model_type": kind,
@@ -103,7 +101,10 @@ def _special_ids(tokenizer):
 def _check_config(backbone, family, config):
     """Refuse a backbone that loading would not restore."""
     sizes = family.read_config(Fields(config, "config.json"))
-    parameters = inspect.signature(family.backbone).parameters.values()
+    cls = family.causal_lm.backbone_cls
+    if family.general and not isinstance(backbone, cls):
+        cls = family.general.backbone_cls
+    parameters = inspect.signature(cls).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.name in dir(backbone)}
     unused = {"dtype", "image_size"}
     if not getattr(backbone, "use_sliding_window_attention", False):
@@ -128,7 +129,7 @@ def _model_type(backbone):
     if isinstance(backbone, GeneralLlamaBackbone):
         return general_model_type(backbone)
     for kind, family in FAMILIES.items():
-        if isinstance(backbone, family.backbone):
+        if isinstance(backbone, family.causal_lm.backbone_cls):
             post_norm = getattr(backbone, "use_post_ffw_norm", False)
             return "gemma2" if kind == "gemma" and post_norm else kind
     raise invalid(

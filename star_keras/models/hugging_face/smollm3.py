@@ -2,12 +2,13 @@
 
 import dataclasses
 
+from star_keras.models.general_llama.general_llama_causal_lm import GeneralLlamaCausalLM
 from star_keras.models.hugging_face.general_llamas import take_bias, take_head_dim
 from star_keras.models.hugging_face.llama_pattern import read_rope, read_sizes
 from star_keras.models.hugging_face.llamas import ATTENTION_BIASES
 from star_keras.models.hugging_face.llamas import FAMILIES as LLAMAS
 
-_LLAMA = LLAMAS["llama"].general
+_LLAMA = LLAMAS["llama"]
 
 
 def _read_config(fields):
@@ -49,6 +50,9 @@ def _write_config(backbone):
 
 FAMILIES = {
     "smollm3": dataclasses.replace(
-        _LLAMA, read_config=_read_config, write_config=_write_config
+        _LLAMA,
+        causal_lm=GeneralLlamaCausalLM,
+        read_config=_read_config,
+        write_config=_write_config,
     )
 }
