@@ -115,22 +115,29 @@ class Family:
     supports: Callable = lambda backbone: True
 
 
-_FAMILIES = {
-    keras_hub.models.GPT2Backbone: Family(
-        model=keras_hub.models.GPT2CausalLM, embed=_embed_gpt2
-    ),
-    keras_hub.models.OPTBackbone: Family(
-        model=keras_hub.models.OPTCausalLM, embed=_embed_opt
-    ),
-    keras_hub.models.LlamaBackbone: Family(model=keras_hub.models.LlamaCausalLM),
-    keras_hub.models.Llama3Backbone: Family(model=keras_hub.models.Llama3CausalLM),
-    keras_hub.models.MistralBackbone: Family(model=keras_hub.models.MistralCausalLM),
-    keras_hub.models.QwenBackbone: Family(model=keras_hub.models.QwenCausalLM),
-    keras_hub.models.Qwen3Backbone: Family(model=keras_hub.models.Qwen3CausalLM),
-    keras_hub.models.GemmaBackbone: Family(
-        model=keras_hub.models.GemmaCausalLM, embed=_embed_gemma
-    ),
-    keras_hub.models.Gemma3Backbone: Family(
+_FAMILIES: dict[type, Family] = {}  # by the class of the backbone
+
+
+def register_family(family: Family):
+    """Add a family.
+
+    Args:
+        family: What it adds. The attention layers of its blocks call the function of
+            `attention_scope`.
+    """
+    _FAMILIES[family.model.backbone_cls] = family
+
+
+for _family in (
+    Family(model=keras_hub.models.GPT2CausalLM, embed=_embed_gpt2),
+    Family(model=keras_hub.models.OPTCausalLM, embed=_embed_opt),
+    Family(model=keras_hub.models.LlamaCausalLM),
+    Family(model=keras_hub.models.Llama3CausalLM),
+    Family(model=keras_hub.models.MistralCausalLM),
+    Family(model=keras_hub.models.QwenCausalLM),
+    Family(model=keras_hub.models.Qwen3CausalLM),
+    Family(model=keras_hub.models.GemmaCausalLM, embed=_embed_gemma),
+    Family(
         model=keras_hub.models.Gemma3CausalLM,
         embed=_embed_gemma,
         # Images are more inputs than tokens; embedding models see both ways.
@@ -138,7 +145,7 @@ _FAMILIES = {
             backbone.text_only_model and not backbone.use_bidirectional_attention
         ),
     ),
-    keras_hub.models.MixtralBackbone: Family(
+    Family(
         model=keras_hub.models.MixtralCausalLM,
         supports=lambda backbone: (
             # More results than hidden states; noise that KerasHub cannot draw.
@@ -146,31 +153,19 @@ _FAMILIES = {
             and not backbone.router_jitter_noise
         ),
     ),
-    keras_hub.models.Phi3Backbone: Family(
+    Family(
         model=keras_hub.models.Phi3CausalLM,
         # The other scaling depends on the length of the longest row.
         supports=lambda backbone: backbone.rope_scaling_type is None,
     ),
-    keras_hub.models.GPTNeoXBackbone: Family(
-        model=keras_hub.models.GPTNeoXCausalLM, embed=embed_with_dropout
-    ),
-    keras_hub.models.SmolLM3Backbone: Family(
+    Family(model=keras_hub.models.GPTNeoXCausalLM, embed=embed_with_dropout),
+    Family(
         model=keras_hub.models.SmolLM3CausalLM,
         norm="norm",
         attention_dropout="attention_dropout",
     ),
-}
-
-
-def register_family(backbone_class, family: Family):
-    """Add a family.
-
-    Args:
-        backbone_class: A subclass of `keras_hub.models.Backbone`, whose attention
-            layers call the function of `attention_scope`.
-        family: What it adds.
-    """
-    _FAMILIES[backbone_class] = family
+):
+    register_family(_family)
 
 
 def family_of(model) -> Family | None:

@@ -29,4 +29,4 @@ class GeneralLlamaCausalLM(ReversibleCausalLM):
     preprocessor_cls = GeneralLlamaCausalLMPreprocessor
 
 
-register_family(GeneralLlamaBackbone, Family(model=GeneralLlamaCausalLM))
+register_family(Family(model=GeneralLlamaCausalLM))

@@ -121,7 +121,6 @@ def _head(model):
 
 
 register_family(
-    GPTJBackbone,
     Family(
         model=GPTJCausalLM,
         embed=embed_with_dropout,

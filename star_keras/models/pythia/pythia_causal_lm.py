@@ -25,4 +25,4 @@ class PythiaCausalLM(ReversibleCausalLM):
     preprocessor_cls = PythiaCausalLMPreprocessor
 
 
-register_family(PythiaBackbone, Family(model=PythiaCausalLM))
+register_family(Family(model=PythiaCausalLM))
