@@ -3,22 +3,9 @@
 import numpy as np
 from keras_hub import models as hub
 
-from star_keras.models import (
-    GPTJBackbone,
-    GPTJCausalLM,
-    GPTJCausalLMPreprocessor,
-    packed_causal_lm,
-)
-from star_keras.models.general_llama.general_llama_backbone import GeneralLlamaBackbone
-from star_keras.models.general_llama.general_llama_causal_lm import (
-    GeneralLlamaCausalLM,
-    GeneralLlamaCausalLMPreprocessor,
-)
-from star_keras.models.pythia.pythia_backbone import PythiaBackbone
-from star_keras.models.pythia.pythia_causal_lm import (
-    PythiaCausalLM,
-    PythiaCausalLMPreprocessor,
-)
+from star_keras.models import GPTJCausalLM, packed_causal_lm
+from star_keras.models.general_llama.general_llama_causal_lm import GeneralLlamaCausalLM
+from star_keras.models.pythia.pythia_causal_lm import PythiaCausalLM
 from star_keras.testing.tiny_gpt_j import byte_tokenizer
 
 _GROUPED = {
@@ -41,67 +28,26 @@ _LLAMA3_ROPE = {
     "rope_pretraining_sequence_length": 32,
 }
 
-# Backbone, causal LM, preprocessor, and the sizes that set the family apart. Two layers
-# take twice the time to compile: they are for blocks that differ, and two families.
+# Causal LM, and the sizes that set the family apart. Two layers take twice the time to
+# compile: they are for blocks that differ, and two families.
 _FAMILIES = {
-    "gpt_j": (
-        GPTJBackbone,
-        GPTJCausalLM,
-        GPTJCausalLMPreprocessor,
-        {**_PLAIN, "rotary_dim": 8, "num_layers": 2},
-    ),
-    "gpt2": (
-        hub.GPT2Backbone,
-        hub.GPT2CausalLM,
-        hub.GPT2CausalLMPreprocessor,
-        {**_PLAIN, "dropout": 0.0},
-    ),
-    "opt": (
-        hub.OPTBackbone,
-        hub.OPTCausalLM,
-        hub.OPTCausalLMPreprocessor,
-        {**_PLAIN, "dropout": 0.0},
-    ),
-    "llama": (
-        hub.LlamaBackbone,
-        hub.LlamaCausalLM,
-        hub.LlamaCausalLMPreprocessor,
-        {**_GROUPED, "num_layers": 2},
-    ),
+    "gpt_j": (GPTJCausalLM, {**_PLAIN, "rotary_dim": 8, "num_layers": 2}),
+    "gpt2": (hub.GPT2CausalLM, {**_PLAIN, "dropout": 0.0}),
+    "opt": (hub.OPTCausalLM, {**_PLAIN, "dropout": 0.0}),
+    "llama": (hub.LlamaCausalLM, {**_GROUPED, "num_layers": 2}),
     "llama3": (
-        hub.Llama3Backbone,
         hub.Llama3CausalLM,
-        hub.Llama3CausalLMPreprocessor,
         {**_GROUPED, **_LLAMA3_ROPE, "tie_word_embeddings": True},
     ),
-    "mistral": (
-        hub.MistralBackbone,
-        hub.MistralCausalLM,
-        hub.MistralCausalLMPreprocessor,
-        {**_GROUPED, "sliding_window": 7},
-    ),
-    "qwen": (
-        hub.QwenBackbone,
-        hub.QwenCausalLM,
-        hub.QwenCausalLMPreprocessor,
-        _GROUPED,
-    ),
+    "mistral": (hub.MistralCausalLM, {**_GROUPED, "sliding_window": 7}),
+    "qwen": (hub.QwenCausalLM, _GROUPED),
     "qwen3": (
-        hub.Qwen3Backbone,
         hub.Qwen3CausalLM,
-        hub.Qwen3CausalLMPreprocessor,
         {**_GROUPED, "head_dim": 16, "sliding_window_size": None},
     ),
-    "gemma": (
-        hub.GemmaBackbone,
-        hub.GemmaCausalLM,
-        hub.GemmaCausalLMPreprocessor,
-        {**_GROUPED, **_GEMMA},
-    ),
+    "gemma": (hub.GemmaCausalLM, {**_GROUPED, **_GEMMA}),
     "gemma2": (
-        hub.GemmaBackbone,
         hub.GemmaCausalLM,
-        hub.GemmaCausalLMPreprocessor,
         {
             **_GROUPED,
             **_GEMMA,
@@ -116,9 +62,7 @@ _FAMILIES = {
         },
     ),
     "gemma3": (
-        hub.Gemma3Backbone,
         hub.Gemma3CausalLM,
-        hub.Gemma3CausalLMPreprocessor,
         {
             **_GROUPED,
             **_GEMMA,
@@ -130,9 +74,7 @@ _FAMILIES = {
         },
     ),
     "mixtral": (
-        hub.MixtralBackbone,
         hub.MixtralCausalLM,
-        hub.MixtralCausalLMPreprocessor,
         {
             **_GROUPED,
             "num_experts": 4,
@@ -141,22 +83,10 @@ _FAMILIES = {
             "router_aux_loss_coef": 0.0,
         },
     ),
-    "phi3": (
-        hub.Phi3Backbone,
-        hub.Phi3CausalLM,
-        hub.Phi3CausalLMPreprocessor,
-        _GROUPED,
-    ),
-    "gpt_neo_x": (
-        hub.GPTNeoXBackbone,
-        hub.GPTNeoXCausalLM,
-        hub.GPTNeoXCausalLMPreprocessor,
-        {**_PLAIN, "rotary_percentage": 0.5},
-    ),
+    "phi3": (hub.Phi3CausalLM, _GROUPED),
+    "gpt_neo_x": (hub.GPTNeoXCausalLM, {**_PLAIN, "rotary_percentage": 0.5}),
     "smollm3": (
-        hub.SmolLM3Backbone,
         hub.SmolLM3CausalLM,
-        hub.SmolLM3CausalLMPreprocessor,
         {
             "num_layers": 2,
             "num_attention_heads": 4,
@@ -179,9 +109,7 @@ _FAMILIES = {
 # Of our own, for what KerasHub's classes lack.
 _FAMILIES |= {
     "general_llama": (
-        GeneralLlamaBackbone,
         GeneralLlamaCausalLM,
-        GeneralLlamaCausalLMPreprocessor,
         {
             **_GROUPED,
             **_LLAMA3_ROPE,
@@ -197,9 +125,7 @@ _FAMILIES |= {
         },
     ),
     "pythia": (
-        PythiaBackbone,
         PythiaCausalLM,
-        PythiaCausalLMPreprocessor,
         {
             "num_heads": 2,
             "hidden_dim": 32,
@@ -223,14 +149,14 @@ def tiny_causal_lm(family: str, *, packed: bool = True, seed: int = 0, **sizes):
         seed: Seed of the weights.
         **sizes: Arguments of the backbone.
     """
-    backbone_class, model_class, preprocessor_class, own = _FAMILIES[family]
-    backbone = backbone_class(
+    cls, own = _FAMILIES[family]
+    backbone = cls.backbone_cls(
         **{"vocabulary_size": 258, "num_layers": 1, **own, **sizes}
     )
-    preprocessor = preprocessor_class(
+    preprocessor = cls.preprocessor_cls(
         byte_tokenizer(), sequence_length=64, add_start_token=False
     )
-    model = model_class(backbone=backbone, preprocessor=preprocessor, compile=False)
+    model = cls(backbone=backbone, preprocessor=preprocessor, compile=False)
     generator = np.random.default_rng(seed)
     for variable in model.trainable_variables:
         noise = generator.standard_normal(variable.shape)
