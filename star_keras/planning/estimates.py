@@ -6,10 +6,10 @@ import keras
 
 from star_keras.config import SamplingConfig, TrainingConfig
 from star_keras.distribution import variable_shapes
+from star_keras.planning.abstract_models import device_bytes, lower_train_step
 from star_keras.planning.arithmetic import matrix_parameters, trained_parameters
 from star_keras.planning.plan import ProgramPlan
 from star_keras.planning.plan import plan as plan_program
-from star_keras.planning.shapes import device_bytes, lower_train_step
 from star_keras.sampling import ContinuousSampler
 from star_keras.sampling.model_sampler import DECODE_CHUNK
 

@@ -10,6 +10,7 @@ class StoredFamily:
     """One `model_type`, and the KerasHub model that computes it.
 
     Attributes:
+        architecture: transformers' name of its class of causal LMs.
         causal_lm: Subclass of `keras_hub.models.CausalLM`, which names the classes of
             its backbone and its preprocessor.
         read_config: Callable from `Fields` to the arguments of the backbone. It takes
@@ -24,6 +25,7 @@ class StoredFamily:
         length: The field with the longest sequence.
     """
 
+    architecture: str
     causal_lm: type
     read_config: Callable
     write_config: Callable

@@ -235,18 +235,21 @@ def _weights(backbone):
 
 FAMILIES = {
     "gemma": StoredFamily(
+        architecture="GemmaForCausalLM",
         causal_lm=keras_hub.models.GemmaCausalLM,
         read_config=_read_gemma,
         write_config=_write_gemma,
         weights=_weights,
     ),
     "gemma2": StoredFamily(
+        architecture="Gemma2ForCausalLM",
         causal_lm=keras_hub.models.GemmaCausalLM,
         read_config=_read_gemma2,
         write_config=_write_gemma2,
         weights=_weights,
     ),
     "gemma3_text": StoredFamily(
+        architecture="Gemma3ForCausalLM",
         causal_lm=keras_hub.models.Gemma3CausalLM,
         read_config=_read_gemma3,
         write_config=_write_gemma3,

@@ -94,6 +94,7 @@ def _weights(backbone):
 
 FAMILIES = {
     "gpt2": StoredFamily(
+        architecture="GPT2LMHeadModel",
         causal_lm=keras_hub.models.GPT2CausalLM,
         read_config=_read_config,
         write_config=_write_config,

@@ -93,6 +93,7 @@ def _weights(backbone):
 
 FAMILIES = {
     "gpt_neox": StoredFamily(
+        architecture="GPTNeoXForCausalLM",
         causal_lm=PythiaCausalLM,
         read_config=_read_config,
         write_config=_write_config,

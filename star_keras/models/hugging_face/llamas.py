@@ -159,6 +159,7 @@ def _weights(backbone):
 
 FAMILIES = {
     "llama": StoredFamily(
+        architecture="LlamaForCausalLM",
         causal_lm=keras_hub.models.Llama3CausalLM,
         read_config=_read_llama,
         write_config=_write_llama,
@@ -166,6 +167,7 @@ FAMILIES = {
         general=GeneralLlamaCausalLM,
     ),
     "mistral": StoredFamily(
+        architecture="MistralForCausalLM",
         causal_lm=keras_hub.models.MistralCausalLM,
         read_config=_read_mistral,
         write_config=_write_mistral,
@@ -173,6 +175,7 @@ FAMILIES = {
         general=GeneralLlamaCausalLM,
     ),
     "qwen2": StoredFamily(
+        architecture="Qwen2ForCausalLM",
         causal_lm=keras_hub.models.QwenCausalLM,
         read_config=_read_qwen2,
         write_config=_write_qwen2,
@@ -180,6 +183,7 @@ FAMILIES = {
         general=GeneralLlamaCausalLM,
     ),
     "qwen3": StoredFamily(
+        architecture="Qwen3ForCausalLM",
         causal_lm=keras_hub.models.Qwen3CausalLM,
         read_config=_read_qwen3,
         write_config=_write_qwen3,

@@ -90,6 +90,7 @@ def _weights(backbone):
 
 FAMILIES = {
     "mixtral": StoredFamily(
+        architecture="MixtralForCausalLM",
         causal_lm=keras_hub.models.MixtralCausalLM,
         read_config=_read_config,
         write_config=_write_config,

@@ -48,6 +48,7 @@ def _weights(backbone):
 FAMILIES = {
     "phi3": dataclasses.replace(
         _MISTRAL,
+        architecture="Phi3ForCausalLM",
         causal_lm=GeneralLlamaCausalLM,
         read_config=_read_config,
         weights=_weights,

@@ -21,21 +21,6 @@ from star_keras.models.hugging_face.tensor_files import (
 from star_keras.models.hugging_face.tokenizer_files import write_tokenizer
 from star_keras.utils.errors import invalid
 
-_ARCHITECTURES = {
-    "llama": "LlamaForCausalLM",
-    "mistral": "MistralForCausalLM",
-    "mixtral": "MixtralForCausalLM",
-    "phi3": "Phi3ForCausalLM",
-    "smollm3": "SmolLM3ForCausalLM",
-    "qwen2": "Qwen2ForCausalLM",
-    "qwen3": "Qwen3ForCausalLM",
-    "gemma": "GemmaForCausalLM",
-    "gemma2": "Gemma2ForCausalLM",
-    "gemma3_text": "Gemma3ForCausalLM",
-    "gpt2": "GPT2LMHeadModel",
-    "gpt_neox": "GPTNeoXForCausalLM",
-}
-
 
 def save_hugging_face_causal_lm(model, directory, max_file_bytes=2 * 1024**3):
     """Save a KerasHub causal LM as a Hugging Face directory.
@@ -56,7 +41,7 @@ def save_hugging_face_causal_lm(model, directory, max_file_bytes=2 * 1024**3):
     kind = _model_type(backbone)
     family = FAMILIES[kind]
     config = {
-        "architectures": [_ARCHITECTURES[kind]],
+        "architectures": [family.architecture],
         "model_type": kind,
         "torch_dtype": str(backbone.token_embedding.embeddings.dtype),
         **family.write_config(backbone),

@@ -51,6 +51,7 @@ def _write_config(backbone):
 FAMILIES = {
     "smollm3": dataclasses.replace(
         _LLAMA,
+        architecture="SmolLM3ForCausalLM",
         causal_lm=GeneralLlamaCausalLM,
         read_config=_read_config,
         write_config=_write_config,
