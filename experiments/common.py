@@ -63,7 +63,8 @@ class ModelSettings(Settings):
 
         Raises:
             ValueError: if there is no such preset, dtype, mesh or platform of
-                `JAX_PLATFORMS`, or a file of the preset is damaged.
+                `JAX_PLATFORMS`, the preset has no tokenizer, or a file of it is
+                damaged.
             OSError: if a file is missing.
         """
         import jax
@@ -86,6 +87,9 @@ class ModelSettings(Settings):
             )
         check_dtype(self.dtype)
         model = load_causal_lm(self.preset, dtype=self.dtype, **kwargs)
+        if model.preprocessor is None:
+            remedy = "Put the tokenizer.json of the model into its directory."
+            raise invalid("preset", "a model with a tokenizer", self.preset, remedy)
         if self.mesh:
             keras.distribution.distribution().check_layouts()
         return model
