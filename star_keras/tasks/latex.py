@@ -13,6 +13,7 @@ _BOX = re.compile(
 _FRACTION = re.compile(r"\\[dtc]frac(?![a-zA-Z])")
 _SPACE = re.compile(r"(?<!\\)\\[!,;: ]|\\(?:left|right|quad)(?![a-zA-Z])|~")
 _DELIMITER = re.compile(r"(?<!\\)\\[()\[\]]|(?<!\\)\$")
+_MIXED = re.compile(r"(?<![\w.^])(\d+) +([1-9]\d{0,8}) ?/ ?(\d{1,9})(?!\d)", re.ASCII)
 # A command ends at a blank: "\pi r".
 _BLANK = re.compile(r"(\\[a-zA-Z]+)\s+(?=[a-zA-Z])|\s+")
 
@@ -65,10 +66,12 @@ def plain_latex(text: str) -> str:
         text: LaTeX.
 
     Returns:
-        E.g. `r"(3,\frac{1}{2})"` for `r"$\left(3, \dfrac{1}{2}\right)$."`.
+        E.g. `r"(3,\frac{1}{2})"` for `r"$\left(3, \dfrac{1}{2}\right)$."`, and
+        `r"1\frac{1}{2}"` for `"1 1/2"`.
     """
     text = _DELIMITER.sub(" ", text).strip().removesuffix(".")
     text = _SPACE.sub(" ", _FRACTION.sub(r"\\frac", text)).strip()
+    text = _MIXED.sub(_mixed_number, text)
     return _BLANK.sub(lambda found: f"{found[1]} " if found[1] else "", text)
 
 
@@ -94,6 +97,12 @@ def differ(first: str, second: str) -> bool:
         return True
     units = _unit(first), _unit(second)
     return all(units) and units[0] != units[1]
+
+
+def _mixed_number(found):
+    whole, top, bottom = found.groups()
+    is_proper = int(top) < int(bottom)
+    return rf"{whole}\frac{{{top}}}{{{bottom}}}" if is_proper else found[0]
 
 
 def _bases(text):
