@@ -14,7 +14,7 @@ from star_keras.utils.imports import import_callable
 Checker = Callable[[str, Problem], bool | str]
 
 _IN_BRACKETS = re.compile(r"\(\s*(\w{1,3})\s*\)")
-_LABEL = re.compile(r"\A\W*(\w{1,3})(?:\W*\Z|[).:])")
+_LABEL = re.compile(r"\A\W*(\w{1,3})(?:\W*\Z|[).:](?!\d))")
 # math-verify takes letters for factors.
 _TEXT = re.compile(r"\\(?:text\w*|mathrm|mbox)\{([^{}]*)\}")
 _WORD = re.compile(r"[A-Za-z]{3,}")

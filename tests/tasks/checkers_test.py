@@ -85,6 +85,7 @@ def test_answers_that_are_the_same(checker, answer, expected):
         ("choice", "(A) or (B)", "b", "'(A) or (B)' has several labels of a choice"),
         ("math", "2, 3", "2", "'2, 3' is not '2'"),
         ("choice", "dogs bark", "b", "'dogs bark' has no label of a choice"),
+        ("choice", "1.5", "1", "'1.5' has no label of a choice"),
         ("set", "red, blue", "blue, green", "lacks 'green' and adds 'red'"),
         ("exact", "x" * 200, "y", f"'{'x' * 79} is not 'y'"),
     ],
