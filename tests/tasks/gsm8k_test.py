@@ -92,6 +92,7 @@ def test_the_hint_is_the_final_answer_and_no_solution(data_dir):
         ("It is 20 - 2 = 18.", None, "18"),
         ("20-2", None, "2"),
         ("He owes $-18", None, "-18"),
+        ("So it is...18", None, "18"),
         ("The answer is -18.", None, "-18"),
         ("#### 18 apples", None, "18"),
         ("#### ", None, None),
