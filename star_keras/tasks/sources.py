@@ -179,6 +179,7 @@ def _read(source, make_problem, prefix, records=None):
         yield place, problem, rationale if is_example else None
     if not places:
         raise ValueError(
-            f"{source}: the file is empty. Expected JSON lines like "
-            '{"question": "...", "answer": "..."}. Write some into it.'
+            f"{source}: there is no record. Expected JSON lines like "
+            '{"question": "...", "answer": "..."}, or rows below the names of the '
+            "columns. Write some into it."
         )

@@ -204,7 +204,7 @@ WORKED = GOOD | {"rationale": "One and one."}
 @pytest.mark.parametrize(
     ("content", "parts"),
     [
-        ([], ("train.jsonl", "empty", "Expected JSON lines", "Write")),
+        ([], ("train.jsonl", "no record", "Expected JSON lines", "Write")),
         ([WORKED], ("train.jsonl", "expected", "1 lines", "`rationale`", "Leave")),
         ([GOOD, WORKED | {"id": "train-1"}], ("line 2", "'train-1'", "line 1", "id")),
         (
