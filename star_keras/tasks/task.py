@@ -183,9 +183,13 @@ class Task:
         return f"{rationale} {self.answer_marker} {problem.answer}."
 
     def extract_answer(self, completion: str) -> str | None:
-        """The final answer in a completion, `None` if it cannot be read."""
+        """The final answer in a completion, `None` if it cannot be read.
+
+        It is the text behind the last marker, without a colon before it and a full stop
+        behind it.
+        """
         _, found, answer = completion.rpartition(self.answer_marker)
-        answer = answer.strip().removesuffix(".").strip()
+        answer = answer.strip().removeprefix(": ").removesuffix(".").strip()
         return answer if found and answer else None
 
     def extract_answer_flexible(self, completion: str) -> str | None:

@@ -34,6 +34,13 @@ def test_without_a_known_answer_the_verdict_is_unknown():
     assert grade(TASK, problem, "who knows").verdict == "unparsed"
 
 
+def test_a_colon_before_the_answer_is_no_part_of_it():
+    task = Doubling()
+    for answer in (": 4", ": 4.", "4", "\n4."):
+        assert task.extract_answer(f" 2 + 2 = 4. The answer is{answer}") == "4"
+    assert task.extract_answer(" The answer is :) .") == ":)"
+
+
 def test_working_counts_only_when_asked():
     lucky = RIGHT.replace("C: 1", "C: 0")
     assert grade(TASK, PROBLEM, lucky) == ("4 2", "correct", "")
