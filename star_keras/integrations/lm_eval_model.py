@@ -125,6 +125,8 @@ class StarKerasLM(TemplateLM):
     @property
     def prefix_token_id(self):
         start = self.tokenizer.start_token_id
+        if start is None:  # a model may have one that no text begins with
+            start = getattr(self.tokenizer, "bos_token_id", None)
         return self.eot_token_id if start is None else start
 
     def tok_encode(self, string, add_special_tokens=None, **kwargs):

@@ -18,8 +18,10 @@ from star_keras import testing
 from star_keras.integrations.lm_eval_model import StarKerasLM
 from star_keras.models import save_hugging_face
 from tests.conftest import run_with_torch
+from tests.forks import ROOT
 from tests.sampling.plain import PlainModel
 
+HUGGING_FACE = ROOT / "tests" / "fixtures" / "hugging_face"
 PAIRS = [
     ("The capital of France", " is Paris"),
     ("", "no context at all"),
@@ -190,6 +192,14 @@ def test_other_models_have_a_start_token_if_their_preprocessor_adds_one(gpt2):
     assert_close(log_likelihood(lm, [("a", "b")]), expected)
     # Not twice.
     assert_close(log_likelihood(lm, [("<|endoftext|>a", "b")]), expected)
+
+
+@pytest.mark.parametrize(("name", "prefix"), [("llama_tied", 1), ("qwen2", 2)])
+def test_an_empty_context_is_the_bos_token_also_if_no_text_begins_with_it(name, prefix):
+    """As in transformers; qwen2 has none, and takes the end token."""
+    lm = StarKerasLM(str(HUGGING_FACE / name))
+    assert lm.tokenizer.start_token_id is None
+    assert lm.prefix_token_id == prefix
 
 
 # === Generation ===

@@ -148,6 +148,19 @@ class HuggingFaceTokenizer(keras_hub.tokenizers.Tokenizer):
         special = [token.content for token in tokens if token.special]
         return read_chat_template(self.files, special)
 
+    @functools.cached_property
+    def bos_token_id(self):
+        """int. Id of the directory's `bos_token`, or `None`.
+
+        Unlike the token of `start_token_id`, it need not stand before a text.
+        """
+        for name in ("tokenizer_config.json", "special_tokens_map.json"):
+            token = json.loads(self.files.get(name, "{}")).get("bos_token")
+            if token:
+                text = token["content"] if isinstance(token, dict) else token
+                return self._loaded().token_to_id(text)
+        return None
+
     # === Vocabulary ===
 
     @property
