@@ -238,13 +238,16 @@ class Scheduler:
             `Group.rows`.
         """
         rows = {}
-        while self._waiting and None in self.slots:
+        numbers = {tuple(ids): number for number, ids in enumerate(prompts)}
+        free = (slot for slot, sample in enumerate(self.slots) if sample is None)
+        while self._waiting and (slot := next(free, None)) is not None:
             prompt_ids = self._waiting[0].prompt_ids
-            if prompt_ids not in prompts:
+            key = tuple(prompt_ids)
+            if key not in numbers:
                 if len(prompts) >= limit:
                     break
+                numbers[key] = len(prompts)
                 prompts.append(prompt_ids)
-            slot = self.slots.index(None)
             self.slots[slot] = self._waiting.popleft()
-            rows[slot] = prompts.index(prompt_ids)
+            rows[slot] = numbers[key]
         return rows
