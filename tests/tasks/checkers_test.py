@@ -6,7 +6,7 @@ from experiments import task_settings
 from star_keras import tasks
 from star_keras.outer_loop.problems import checked_problems, describe_problems
 from star_keras.outer_loop.prompts import PromptBuilder
-from star_keras.tasks import Problem
+from star_keras.tasks import Problem, math_verifier
 from star_keras.tasks.checkers import CHECKERS
 from star_keras.tasks.grading import fault_of, grade
 from star_keras.testing import Doubling
@@ -60,6 +60,16 @@ def fault(checker, answer, expected):
 )
 def test_answers_that_are_the_same(checker, answer, expected):
     assert fault(checker, answer, expected) == ""
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [("7", "8"), ("5", "500"), ("-3", "3"), ("0", "1"), ("123456789", "123456788")],
+)
+def test_different_whole_numbers_differ_with_and_without_math_verify(pair, monkeypatch):
+    assert math_verifier.equal(*pair) is False
+    monkeypatch.setattr(math_verifier, "equal", None)
+    assert fault("math", *pair)
 
 
 @pytest.mark.parametrize(
