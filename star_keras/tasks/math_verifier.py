@@ -17,11 +17,13 @@ from pathlib import Path
 _PROGRAM = Path(__file__).with_name("math_verify_process.py")
 # For a process that is stuck without using the CPU.
 _SECONDS = 60
+# Answers of a phase: they are compared again for the flexible accuracy. About 30 MB.
+_REMEMBERED = 100_000
 _lock = threading.Lock()
 _process: subprocess.Popen | None = None
 
 
-@functools.lru_cache(maxsize=10_000)
+@functools.lru_cache(maxsize=_REMEMBERED)
 def rational(latex: str) -> fractions.Fraction | None:
     r"""The exact value of a LaTeX expression.
 
@@ -37,7 +39,7 @@ def rational(latex: str) -> fractions.Fraction | None:
     return _ask(latex, lambda pair: fractions.Fraction(*map(int, pair)))
 
 
-@functools.lru_cache(maxsize=10_000)
+@functools.lru_cache(maxsize=_REMEMBERED)
 def equal(expected: str, answer: str) -> bool | None:
     r"""Whether an answer is the same as the expected one.
 
