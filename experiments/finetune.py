@@ -3,9 +3,9 @@
     python -m experiments.finetune --preset=SmolLM2-135M --train_path=train.jsonl \\
         --eval_path=eval.jsonl --run_dir=runs/tuned --epochs=2 --learning_rate=1e-5
 
-Reads text files, JSON lines with `text`, with `prompt` and `response` or with
-`messages`, and the TFRecords of mesh-transformer-jax; see docs/finetuning.md. The same
-command resumes a training that was interrupted.
+Reads text files, JSON lines with `text`, with `prompt` and `response` or `completion`,
+or with `messages`, and the TFRecords of mesh-transformer-jax; see docs/finetuning.md.
+The same command resumes a training that was interrupted.
 """
 
 import dataclasses

@@ -24,7 +24,7 @@ from star_keras.utils.files import read_utf8
 
 # Texts that are tokenized together.
 _BATCH = 256
-_FORMS = '"text"; "prompt" and "response"; or "messages"'
+_FORMS = '"text"; "prompt" and "response" or "completion"; or "messages"'
 # Other fields, such as names and sources, are no part of an example.
 _CONTENTS = "text", "prompt", "response", "completion", "messages", "tools", "functions"
 
@@ -39,6 +39,8 @@ def read_fine_tuning_examples(
     | `*.txt`; the field `text` | a piece of the document, end token included | all |
     | `prompt` and `response` | the two, tokenized separately | response, end token |
     | `messages` | the turns up to one of the assistant | that turn, end of turn |
+    | `prompt` and `completion`, texts | as with `response` | completion, end token |
+    | the same, lists of messages | as `messages` | the assistant in the completion |
     | `*.tfrecords`, `*.index` | a piece of a row, see `read_token_rows` | all |
 
     Documents and rows that are too long are cut into pieces of `max_length` tokens; the
@@ -118,54 +120,77 @@ def _parts(record, template):
             f"Expected the fields {_FORMS}. Received: {sorted(record)}. Rename or "
             "remove fields."
         )
-    used = {"prompt": ("prompt", "response")}.get(found[0], found)
+    used = found
+    if found == ["prompt"]:
+        has_response = not _is_empty(record.get("response"))
+        is_completion = "completion" in record and not has_response
+        used = ["prompt", "completion" if is_completion else "response"]
+    has_messages = used[-1] == "completion" and any(
+        isinstance(record[name], list | dict | np.ndarray) for name in used
+    )
     for name in _CONTENTS:
         if name not in used and not _is_empty(record.get(name)):
             rule = f'no such field beside "{found[0]}"'
             raise invalid(name, rule, record[name], "Rename or remove it.")
     if found == ["text"]:
         yield "text", required_text(record, "text")
-    elif found == ["prompt"]:
-        pair = (required_text(record, name) for name in ("prompt", "response"))
-        yield "pair", *pair
+    elif found == ["prompt"] and not has_messages:
+        yield "pair", *(required_text(record, name) for name in used)
     elif template is None:
         raise invalid(
-            "messages",
+            used[0],
             "a model with a chat template",
-            record["messages"],
-            "Put a chat_template.jinja into the directory of the model, or use the "
-            'fields "prompt" and "response".',
+            record[used[0]],
+            "Put a chat_template.jinja into the directory of the model, or use texts "
+            'in the fields "prompt" and "response".',
         )
     else:
-        yield from _turns(record["messages"], template)
+        yield from _turns({name: record[name] for name in used}, template)
 
 
-def _turns(messages, template):
-    is_list = isinstance(messages, list) and all(
-        isinstance(message, dict)
-        and isinstance(message.get("role"), str)
-        and isinstance(message.get("content"), str)
-        for message in messages
+def _turns(fields, template):
+    """The turns of the assistant in the last field, behind those before them."""
+    rule = (
+        'a list of {"role": ..., "content": ...} with an optional "system" first, '
+        'then "user" and "assistant" in turn, "assistant" last'
     )
-    turns = [(m["role"], m["content"]) for m in messages] if is_list else []
-    system = turns.pop(0)[1] if turns and turns[0][0] == "system" else ""
+    remedy = ""
+    if len(fields) > 1:
+        rule += ", in `prompt` and `completion` together"
+        remedy = "Use messages in both fields, or a text in both."
+    for name, messages in fields.items():
+        if not _is_messages(messages):
+            raise invalid(name, rule, messages, remedy)
+    turns = [(m["role"], m["content"]) for m in itertools.chain(*fields.values())]
+    system = turns.pop(0)[1] if turns[0][0] == "system" else ""
     roles = [role for role, _ in turns]
     if not roles or roles != ["user", "assistant"] * (len(roles) // 2):
-        raise invalid(
-            "messages",
-            'a list of {"role": ..., "content": ...} with an optional "system" first, '
-            'then "user" and "assistant" in turn, "assistant" last',
-            roles or messages,
-        )
-    learned = [_is_learned(message, i) for i, message in enumerate(messages)]
-    learned = learned[-len(turns) :]
+        raise invalid(" + ".join(fields), rule, roles or messages)
+    learned = [
+        _is_learned(message, f"{name}[{i}]") and name == list(fields)[-1]
+        for name, messages in fields.items()
+        for i, message in enumerate(messages)
+    ][-len(turns) :]
     for end in range(1, len(turns), 2):
         if learned[end]:
             prompt = template.prompt(turns[:end], system)
             yield "chat", prompt, template.completion(turns[end][1])
 
 
-def _is_learned(message, index):
+def _is_messages(value):
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(
+            isinstance(message, dict)
+            and isinstance(message.get("role"), str)
+            and isinstance(message.get("content"), str)
+            for message in value
+        )
+    )
+
+
+def _is_learned(message, place):
     """Whether a turn of the assistant is learned, `weight` in OpenAI's format."""
     known = ["role", "content"] + ["weight"] * (message["role"] == "assistant")
     for name, value in message.items():
@@ -174,10 +199,10 @@ def _is_learned(message, index):
             rule = f"only {', '.join(names)} and {last} in a message of the "
             rule += message["role"]
             remedy = "Remove it, or write it into the content."
-            raise invalid(f"messages[{index}].{name}", rule, value, remedy)
+            raise invalid(f"{place}.{name}", rule, value, remedy)
     weight = message.get("weight")
     if isinstance(weight, np.ndarray) or weight not in (None, 0, 1):
-        raise invalid(f"messages[{index}].weight", "0 or 1", weight)
+        raise invalid(f"{place}.weight", "0 or 1", weight)
     return weight != 0
 
 

@@ -13,6 +13,7 @@ from star_keras.training.fine_tuning_examples import (
     read_fine_tuning_examples,
 )
 
+QUESTION, ANSWER = ({"role": role, "content": "x"} for role in ("user", "assistant"))
 TEMPLATE = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -118,6 +119,28 @@ def test_each_turn_of_the_assistant_is_an_example(chat, tmp_path):
     assert found == [(first, "b<|end|>"), (second, "d<|end|>")]
 
 
+def test_a_completion_is_learned_as_a_response(plain, tmp_path):
+    records = [{"prompt": "1+1=", name: 2} for name in ("completion", "response")]
+    records[0]["response"] = None  # as in a table
+    path = write_lines(tmp_path / "a.jsonl", *records)
+    assert texts(plain, read(path, plain)) == [("1+1=", "2<|endoftext|>")] * 2
+
+
+def test_a_completion_of_messages_is_learned_behind_those_of_its_prompt(chat, tmp_path):
+    roles = ["system", "user", "assistant", "user", "assistant", "user", "assistant"]
+    messages = [
+        {"role": role, "content": content}
+        for role, content in zip(roles, "Sabcdef", strict=True)
+    ]
+    path = write_lines(tmp_path / "a.jsonl", {"messages": messages})
+    turns = texts(chat, read(path, chat, max_length=256))
+    assert [response for _, response in turns] == ["b<|end|>", "d<|end|>", "f<|end|>"]
+    for start, count in ((6, 1), (4, 2), (3, 2), (1, 3)):
+        record = {"prompt": messages[:start], "completion": messages[start:]}
+        path = write_lines(tmp_path / "b.jsonl", record)
+        assert texts(chat, read(path, chat, max_length=256)) == turns[-count:]
+
+
 def messages_of(**keys):
     """A question and an answer, whose message has further keys."""
     answer = {"role": "assistant", "content": "b", **keys}
@@ -188,6 +211,30 @@ def test_values_may_be_arrays(chat, tmp_path, monkeypatch):
             {"prompt": "a", "response": "b", "completion": "c"},
             '`completion`. Expected .*beside "prompt"',
         ),
+        ({"completion": "b"}, "Expected the fields .*: .'completion'"),
+        ({"prompt": "a", "completion": " "}, "`completion`. Expected a text that is"),
+        ({"prompt": "a", "completion": None}, "`completion`. Expected a text that is"),
+        ({"prompt": "a", "completion": True}, "`completion`. Expected a text or"),
+        (
+            {"prompt": "a", "completion": [ANSWER]},
+            "`prompt`. Expected a list of .*Received: .*'a'. Use messages in both",
+        ),
+        ({"prompt": [QUESTION], "completion": "b"}, "`completion`. Expected a list"),
+        ({"prompt": [QUESTION], "completion": ANSWER}, "`completion`. Expected a list"),
+        ({"prompt": [QUESTION], "completion": []}, "`completion`. Expected a list"),
+        ({"prompt": [QUESTION]}, "`prompt`. Expected a text or a finite number"),
+        (
+            {"prompt": [QUESTION, ANSWER], "completion": [ANSWER]},
+            r"`prompt \+ completion`. Expected .*'user', 'assistant', 'assistant'",
+        ),
+        (
+            {"prompt": [QUESTION], "completion": [ANSWER | {"weight": 2}]},
+            r"`completion\[0\].weight`. Expected 0 or 1",
+        ),
+        (
+            {"prompt": [QUESTION], "completion": [ANSWER], "tools": [{}]},
+            '`tools`. Expected no such .*"prompt"',
+        ),
     ],
 )
 def test_fields_that_would_be_ignored_are_refused(chat, tmp_path, record, message):
@@ -240,6 +287,10 @@ def test_pieces_overlap_by_one_token():
         (
             {"messages": []},
             "line 1: .*`messages`. Expected a model with",
+        ),
+        (
+            {"prompt": [QUESTION], "completion": [ANSWER]},
+            "line 1: .*`prompt`. Expected a model with .*, or use texts in the fields",
         ),
     ],
 )
