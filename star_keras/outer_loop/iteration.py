@@ -157,8 +157,8 @@ class OuterLoop:
         problems, mastered = self._draw_problems(iteration)
         sampled = self._sampling.sample(iteration, problems)
         self._carry_over(iteration, sampled)
-        kept = self._selection.select(iteration, sampled, mastered)
-        return self._pack(iteration, kept, start)
+        kept, examples = self._selection.select(iteration, sampled, mastered)
+        return self._pack(iteration, kept, examples, start)
 
     def _draw_problems(self, iteration):
         """The problems to sample in their order, and the mastered ones beside them."""
@@ -184,8 +184,8 @@ class OuterLoop:
             keys = updated_keys(keys, iteration, sampled.problems, *sampled.phases)
             self._samples.finish_pairs(iteration, "order", keys)
 
-    def _pack(self, iteration, kept, start):
-        """Tokenize the kept samples, and count their rows and training steps."""
+    def _pack(self, iteration, kept, examples, start):
+        """Make the training set of the kept samples, whose tokens may be known."""
         training_set = make_training_set(
             iteration,
             kept,
@@ -197,6 +197,7 @@ class OuterLoop:
             packed=self._packed,
             paired=self._paired,
             steps=self._steps,
+            examples=examples,
         )
         metrics = {
             "num_examples": len(training_set.examples),

@@ -1,7 +1,7 @@
 """The selection of an iteration: own samples, mastered ones, copies of earlier ones."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from star_keras.config import StarConfig
 from star_keras.outer_loop.collapse import collapse_metrics
@@ -10,7 +10,6 @@ from star_keras.outer_loop.lowest_scored import LowestScored
 from star_keras.outer_loop.mastery import load_mastered
 from star_keras.outer_loop.prompts import PromptBuilder
 from star_keras.outer_loop.quotas import Quota
-from star_keras.outer_loop.records import Selection
 from star_keras.outer_loop.run_directory import RunDirectory
 from star_keras.outer_loop.sampling_phases import Sampled
 from star_keras.outer_loop.selection import load_copies, select, selection_metrics
@@ -18,6 +17,7 @@ from star_keras.outer_loop.stored_samples import KeptSamples
 from star_keras.outer_loop.training_set import reject_too_long
 from star_keras.outer_loop.votes import Votes
 from star_keras.tasks.task import Problem
+from star_keras.training.stored_examples import StoredExamples
 
 
 class SelectionPhase:
@@ -52,13 +52,16 @@ class SelectionPhase:
 
     def select(
         self, iteration: int, sampled: Sampled, mastered: Mapping[str, int]
-    ) -> KeptSamples:
+    ) -> tuple[KeptSamples, StoredExamples | None]:
         """The samples that an iteration is trained on.
 
         Args:
             iteration: The iteration, from 1.
             sampled: Its samples.
             mastered: The problems that it has not sampled, see `draw_mastered`.
+
+        Returns:
+            The samples, and their examples if these are tokenized already.
 
         Raises:
             ValueError: if all samples are too long, or files of earlier iterations are
@@ -67,7 +70,7 @@ class SelectionPhase:
         """
         is_majority = self._config.selection.answers == "majority"
         votes = Votes(sampled.samples) if is_majority else None
-        selections = self._decide(iteration, sampled, votes)
+        selections, examples = self._decide(iteration, sampled, votes)
         own = KeptSamples.of(sampled.phases, selections)
         old = load_mastered(self._run.samples, mastered)
         known = {selection.key for selection in old.selections}
@@ -90,10 +93,10 @@ class SelectionPhase:
                 votes=votes,
             )
             self._run.finish(iteration, "select", metrics)
-        return own + old + copied
+        return own + old + copied, None if len(old + copied) else examples
 
-    def _decide(self, iteration, sampled, votes) -> Sequence[Selection]:
-        """The decisions on the iteration's own samples."""
+    def _decide(self, iteration, sampled, votes):
+        """The decisions on the iteration's own samples, and the examples if known."""
         selections = select(
             self._prompts.task,
             sampled.phases,
@@ -103,7 +106,7 @@ class SelectionPhase:
             paired=self._paired,
             votes=votes,
         )
-        selections = reject_too_long(
+        decided, examples = reject_too_long(
             sampled.phases,
             selections,
             self._problems,
@@ -112,7 +115,8 @@ class SelectionPhase:
             self._config,
             paired=self._paired,
         )
-        return self._lowest.drop(iteration, sampled.phases, selections)
+        decided = self._lowest.drop(iteration, sampled.phases, decided)
+        return decided, examples if decided is selections else None
 
     def _metrics(
         self, iteration, sampled, selections, *, own, old, num_mastered, votes

@@ -51,7 +51,7 @@ def reject_too_long(
     config: StarConfig,
     *,
     paired: bool = False,
-) -> Sequence[Selection]:
+) -> tuple[Sequence[Selection], StoredExamples]:
     """The decisions on the samples of an iteration, by the lengths of their examples.
 
     Args:
@@ -65,14 +65,17 @@ def reject_too_long(
         config: All settings.
         paired: Whether they are pairs, see `star_keras.outer_loop.pairs`.
 
+    Returns:
+        The decisions, `selections` itself if nothing is too long; and the examples of
+        `selections`.
+
     Raises:
         ValueError: if all of them are too long.
     """
     kept = KeptSamples.of(phases, selections)
-    lengths = map(len, _tokenized(kept, problems, prompts, preprocessor))
-    lengths = np.fromiter(lengths, "int64")
-    order = pair_order(kept.selections) if paired else np.arange(len(lengths))
-    totals = _row_parts(lengths[order], paired).sum(axis=1)
+    examples = StoredExamples(_tokenized(kept, problems, prompts, preprocessor))
+    order = pair_order(kept.selections) if paired else np.arange(len(examples))
+    totals = _row_parts(examples.lengths[order], paired).sum(axis=1)
     length = config.training.sequence_length
     is_long = totals > length
     if len(totals) and is_long.all():
@@ -82,7 +85,8 @@ def reject_too_long(
         raise invalid("sequence_length", f"{rule}{name}", length, remedy)
     keys = np.fromiter((x.key for x in kept.selections), object)
     rejected = _row_parts(keys[order], paired)[is_long]
-    return reject(selections, set(rejected.flat), "too_long", config.selection)
+    keys = set(rejected.flat)
+    return reject(selections, keys, "too_long", config.selection), examples
 
 
 def _tokenized(kept, problems, prompts, preprocessor):
@@ -117,6 +121,7 @@ def make_training_set(
     packed: bool,
     paired: bool = False,
     steps: Callable[[int, int], int] | None = None,
+    examples: StoredExamples | None = None,
 ) -> TrainingSet:
     """Tokenize the kept samples, and count rows and training steps.
 
@@ -131,10 +136,12 @@ def make_training_set(
         packed: Whether a row holds several examples.
         paired: Whether they are pairs, see `star_keras.outer_loop.pairs`.
         steps: See `checked_steps`. Defaults to the schedule of `config`.
+        examples: Those of `kept`, if they are tokenized already.
 
     The examples must fit into a row, see `reject_too_long`.
     """
-    examples = StoredExamples(_tokenized(kept, problems, prompts, preprocessor))
+    if examples is None:
+        examples = StoredExamples(_tokenized(kept, problems, prompts, preprocessor))
     if not len(examples):
         return TrainingSet()
     if paired:

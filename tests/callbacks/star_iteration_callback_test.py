@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from star_keras.callbacks import StarIterationCallback
-from star_keras.outer_loop import plots
+from star_keras.outer_loop import plots, training_set
 from star_keras.sampling import BatchSampler
 from star_keras.testing import Doubling, ScriptedSampler
 from star_keras.utils.json_lines import read_json_lines
@@ -60,6 +60,18 @@ def test_the_report_has_the_prompts_of_the_run(make_star):
     )
     assert prompt == star.loop.prompts.build(problems[3])
     assert hinted == star.loop.prompts.build(problems[3], hint=True)
+
+
+def test_kept_rationales_are_tokenized_once(make_star, monkeypatch):
+    calls, tokenize_stream = [], training_set.tokenize_stream
+
+    def counted(*args, **kwargs):
+        calls.append(args)
+        return tokenize_stream(*args, **kwargs)
+
+    monkeypatch.setattr(training_set, "tokenize_stream", counted)
+    fit(make_star(), 2)
+    assert len(calls) == 2
 
 
 def test_a_run_goes_on_without_its_plots(make_star, monkeypatch):
