@@ -72,7 +72,7 @@ def sample(directory, number, arguments):
     from star_keras.distribution import processes
     from star_keras.outer_loop.attempts import attempt
     from star_keras.outer_loop.prompts import PromptBuilder
-    from star_keras.outer_loop.sample_store import SampleStore
+    from star_keras.storage.sample_store import SampleStore
 
     count = arguments.processes
     if count > 1:

@@ -44,8 +44,8 @@ def main(argv):
         )
     say_hello(f"check of {settings.run_dir}")
     load_libraries()
-    from star_keras.outer_loop.run_check import check_run, next_step
-    from star_keras.outer_loop.run_directory import RunDirectory
+    from star_keras.storage.run_check import check_run, next_step
+    from star_keras.storage.run_directory import RunDirectory
 
     run = RunDirectory(settings.run_dir)
     if settings.mend:

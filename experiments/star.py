@@ -90,8 +90,8 @@ def run(script, task, model_settings, process_settings, config, optimizer):
     from experiments.dry_run import print_dry_run
     from star_keras.callbacks import StarIterationCallback
     from star_keras.distribution import processes
-    from star_keras.outer_loop.command_log import record_command
     from star_keras.outer_loop.problems import checked_problems
+    from star_keras.storage.command_log import record_command
     from star_keras.training import compile_model
 
     process_settings.join(script, model_settings, config, optimizer)

@@ -23,7 +23,7 @@ from star_keras.config import (
     SamplingConfig,
     TrainingConfig,
 )
-from star_keras.outer_loop.manifest import existing_run
+from star_keras.storage.manifest import existing_run
 from star_keras.utils.settings import Settings, setting
 
 
@@ -65,9 +65,9 @@ define_flags(RunConfig, only=("seed",))
 
 def read_pairs(run_dir, task):
     """The pairs of all iterations, by problem. None is an error."""
-    from star_keras.outer_loop.iteration_names import iteration_directories
-    from star_keras.outer_loop.run_directory import RunDirectory
     from star_keras.outer_loop.verification import rationale_pairs
+    from star_keras.storage.iteration_names import iteration_directories
+    from star_keras.storage.run_directory import RunDirectory
 
     store = RunDirectory(run_dir).samples
     phases = (

@@ -7,7 +7,7 @@ import re
 import signal
 import time
 
-from star_keras.outer_loop.manifest import PHASES
+from star_keras.storage.manifest import PHASES
 from star_keras.utils.json_lines import read_json_lines
 
 # Seconds to the end of a run.

@@ -16,6 +16,7 @@ ROOMS = [
     "models",
     "sampling",
     "planning",
+    "storage",
     "outer_loop",
     "serving",
     "callbacks",

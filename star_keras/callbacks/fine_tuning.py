@@ -20,7 +20,7 @@ from star_keras.outer_loop.base_model import (
     weights_checksum,
 )
 from star_keras.outer_loop.progress import Progress
-from star_keras.outer_loop.training_directory import TrainingDirectory
+from star_keras.storage.training_directory import TrainingDirectory
 from star_keras.training.checks import check_batch, check_compiled, check_finite
 from star_keras.training.dataset import feed_token_ids
 from star_keras.utils.errors import invalid

@@ -15,10 +15,10 @@ from star_keras.outer_loop.console_summary import (
 from star_keras.outer_loop.iteration import OuterLoop
 from star_keras.outer_loop.lengths import check_lengths
 from star_keras.outer_loop.progress import Progress
-from star_keras.outer_loop.run_directory import RunDirectory
 from star_keras.outer_loop.session import Session
 from star_keras.outer_loop.training_phase import TrainingPhase
 from star_keras.sampling.get_sampler import training_and_eval_sampler
+from star_keras.storage.run_directory import RunDirectory
 from star_keras.training.dataset import feed_token_ids
 from star_keras.utils.errors import invalid
 from star_keras.utils.settings import checked

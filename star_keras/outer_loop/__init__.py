@@ -1,4 +1,4 @@
-"""The outer loop of STaR: what an iteration does, and what a run keeps of it.
+"""The outer loop of STaR: what an iteration does.
 
 `iteration.py` has the phases in their order.
 """

@@ -8,10 +8,10 @@ import numpy as np
 from star_keras.distribution import processes
 from star_keras.outer_loop.graded_completions import check_completion, grade_completion
 from star_keras.outer_loop.prompts import PromptBuilder
-from star_keras.outer_loop.records import GradedSample, SampleKind
 from star_keras.outer_loop.requests import PhaseRequests, SampleOrder
-from star_keras.outer_loop.sample_store import SampleStore
 from star_keras.sampling.sampler import Sampler, checked_batches
+from star_keras.storage.records import GradedSample, SampleKind
+from star_keras.storage.sample_store import SampleStore
 from star_keras.tasks.task import Problem
 from star_keras.utils.settings import checked
 

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from star_keras.outer_loop.records import GradedSample
-from star_keras.outer_loop.sample_store import SampleStore
 from star_keras.outer_loop.statistics import mean
-from star_keras.outer_loop.stored_samples import KeptSamples
+from star_keras.storage.records import GradedSample
+from star_keras.storage.sample_store import SampleStore
+from star_keras.storage.stored_samples import KeptSamples
 from star_keras.tasks.grading import answers_at_once
 from star_keras.tasks.task import Problem, Task
 from star_keras.tasks.task_calls import rationale_key

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 
 from star_keras.config import StarConfig
 from star_keras.outer_loop import plots
-from star_keras.outer_loop.command_log import read_commands
 from star_keras.outer_loop.evaluation_table import TITLES, evaluation_rows
 from star_keras.outer_loop.progress import PHASE_SECONDS, format_seconds
-from star_keras.outer_loop.run_files import RunFiles
+from star_keras.storage.command_log import read_commands
+from star_keras.storage.run_files import RunFiles
 from star_keras.utils import files
 from star_keras.utils.errors import invalid
 from star_keras.utils.settings import free_settings

@@ -13,8 +13,8 @@ from star_keras.outer_loop.evaluation import example_sample
 from star_keras.outer_loop.iteration import OuterLoop
 from star_keras.outer_loop.progress import PHASE_SECONDS, Progress, format_seconds
 from star_keras.outer_loop.prompts import PromptBuilder
-from star_keras.outer_loop.run_directory import RunDirectory
 from star_keras.outer_loop.statistics import class_metrics
+from star_keras.storage.run_directory import RunDirectory
 from star_keras.tasks.task import Problem
 
 _NAMED = 10

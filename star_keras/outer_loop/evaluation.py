@@ -10,8 +10,6 @@ from etils import epath
 from star_keras.distribution import processes
 from star_keras.outer_loop.attempts import attempt
 from star_keras.outer_loop.prompts import PromptBuilder
-from star_keras.outer_loop.records import GradedSample
-from star_keras.outer_loop.sample_store import SampleStore
 from star_keras.outer_loop.statistics import (
     accuracy_by_class,
     confidence_interval,
@@ -20,6 +18,8 @@ from star_keras.outer_loop.statistics import (
     pass_at_k,
 )
 from star_keras.sampling.sampler import Sampler
+from star_keras.storage.records import GradedSample
+from star_keras.storage.sample_store import SampleStore
 from star_keras.tasks.grading import answer_part, fault_of
 from star_keras.tasks.task import Problem, Task
 from star_keras.tasks.task_calls import call_task

@@ -1,8 +1,8 @@
 """From a completion to a graded sample."""
 
 from star_keras.outer_loop.prompts import PromptBuilder
-from star_keras.outer_loop.records import GradedSample, SampleKind
 from star_keras.sampling.sampler import Completion, Sampler
+from star_keras.storage.records import GradedSample, SampleKind
 from star_keras.tasks.grading import grade
 from star_keras.tasks.task import Problem
 from star_keras.utils.records import is_count, is_text

@@ -27,12 +27,12 @@ from star_keras.outer_loop.problems import (
 )
 from star_keras.outer_loop.progress import Progress
 from star_keras.outer_loop.prompts import PromptBuilder, find_chat_template
-from star_keras.outer_loop.run_directory import RunDirectory
 from star_keras.outer_loop.sampling_phases import SamplingPhases
 from star_keras.outer_loop.selection_phase import SelectionPhase
 from star_keras.outer_loop.sources import rationale_source
 from star_keras.outer_loop.step_schedules import check_schedule
 from star_keras.outer_loop.training_set import TrainingSet, make_training_set
+from star_keras.storage.run_directory import RunDirectory
 from star_keras.utils.errors import invalid
 
 

@@ -7,16 +7,16 @@ from star_keras.config import StarConfig
 from star_keras.distribution import processes
 from star_keras.outer_loop.base_model import weights_checksum
 from star_keras.outer_loop.prompts import PromptBuilder
-from star_keras.outer_loop.records import GradedSample, Selection
-from star_keras.outer_loop.sample_store import SampleStore
 from star_keras.outer_loop.selection import reject
-from star_keras.outer_loop.stored_samples import KeptSamples
 from star_keras.outer_loop.verification import (
     check_verifier,
     verifier_prompts,
     verifier_scores,
 )
 from star_keras.sampling.sampler import Sampler
+from star_keras.storage.records import GradedSample, Selection
+from star_keras.storage.sample_store import SampleStore
+from star_keras.storage.stored_samples import KeptSamples
 from star_keras.tasks.task import Problem
 from star_keras.utils.errors import invalid
 from star_keras.utils.exact import exact

@@ -9,9 +9,9 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 
 from star_keras.config import SamplingConfig
-from star_keras.outer_loop.records import GradedSample
-from star_keras.outer_loop.sample_store import SampleStore
-from star_keras.outer_loop.stored_samples import KeptSamples
+from star_keras.storage.records import GradedSample
+from star_keras.storage.sample_store import SampleStore
+from star_keras.storage.stored_samples import KeptSamples
 from star_keras.tasks.task import Problem
 
 Mastery = Mapping[str, tuple[int, int]]

@@ -9,7 +9,7 @@ import collections
 from collections.abc import Iterable
 
 from star_keras.config import StarConfig
-from star_keras.outer_loop.records import GradedSample, Selection
+from star_keras.storage.records import GradedSample, Selection
 from star_keras.utils.errors import invalid
 
 

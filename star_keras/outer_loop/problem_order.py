@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from star_keras.config import StarConfig
 from star_keras.outer_loop.problems import draw_problems, draw_stream
-from star_keras.outer_loop.records import GradedSample
+from star_keras.storage.records import GradedSample
 from star_keras.tasks.task import Problem
 
 OrderKeys = Mapping[str, tuple[int, float]]

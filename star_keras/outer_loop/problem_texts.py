@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from etils import epath
 
 from star_keras.outer_loop.prompts import PromptBuilder
+from star_keras.storage.run_files import PROBLEMS_NAME, PROMPTS_NAME
 from star_keras.tasks.task import Problem
 from star_keras.utils import files
 from star_keras.utils.json_lines import write_json_lines
-
-PROBLEMS_NAME, PROMPTS_NAME = "problems.jsonl", "prompts.json"
 
 
 def write_problem_texts(

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from star_keras.config import StarConfig
 from star_keras.outer_loop.prompts import PromptBuilder
-from star_keras.outer_loop.records import GradedSample
+from star_keras.storage.records import GradedSample
 from star_keras.tasks.read_number import read_number
 from star_keras.tasks.task import Problem, Task
 from star_keras.tasks.task_validation import check_problem, check_task

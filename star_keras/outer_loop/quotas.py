@@ -14,8 +14,8 @@ import math
 from collections.abc import Callable, Iterable
 
 from star_keras.config import SamplingConfig, SelectionConfig
-from star_keras.outer_loop.records import GradedSample
 from star_keras.outer_loop.votes import Votes
+from star_keras.storage.records import GradedSample
 from star_keras.tasks.equations import equation_fault
 from star_keras.tasks.task import Task
 from star_keras.tasks.task_calls import rationale_key

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from star_keras.outer_loop.prompts import PromptBuilder
-from star_keras.outer_loop.records import GradedSample
 from star_keras.sampling.sampler import SampleRequest
+from star_keras.storage.records import GradedSample
 from star_keras.tasks.task import Problem
 
 

@@ -12,9 +12,9 @@ from star_keras.outer_loop.problems import draw_failed, draw_stream
 from star_keras.outer_loop.prompts import PromptBuilder
 from star_keras.outer_loop.quota_attempts import QuotaAttempts
 from star_keras.outer_loop.quotas import make_quota
-from star_keras.outer_loop.records import GradedSample, SampleKind
-from star_keras.outer_loop.run_directory import RunDirectory
 from star_keras.outer_loop.sources import RationaleSource
+from star_keras.storage.records import GradedSample, SampleKind
+from star_keras.storage.run_directory import RunDirectory
 from star_keras.tasks.task import Problem
 
 

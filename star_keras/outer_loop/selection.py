@@ -9,10 +9,10 @@ from star_keras.config import SelectionConfig
 from star_keras.outer_loop.pairs import Pairs
 from star_keras.outer_loop.problems import draw_stream
 from star_keras.outer_loop.quotas import Quota, sample_fault
-from star_keras.outer_loop.records import GradedSample, Selection
-from star_keras.outer_loop.sample_store import SampleStore
-from star_keras.outer_loop.stored_samples import KeptSamples
 from star_keras.outer_loop.votes import Votes
+from star_keras.storage.records import GradedSample, Selection
+from star_keras.storage.sample_store import SampleStore
+from star_keras.storage.stored_samples import KeptSamples
 from star_keras.tasks.task import Task
 from star_keras.tasks.task_calls import rationale_key
 

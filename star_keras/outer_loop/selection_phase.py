@@ -10,12 +10,12 @@ from star_keras.outer_loop.lowest_scored import LowestScored
 from star_keras.outer_loop.mastery import load_mastered
 from star_keras.outer_loop.prompts import PromptBuilder
 from star_keras.outer_loop.quotas import Quota
-from star_keras.outer_loop.run_directory import RunDirectory
 from star_keras.outer_loop.sampling_phases import Sampled
 from star_keras.outer_loop.selection import load_copies, select, selection_metrics
-from star_keras.outer_loop.stored_samples import KeptSamples
 from star_keras.outer_loop.training_set import reject_too_long
 from star_keras.outer_loop.votes import Votes
+from star_keras.storage.run_directory import RunDirectory
+from star_keras.storage.stored_samples import KeptSamples
 from star_keras.tasks.task import Problem
 from star_keras.training.stored_examples import StoredExamples
 

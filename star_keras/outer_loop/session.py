@@ -13,7 +13,7 @@ from star_keras.distribution.preemption import PreemptionNotice, end_preempted
 from star_keras.outer_loop.base_model import BaseModel
 from star_keras.outer_loop.iteration import OuterLoop
 from star_keras.outer_loop.progress import Progress
-from star_keras.outer_loop.run_directory import RunDirectory
+from star_keras.storage.run_directory import RunDirectory
 from star_keras.utils.errors import invalid
 from star_keras.utils.settings import free_settings
 

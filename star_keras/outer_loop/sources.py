@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from star_keras.config import StarConfig
 from star_keras.outer_loop.prompts import PromptBuilder
-from star_keras.outer_loop.records import SampleKind
 from star_keras.sampling.sampler import Completion, Sampler
+from star_keras.storage.records import SampleKind
 from star_keras.tasks.task import Problem
 
 # Answers that are graded and written together.

@@ -5,9 +5,9 @@ import time
 from star_keras.config import StarConfig
 from star_keras.models.max_sequence_length import max_sequence_length
 from star_keras.outer_loop.progress import Progress
-from star_keras.outer_loop.run_directory import RunDirectory
 from star_keras.outer_loop.session import Session
 from star_keras.outer_loop.training_set import TrainingSet
+from star_keras.storage.run_directory import RunDirectory
 from star_keras.training.checks import check_batch, check_compiled, check_finite
 from star_keras.training.dataset import training_batches, training_dataset
 from star_keras.training.reference_scorer import ReferenceScorer

@@ -9,10 +9,10 @@ import numpy as np
 from star_keras.config import StarConfig, TrainingConfig
 from star_keras.outer_loop.pairs import pair_order
 from star_keras.outer_loop.prompts import PromptBuilder
-from star_keras.outer_loop.records import GradedSample, Selection
 from star_keras.outer_loop.selection import reject
 from star_keras.outer_loop.step_schedules import checked_steps, scheduled_steps
-from star_keras.outer_loop.stored_samples import KeptSamples
+from star_keras.storage.records import GradedSample, Selection
+from star_keras.storage.stored_samples import KeptSamples
 from star_keras.tasks.task import Problem
 from star_keras.training.dataset import count_trained_tokens
 from star_keras.training.examples import TrainingExample, response_tokens

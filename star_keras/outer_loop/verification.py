@@ -11,10 +11,10 @@ import math
 from collections.abc import Iterable, Sequence
 
 from star_keras.outer_loop.prompts import PromptBuilder
-from star_keras.outer_loop.records import GradedSample
 from star_keras.outer_loop.statistics import mean
 from star_keras.sampling.sampler import Sampler
 from star_keras.sampling.scorer import Scorer, ScoreRequest
+from star_keras.storage.records import GradedSample
 from star_keras.tasks.task import Problem, Task
 from star_keras.tasks.task_calls import rationale_key
 from star_keras.training.examples import response_tokens, tokenize_examples

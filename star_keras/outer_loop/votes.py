@@ -9,8 +9,8 @@ Reference:
 import collections
 from collections.abc import Iterable, Mapping
 
-from star_keras.outer_loop.records import GradedSample
 from star_keras.outer_loop.statistics import majority_vote, mean
+from star_keras.storage.records import GradedSample
 from star_keras.tasks.grading import fault_of
 from star_keras.tasks.task import Problem, Task
 

@@ -3,8 +3,8 @@
 from etils import epath
 
 from star_keras.distribution.checkpoints import Checkpoints
-from star_keras.outer_loop.iteration_names import iteration_name
-from star_keras.outer_loop.manifest import read_manifest, trained_iterations
+from star_keras.storage.iteration_names import iteration_name
+from star_keras.storage.manifest import read_manifest, trained_iterations
 from star_keras.utils.errors import invalid
 
 

@@ -7,7 +7,7 @@ import threading
 import orbax.checkpoint as ocp
 import pytest
 
-from star_keras.outer_loop.manifest import PHASES
+from star_keras.storage.manifest import PHASES
 from star_keras.testing import ScriptedSampler
 from star_keras.utils.json_lines import read_json_lines
 from tests.callbacks.conftest import (

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from star_keras.config import OptimizerConfig
-from star_keras.outer_loop.run_check import check_run
 from star_keras.sampling import BatchSampler
+from star_keras.storage.run_check import check_run
 from star_keras.testing import Doubling, ScriptedSampler
 from star_keras.training import compile_model
 from star_keras.training.dataset import feed_token_ids

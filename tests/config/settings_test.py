@@ -65,7 +65,7 @@ def test_a_resumed_run_refuses_other_values_of_fixed_settings_alone(
     """Every field of every group, by what its metadata says."""
     from star_keras.outer_loop.iteration import OuterLoop
     from star_keras.outer_loop.progress import Progress
-    from star_keras.outer_loop.run_directory import RunDirectory
+    from star_keras.storage.run_directory import RunDirectory
     from star_keras.utils.settings import free_settings
 
     verifier = make_model(num_layers=1) if item.name == "drop_lowest" else None

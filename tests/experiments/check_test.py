@@ -1,5 +1,5 @@
 from tests.conftest import run_experiment
-from tests.outer_loop.conftest import make_run
+from tests.storage.conftest import make_run
 
 
 def test_a_run_is_checked_and_mended(tmp_path):

@@ -9,7 +9,7 @@ import keras
 import pytest
 
 from star_keras.models import GPTJCausalLM
-from star_keras.outer_loop.command_log import read_commands
+from star_keras.storage.command_log import read_commands
 from tests.conftest import run_experiment
 
 ROOT = Path(__file__).parents[2]

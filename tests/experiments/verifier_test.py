@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from star_keras.outer_loop.records import GradedSample
-from star_keras.outer_loop.run_directory import RunDirectory
+from star_keras.storage.records import GradedSample
+from star_keras.storage.run_directory import RunDirectory
 from star_keras.tasks import Arithmetic
 from tests.conftest import run_experiment
 

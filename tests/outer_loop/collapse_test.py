@@ -5,11 +5,11 @@ import pytest
 
 from star_keras.config import SelectionConfig
 from star_keras.outer_loop.collapse import collapse_metrics
-from star_keras.outer_loop.sample_store import SampleStore
 from star_keras.outer_loop.selection import select
-from star_keras.outer_loop.stored_samples import KeptSamples
+from star_keras.storage.sample_store import SampleStore
+from star_keras.storage.stored_samples import KeptSamples
 from star_keras.testing import Doubling
-from tests.outer_loop.conftest import make_sample
+from tests.storage.conftest import make_sample
 
 TASK = Doubling(train=2000)
 PROBLEMS = {problem.id: problem for problem in TASK.problems("train")}

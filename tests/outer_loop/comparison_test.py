@@ -6,12 +6,12 @@ import statistics
 import pytest
 from matplotlib import image
 
-from star_keras.outer_loop.command_log import read_commands, record_command
 from star_keras.outer_loop.comparison import group_runs, read_run, write_comparison
 from star_keras.outer_loop.evaluation import evaluate, save_evaluation
 from star_keras.outer_loop.problem_texts import write_problem_texts
 from star_keras.outer_loop.prompts import PromptBuilder
-from star_keras.outer_loop.run_directory import RunDirectory
+from star_keras.storage.command_log import read_commands, record_command
+from star_keras.storage.run_directory import RunDirectory
 from star_keras.testing import Doubling, ScriptedSampler
 
 

@@ -4,8 +4,8 @@ import pytest
 
 from star_keras.config import SamplingConfig
 from star_keras.outer_loop.mastery import draw_mastered, update_mastery
-from star_keras.outer_loop.records import GradedSample
-from star_keras.outer_loop.sample_store import SampleStore
+from star_keras.storage.records import GradedSample
+from star_keras.storage.sample_store import SampleStore
 from star_keras.testing import Doubling
 
 

@@ -2,8 +2,8 @@ import pytest
 
 from star_keras.config import SelectionConfig
 from star_keras.outer_loop.pairs import check_pairs, pair_order
-from star_keras.outer_loop.records import GradedSample
 from star_keras.outer_loop.selection import select, selection_metrics
+from star_keras.storage.records import GradedSample
 from star_keras.testing import Doubling
 from tests.callbacks.conftest import make_config
 

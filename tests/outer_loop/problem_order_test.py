@@ -8,7 +8,7 @@ from star_keras.models import GPTJCausalLMPreprocessor
 from star_keras.outer_loop.iteration import OuterLoop
 from star_keras.outer_loop.problem_order import ordered_problems, updated_keys
 from star_keras.outer_loop.progress import Progress
-from star_keras.outer_loop.run_directory import RunDirectory
+from star_keras.storage.run_directory import RunDirectory
 from star_keras.testing import Doubling, ScriptedSampler
 from star_keras.testing.tiny_gpt_j import byte_tokenizer
 from tests.callbacks.conftest import make_config

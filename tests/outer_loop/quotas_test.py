@@ -9,9 +9,9 @@ from star_keras.config import SamplingConfig, SelectionConfig
 from star_keras.outer_loop.prompts import PromptBuilder
 from star_keras.outer_loop.quota_attempts import QuotaAttempts
 from star_keras.outer_loop.quotas import make_quota
-from star_keras.outer_loop.sample_store import SampleStore
 from star_keras.outer_loop.selection import select
 from star_keras.sampling import Completion, Sampler
+from star_keras.storage.sample_store import SampleStore
 from star_keras.testing import Doubling, ScriptedSampler
 
 TASK = Doubling(train=9)

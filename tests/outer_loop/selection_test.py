@@ -4,9 +4,9 @@ from star_keras import tasks
 from star_keras.config import SamplingConfig, SelectionConfig, StarConfig
 from star_keras.outer_loop.problems import problems_of_run
 from star_keras.outer_loop.quotas import make_quota
-from star_keras.outer_loop.records import GradedSample, Selection
 from star_keras.outer_loop.selection import reject, select, selection_metrics
 from star_keras.outer_loop.verification import rationale_pairs
+from star_keras.storage.records import GradedSample, Selection
 from star_keras.tasks.grading import grade
 from star_keras.testing import Doubling
 

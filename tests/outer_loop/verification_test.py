@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from star_keras.outer_loop.prompts import PromptBuilder
-from star_keras.outer_loop.records import GradedSample
 from star_keras.outer_loop.verification import (
     best_of_k,
     check_verifier,
@@ -15,6 +14,7 @@ from star_keras.outer_loop.verification import (
     verifier_scores,
 )
 from star_keras.sampling import get_sampler
+from star_keras.storage.records import GradedSample
 from star_keras.testing import Doubling, ScriptedSampler, tiny_gpt_j
 
 TASK = Doubling(train=3)

@@ -12,10 +12,10 @@ from star_keras.outer_loop.console_summary import show_start
 from star_keras.outer_loop.pairs import check_pairs
 from star_keras.outer_loop.progress import Progress
 from star_keras.outer_loop.prompts import PromptBuilder
-from star_keras.outer_loop.records import GradedSample
-from star_keras.outer_loop.run_files import RunFiles
 from star_keras.outer_loop.selection import select
 from star_keras.outer_loop.votes import Votes
+from star_keras.storage.records import GradedSample
+from star_keras.storage.run_files import RunFiles
 from star_keras.testing import Doubling, ScriptedSampler
 from star_keras.training import compile_model
 from tests.callbacks.conftest import all_samples, fit, make_config, metrics

@@ -23,8 +23,8 @@ from star_keras import distribution, testing
 from star_keras.callbacks import StarIterationCallback
 from star_keras.config import StarConfig, TrainingConfig
 from star_keras.distribution import processes
-from star_keras.outer_loop.run_directory import RunDirectory
-from star_keras.outer_loop.sample_store import SampleStore
+from star_keras.storage.run_directory import RunDirectory
+from star_keras.storage.sample_store import SampleStore
 
 FLAGS = (
     *("--digits=1", "--train_problems=6", "--eval_problems=4", "--nofew_shot"),

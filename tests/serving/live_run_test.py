@@ -9,9 +9,9 @@ import requests
 from star_keras import testing
 from star_keras.config import OptimizerConfig, ServingConfig
 from star_keras.distribution.checkpoints import Checkpoints
-from star_keras.outer_loop.manifest import PHASES, Phase, manifest_line
 from star_keras.sampling import ContinuousSampler, SampleRequest
 from star_keras.serving import Service, service
+from star_keras.storage.manifest import PHASES, Phase, manifest_line
 from star_keras.training import compile_model
 from tests.serving.conftest import running_server, wait_for
 

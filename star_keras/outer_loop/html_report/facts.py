@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from star_keras.outer_loop.html_report.overview import Counts, Table, percent
 from star_keras.outer_loop.progress import PHASE_SECONDS, format_seconds
-from star_keras.outer_loop.run_files import RunFiles
+from star_keras.storage.run_files import RunFiles
 
 
 def facts(runs: Sequence[RunFiles], counts: Counts) -> Table:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from star_keras.outer_loop.html_report.charts import Chart, make_chart
 from star_keras.outer_loop.progress import PHASE_SECONDS, format_seconds
-from star_keras.outer_loop.run_files import RunFiles
 from star_keras.outer_loop.statistics import class_metrics
+from star_keras.storage.run_files import RunFiles
 
 # Metrics of accuracy, and their titles.
 _ACCURACIES = {

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from star_keras.outer_loop.run_files import RunFiles, count, text
+from star_keras.storage.run_files import RunFiles, count, text
 
 # Characters of JSON in a chunk; a longer row is a chunk of its own.
 _CHUNK = 128 * 1024

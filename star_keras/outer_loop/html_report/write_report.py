@@ -18,7 +18,7 @@ from star_keras.outer_loop.html_report.facts import facts
 from star_keras.outer_loop.html_report.problem_data import ProblemData
 from star_keras.outer_loop.problem_texts import write_problem_texts
 from star_keras.outer_loop.prompts import PromptBuilder
-from star_keras.outer_loop.run_files import RunFiles, text
+from star_keras.storage.run_files import RunFiles, text
 from star_keras.tasks.task import Problem
 from star_keras.utils import files
 from star_keras.utils.errors import invalid

@@ -8,12 +8,12 @@ import pytest
 from star_keras.config import SelectionConfig
 from star_keras.outer_loop.problem_texts import write_problem_texts
 from star_keras.outer_loop.prompts import PromptBuilder
-from star_keras.outer_loop.records import GradedSample
-from star_keras.outer_loop.run_directory import RunDirectory
 from star_keras.outer_loop.selection import select
+from star_keras.storage.records import GradedSample
+from star_keras.storage.run_directory import RunDirectory
 from star_keras.tasks.grading import grade
 from star_keras.testing import Doubling
-from tests.outer_loop.conftest import CONFIG
+from tests.storage.conftest import CONFIG
 
 TASK = Doubling(train=8, held_out=4)
 _METRICS = {

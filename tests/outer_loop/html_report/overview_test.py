@@ -3,7 +3,7 @@ import pytest
 from star_keras.outer_loop.html_report import overview
 from star_keras.outer_loop.html_report.charts import HEIGHT, WIDTH, make_chart
 from star_keras.outer_loop.html_report.facts import facts
-from star_keras.outer_loop.run_files import RunFiles
+from star_keras.storage.run_files import RunFiles
 from tests.outer_loop.html_report.conftest import make_report_run
 
 CONFIG = {

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from star_keras.outer_loop.html_report.problem_data import UNDECIDED, ProblemData
-from star_keras.outer_loop.run_files import RunFiles
-from tests.outer_loop.conftest import edit
+from star_keras.storage.run_files import RunFiles
 from tests.outer_loop.html_report.conftest import make_report_run
+from tests.storage.conftest import edit
 
 NASTY = [
     "</script><script>alert(1)</script>",

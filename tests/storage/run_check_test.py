@@ -5,10 +5,10 @@ import shutil
 
 import pytest
 
-from star_keras.outer_loop.manifest import PHASES
-from star_keras.outer_loop.run_check import check_run, next_step
-from star_keras.outer_loop.run_directory import RunDirectory
-from tests.outer_loop.conftest import CONFIG, edit, everything, variables
+from star_keras.storage.manifest import PHASES
+from star_keras.storage.run_check import check_run, next_step
+from star_keras.storage.run_directory import RunDirectory
+from tests.storage.conftest import CONFIG, edit, everything, variables
 
 RATIONALES = "samples/iteration_0001/rationale.jsonl"
 SELECTION = "samples/iteration_0002/selection.jsonl"

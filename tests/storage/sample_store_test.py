@@ -3,10 +3,10 @@ import tracemalloc
 import pytest
 
 from star_keras.config import SelectionConfig
-from star_keras.outer_loop.records import GradedSample, Selection
-from star_keras.outer_loop.sample_store import SampleStore
 from star_keras.outer_loop.selection import select
-from star_keras.outer_loop.stored_samples import KeptSamples
+from star_keras.storage.records import GradedSample, Selection
+from star_keras.storage.sample_store import SampleStore
+from star_keras.storage.stored_samples import KeptSamples
 from star_keras.testing import Doubling
 
 

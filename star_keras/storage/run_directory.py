@@ -1,9 +1,9 @@
 """The directory of a run: its configuration and its progress."""
 
 from star_keras.distribution import processes
-from star_keras.outer_loop.discarded import discard, discard_beyond_manifest
-from star_keras.outer_loop.iteration_names import iteration_name
-from star_keras.outer_loop.manifest import (
+from star_keras.storage.discarded import discard, discard_beyond_manifest
+from star_keras.storage.iteration_names import iteration_name
+from star_keras.storage.manifest import (
     PHASES,
     Phase,
     Phases,
@@ -14,15 +14,15 @@ from star_keras.outer_loop.manifest import (
     recorded_files,
     trained_iterations,
 )
-from star_keras.outer_loop.run_checkpoints import RunCheckpoints
-from star_keras.outer_loop.run_configuration import (
+from star_keras.storage.run_checkpoints import RunCheckpoints
+from star_keras.storage.run_configuration import (
     make_run_directory,
     read_configuration,
     run_directory_path,
     settle_configuration,
 )
-from star_keras.outer_loop.run_lock import RunLock
-from star_keras.outer_loop.sample_store import SampleStore
+from star_keras.storage.run_lock import RunLock
+from star_keras.storage.sample_store import SampleStore
 from star_keras.utils import files
 from star_keras.utils.errors import invalid
 from star_keras.utils.json_lines import (

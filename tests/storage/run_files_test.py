@@ -3,9 +3,9 @@ import shutil
 
 import pytest
 
-from star_keras.outer_loop.run_files import RunFiles
-from tests.outer_loop.conftest import edit
+from star_keras.storage.run_files import RunFiles
 from tests.outer_loop.html_report.conftest import make_report_run
+from tests.storage.conftest import edit
 
 RATIONALES = "samples/iteration_0001/rationale.jsonl"
 

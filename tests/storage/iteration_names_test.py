@@ -1,6 +1,6 @@
 from etils import epath
 
-from star_keras.outer_loop.iteration_names import (
+from star_keras.storage.iteration_names import (
     iteration_directories,
     iteration_name,
     iteration_of,

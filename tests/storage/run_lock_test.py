@@ -5,7 +5,7 @@ import os
 import pytest
 from etils import epath
 
-from star_keras.outer_loop.run_lock import RunLock
+from star_keras.storage.run_lock import RunLock
 
 IN_USE = rf"is in use by another fit of this program \(process {os.getpid()} on "
 

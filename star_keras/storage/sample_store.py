@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 from etils import epath
 
-from star_keras.outer_loop.finished_files import FinishedFiles
-from star_keras.outer_loop.records import GradedSample, SampleKind, Selection
-from star_keras.outer_loop.stored_samples import KeptSamples, StoredSamples, interned
+from star_keras.storage.finished_files import FinishedFiles
+from star_keras.storage.records import GradedSample, SampleKind, Selection
+from star_keras.storage.stored_samples import KeptSamples, StoredSamples, interned
 from star_keras.utils.json_lines import (
     append_json_lines,
     json_lines,

@@ -2,8 +2,8 @@ import keras
 import pytest
 from etils import epath
 
-from star_keras.outer_loop.iteration_names import iteration_name
-from star_keras.outer_loop.run_checkpoints import RunCheckpoints
+from star_keras.storage.iteration_names import iteration_name
+from star_keras.storage.run_checkpoints import RunCheckpoints
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import sys
 import keras
 import pytest
 
-from star_keras.outer_loop import run_directory
-from star_keras.outer_loop.manifest import PHASES
-from star_keras.outer_loop.run_directory import RunDirectory
+from star_keras.storage import run_directory
+from star_keras.storage.manifest import PHASES
+from star_keras.storage.run_directory import RunDirectory
 from star_keras.utils.json_lines import read_json_lines
 from tests.conftest import ROOT
 
@@ -98,7 +98,7 @@ def test_metrics_file_is_made_of_the_manifest(run):
 
 def test_directory_of_a_live_run_is_refused(run):
     program = (
-        "from star_keras.outer_loop.run_directory import RunDirectory\n"
+        "from star_keras.storage.run_directory import RunDirectory\n"
         f"RunDirectory({str(run.path)!r}).open({{'seed': 1}})"
     )
 

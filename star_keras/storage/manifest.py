@@ -5,7 +5,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 
-from star_keras.outer_loop.records import FINISHED_NAMES
+from star_keras.storage.records import FINISHED_NAMES
 from star_keras.utils import files
 from star_keras.utils.digests import Digest
 from star_keras.utils.errors import invalid

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable
 
 from etils import epath
 
-from star_keras.outer_loop.iteration_names import iteration_name
-from star_keras.outer_loop.records import FINISHED_NAMES
+from star_keras.storage.iteration_names import iteration_name
+from star_keras.storage.records import FINISHED_NAMES
 from star_keras.utils import files
 from star_keras.utils.digests import Digest
 

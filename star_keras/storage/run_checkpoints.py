@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable
 
 from star_keras.distribution.checkpoints import Checkpoints
-from star_keras.outer_loop.iteration_names import (
+from star_keras.storage.iteration_names import (
     iteration_name,
     iteration_of,
     state_name,

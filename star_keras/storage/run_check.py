@@ -7,23 +7,23 @@ from collections.abc import Callable, Iterator
 from etils import epath
 
 from star_keras.config import StarConfig
-from star_keras.outer_loop.discarded import beyond_manifest
-from star_keras.outer_loop.iteration_names import (
+from star_keras.storage.discarded import beyond_manifest
+from star_keras.storage.iteration_names import (
     iteration_directories,
     iteration_name,
     iteration_of,
     state_of,
 )
-from star_keras.outer_loop.manifest import (
+from star_keras.storage.manifest import (
     PHASES,
     read_beginning,
     read_manifest,
     recorded_files,
     trained_iterations,
 )
-from star_keras.outer_loop.records import FINISHED_NAMES
-from star_keras.outer_loop.run_configuration import read_configuration
-from star_keras.outer_loop.run_directory import RunDirectory
+from star_keras.storage.records import FINISHED_NAMES
+from star_keras.storage.run_configuration import read_configuration
+from star_keras.storage.run_directory import RunDirectory
 from star_keras.utils import files
 from star_keras.utils.json_lines import json_line_bytes, whole_lines
 from star_keras.utils.settings import groups_of, settings_of

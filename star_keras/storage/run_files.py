@@ -6,9 +6,9 @@ from typing import get_args
 
 from etils import epath
 
-from star_keras.outer_loop.finished_files import FinishedFiles
-from star_keras.outer_loop.iteration_names import iteration_directories
-from star_keras.outer_loop.manifest import (
+from star_keras.storage.finished_files import FinishedFiles
+from star_keras.storage.iteration_names import iteration_directories
+from star_keras.storage.manifest import (
     existing_run,
     metrics_of,
     read_beginning,
@@ -16,11 +16,11 @@ from star_keras.outer_loop.manifest import (
     recorded_files,
     trained_iterations,
 )
-from star_keras.outer_loop.problem_texts import PROBLEMS_NAME, PROMPTS_NAME
-from star_keras.outer_loop.records import SampleKind
+from star_keras.storage.records import SampleKind
 from star_keras.utils import files
 from star_keras.utils.json_lines import parse_json_object, read_json_object
 
+PROBLEMS_NAME, PROMPTS_NAME = "problems.jsonl", "prompts.json"
 _KINDS = get_args(SampleKind)
 _LARGEST = 2**31 - 1
 
@@ -91,7 +91,7 @@ class RunFiles:
         return sum(files.size(path) for path in paths if path.exists())
 
     def problems(self) -> Iterator[dict]:
-        """The lines of `problems.jsonl`, see `problem_texts`; none without the file."""
+        """The lines of `problems.jsonl`; none without the file."""
         path = self.path / PROBLEMS_NAME
         if not path.exists():
             self._note(

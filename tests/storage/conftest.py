@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from star_keras.config import RunConfig, StarConfig
-from star_keras.outer_loop.records import GradedSample, Selection
-from star_keras.outer_loop.run_directory import RunDirectory
+from star_keras.storage.records import GradedSample, Selection
+from star_keras.storage.run_directory import RunDirectory
 
 CONFIG = dataclasses.asdict(StarConfig(run=RunConfig(seed=1, keep_weights=1)))
 PROBLEMS = ("a", "b", "ö")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from star_keras.outer_loop.records import GradedSample, Selection
+from star_keras.storage.records import GradedSample, Selection
 
 _FEW_VALUES = {"problem", "problem_class", "kind", "verdict", "reason", "finish_reason"}
 

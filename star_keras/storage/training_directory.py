@@ -3,14 +3,14 @@
 import contextlib
 
 from star_keras.distribution import processes
-from star_keras.outer_loop.iteration_names import iteration_name
-from star_keras.outer_loop.run_checkpoints import RunCheckpoints
-from star_keras.outer_loop.run_configuration import (
+from star_keras.storage.iteration_names import iteration_name
+from star_keras.storage.run_checkpoints import RunCheckpoints
+from star_keras.storage.run_configuration import (
     make_run_directory,
     run_directory_path,
     settle_configuration,
 )
-from star_keras.outer_loop.run_lock import RunLock
+from star_keras.storage.run_lock import RunLock
 from star_keras.utils.json_lines import (
     append_json_lines,
     read_json_lines,

@@ -3,13 +3,13 @@
 import warnings
 from collections.abc import Iterable
 
-from star_keras.outer_loop.iteration_names import (
+from star_keras.storage.iteration_names import (
     iteration_directories,
     iteration_of,
     state_of,
 )
-from star_keras.outer_loop.manifest import Phases, recorded_files, trained_iterations
-from star_keras.outer_loop.run_checkpoints import RunCheckpoints
+from star_keras.storage.manifest import Phases, recorded_files, trained_iterations
+from star_keras.storage.run_checkpoints import RunCheckpoints
 
 # The phase that is recorded before a file of samples, or its journal, is written.
 _BEFORE = {

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from star_keras.outer_loop.run_check import check_run, next_step
-from tests.outer_loop.conftest import everything, make_run
+from star_keras.storage.run_check import check_run, next_step
+from tests.storage.conftest import everything, make_run
 
 JOURNAL = "rationale.journal.jsonl"
 FILES = [
