@@ -3,6 +3,8 @@
 import math
 import unicodedata
 
+import numpy as np
+
 from star_keras.tasks.read_number import number_text
 from star_keras.utils.errors import invalid
 
@@ -29,6 +31,15 @@ def optional_text(record: dict, name: str) -> str | None:
     if not is_number or not math.isfinite(value):
         raise invalid(name, "a text or a finite number", value, "Put it in quotes.")
     return number_text(value)
+
+
+def shortest_float(value: np.floating) -> float:
+    """The Python float with the text of a shorter one: 0.1 for `np.float32(0.1)`.
+
+    Args:
+        value: A float16, float32 or float64.
+    """
+    return float(str(value))
 
 
 def _is_visible(text):

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from star_keras.tasks.record_fields import shortest_float
+
 _SECONDS_TO_ANSWER = 5
 # The library's own files. Most datasets come from other hosts.
 _LIBRARY_URL = "https://storage.googleapis.com/tfds-data/"
@@ -99,6 +101,8 @@ def _plain(value, feature, name):
             f"The field {name!r} is a {type(value).__name__}. Expected texts, numbers, "
             "and lists and dicts of them. Convert the dataset to JSON lines."
         )
+    if value.dtype in (np.float16, np.float32):
+        return shortest_float(value)
     value = value.item()
     if not hasattr(feature, "int2str"):
         return value

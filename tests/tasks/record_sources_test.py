@@ -116,6 +116,30 @@ def test_questions_alone_are_read_from_all_sources(make_source):
         task.problems("train")
 
 
+@pytest.mark.parametrize("kind", ["parquet", "saved", "files"])
+def test_short_floats_are_their_shortest_decimals(kind, tmp_path, monkeypatch):
+    import datasets
+    import pyarrow
+    from pyarrow import parquet
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    floats = [pyarrow.float16(), pyarrow.float32(), pyarrow.float64()]
+    fields = [("answer", pyarrow.float32()), ("parts", pyarrow.list_(floats[0]))]
+    fields += [("of", pyarrow.struct(list(zip("abc", floats, strict=True))))]
+    record = {"answer": 0.1, "parts": [0.1, None], "of": {"a": 0.3, "b": None, "c": 1}}
+    table = pyarrow.Table.from_pylist([record], schema=pyarrow.schema(fields))
+    source = f"{tmp_path}:train"
+    if kind == "saved":
+        rows = datasets.Dataset(table)
+        datasets.DatasetDict({"train": rows}).save_to_disk(tmp_path)
+    else:
+        parquet.write_table(table, tmp_path / "train.parquet")
+    if kind == "parquet":
+        source = str(tmp_path / "train.parquet")
+    [(_, _, found)] = read_records(existing_source(source, "train_path"))
+    assert found == record
+
+
 @pytest.mark.parametrize(
     "name, content, message",
     [

@@ -15,12 +15,13 @@ RECORD = {
     "choices": {"label": ["A", "B"], "text": ["cat", "dog"]},
     "grade": 3,
     "is_easy": True,
+    "share": 0.1,
 }
 UNLABELLED = RECORD | {"question": "Who?", "answerKey": -1}
 
 
 class StarKerasAnimals(tfds.core.GeneratorBasedBuilder):
-    """The layout of `ai2_arc`, with a number and a truth value."""
+    """The layout of `ai2_arc`, with numbers and a truth value."""
 
     VERSION = tfds.core.Version("1.0.0")
 
@@ -28,7 +29,7 @@ class StarKerasAnimals(tfds.core.GeneratorBasedBuilder):
         text = tfds.features.Text()
         choices = tfds.features.Sequence({"text": text, "label": LABELS})
         features = {"question": text, "answerKey": LABELS, "choices": choices}
-        features |= {"grade": np.int64, "is_easy": np.bool_}
+        features |= {"grade": np.int64, "is_easy": np.bool_, "share": np.float32}
         return self.dataset_info_from_configs(
             features=tfds.features.FeaturesDict(features)
         )
