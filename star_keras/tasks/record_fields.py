@@ -1,5 +1,6 @@
 """Fields of a line of JSON: texts and numbers; `null` and blank mean absent."""
 
+import decimal
 import math
 import unicodedata
 
@@ -27,7 +28,8 @@ def optional_text(record: dict, name: str) -> str | None:
         return None
     if isinstance(value, str):
         return value if _is_visible(value) else None
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    is_number = isinstance(value, int | float | decimal.Decimal)
+    is_number = is_number and not isinstance(value, bool)
     if not is_number or not math.isfinite(value):
         raise invalid(name, "a text or a finite number", value, "Put it in quotes.")
     return number_text(value)

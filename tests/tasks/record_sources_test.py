@@ -1,6 +1,7 @@
 """The same problems from every kind of source."""
 
 import csv
+import decimal
 import json
 
 import pytest
@@ -138,6 +139,14 @@ def test_short_floats_are_their_shortest_decimals(kind, tmp_path, monkeypatch):
         source = str(tmp_path / "train.parquet")
     [(_, _, found)] = read_records(existing_source(source, "train_path"))
     assert found == record
+
+
+@pytest.mark.parametrize("answer, text", [("1.50", "1.5"), ("30", "30")])
+def test_decimals_are_numbers(answer, text, tmp_path):
+    path = tmp_path / "a.parquet"
+    write_parquet(path, [{"question": "q", "answer": decimal.Decimal(answer)}])
+    task = tasks.get("jsonl", train_path=path, eval_path=path)
+    assert task.problems("train")[0].answer == text
 
 
 @pytest.mark.parametrize(
