@@ -3,6 +3,7 @@
 import re
 
 from star_keras.tasks.record_fields import optional_text, required_text
+from star_keras.tasks.record_sources import IntegerCell
 from star_keras.utils.errors import invalid
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -16,7 +17,8 @@ def read_choices(record: dict) -> tuple[str, list[str], str | None]:
     `question` is a text, or an object of `stem` and `choices`. `choices` are texts,
     objects of `label` and `text`, or an object of two lists `label` and `text`.
     `answerKey` or `answer` is a label, which may be a number. Choices without labels
-    have the labels a, b, c; an integer then counts them from 0.
+    have the labels a, b, c; an integer then counts them from 0, also in CSV, if none of
+    them is this integer.
 
     Letters go by position, whatever the labels are. A single letter in brackets in a
     choice gets square brackets: in round ones it names a choice. So does "(CORRECT)",
@@ -48,7 +50,7 @@ def read_choices(record: dict) -> tuple[str, list[str], str | None]:
         _IN_BRACKETS.sub(r"[\1]", _one_line(required_text({"choice": text}, "choice")))
         for text in texts
     ]
-    place = _right_choice(record, labels, len(texts))
+    place = _right_choice(record, labels, texts)
     return question, texts, None if place is None else LETTERS[place]
 
 
@@ -88,14 +90,21 @@ def _label(text):
     return text.strip().strip("().").strip().lower()
 
 
-def _right_choice(record, labels, count):
+def _right_choice(record, labels, texts):
     """The number of the right choice, from 0; `None` if none is given."""
+    count = len(texts)
     names = [n for n in ("answerKey", "answer") if optional_text(record, n) is not None]
     if not names:
         return None
     places = []
     for name in names:
         value = record[name]
+        if labels is None and isinstance(value, IntegerCell):
+            if value.strip() in texts:
+                rule = "a letter, since an integer is one of the choices"
+                remedy = f"Write one of {', '.join(LETTERS[:count])}."
+                raise invalid(name, rule, value, remedy)
+            value = int(value)
         if labels is None and isinstance(value, int) and 0 <= value < count:
             places.append(value)
             continue

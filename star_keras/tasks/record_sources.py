@@ -25,6 +25,7 @@ _HUB = "hf://"
 _SPLIT = re.compile(r"(.+?):(\w[\w.-]*(?:\[[^\]]*\])?)")
 _FORM = "hf://OWNER/NAME:SPLIT, hf://OWNER/NAME/CONFIGURATION:SPLIT or DIRECTORY:SPLIT"
 _TFDS = "tfds://"
+_SMALL_INTEGER = re.compile(r"\s*\d{1,2}\s*", re.ASCII)
 _TFDS_FORM = "tfds://NAME:SPLIT or tfds://NAME/CONFIGURATION:SPLIT"
 
 
@@ -63,6 +64,12 @@ class TfdsDataset:
 
 
 Source = Path | Dataset | TfdsDataset
+
+
+class IntegerCell(str):
+    """A cell of CSV with a small integer: whether a text is meant is not known."""
+
+    __slots__ = ()
 
 
 # Kinds of files, for errors.
@@ -139,7 +146,7 @@ def read_records(source: Source) -> Iterator[tuple[str, int, dict]]:
     Args:
         source: See `existing_source`. Files that end in `.csv`, `.tsv` and `.parquet`
             have these formats; all others are JSON lines. The first row of a CSV file
-            has the names; a cell may be a JSON list or object.
+            has the names; a cell is a text, an `IntegerCell`, or a JSON list or object.
 
     Yields:
         The place, e.g. `"line 3"`; its number; and the record.
@@ -200,6 +207,8 @@ def _csv_records(path, delimiter):
 
 
 def _cell(text, place):
+    if _SMALL_INTEGER.fullmatch(text):
+        return IntegerCell(text)
     if not text.startswith(("[", "{")):
         return text
     try:

@@ -106,6 +106,35 @@ def test_choices_are_lists_in_all_sources(make_source):
     assert "(c) cow" in second.question
 
 
+def test_an_integer_in_csv_counts_choices(tmp_path):
+    path = tmp_path / "a.csv"
+    write_csv(
+        path, [{"question": "Who barks?", "choices": ["cat", "dog"], "answer": 1}]
+    )
+    task = tasks.get("multiple_choice", train_path=path, eval_path=path)
+    assert task.problems("train")[0].answer == "b"
+
+
+@pytest.mark.parametrize(
+    "name, choices, answer, message",
+    [
+        ("a.csv", ["2", "1"], 1, r"`answer`.*integer is one of.*'1'.*one of a, b\."),
+        ("a.csv", ["cat", "dog"], 2, r"`answer`.*integer from 0 to 1.*answer=2"),
+        ("a.csv", ["cat", "dog"], "-1", "`answer`.*integer from 0 to 1.*'-1'"),
+        ("a.jsonl", ["cat", "dog"], "1", "`answer`.*integer from 0 to 1.*'1'"),
+    ],
+)
+def test_an_integer_that_names_no_choice_is_refused(
+    name, choices, answer, message, tmp_path
+):
+    path = tmp_path / name
+    record = {"question": "Who barks?", "choices": choices, "answer": answer}
+    WRITERS[path.suffix[1:]](path, [record])
+    task = tasks.get("multiple_choice", train_path=path, eval_path=path)
+    with pytest.raises(ValueError, match=message):
+        task.problems("train")
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_questions_alone_are_read_from_all_sources(make_source):
     source = make_source([{"prompt": r["prompt"], "solution": ""} for r in RECORDS])
