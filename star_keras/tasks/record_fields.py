@@ -1,4 +1,4 @@
-"""Fields of a line of JSON: texts and numbers; `null` and blank mean absent."""
+"""Fields of a record: texts and numbers; `null` and blank mean absent."""
 
 import decimal
 import math
@@ -42,6 +42,33 @@ def shortest_float(value: np.floating) -> float:
         value: A float16, float32 or float64.
     """
     return float(str(value))
+
+
+def exact_row(row: dict, schema) -> dict:
+    """A row of Arrow, with floats of 16 and 32 bits as their shortest decimals.
+
+    Args:
+        row: Its Python values.
+        schema: Its `pyarrow.Schema`.
+    """
+    return _exact_parts(row, schema)
+
+
+def _exact(value, kind):
+    if isinstance(value, list) and hasattr(kind, "value_type"):
+        return [_exact(part, kind.value_type) for part in value]
+    if isinstance(value, dict):
+        # Datasets have objects in columns of JSON, which is text in Arrow.
+        return _exact_parts(value, kind if str(kind).startswith("struct") else ())
+    shorter = {"float": np.float32, "halffloat": np.float16}.get(str(kind))
+    if value is None or shorter is None:
+        return value
+    return shortest_float(shorter(value))
+
+
+def _exact_parts(parts, fields):
+    kinds = {field.name: field.type for field in fields}
+    return {name: _exact(part, kinds.get(name)) for name, part in parts.items()}
 
 
 def _is_visible(text):

@@ -11,9 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
-from star_keras.tasks.record_fields import shortest_float
+from star_keras.tasks.record_fields import exact_row
 from star_keras.tasks.tfds_records import records_of_name
 from star_keras.utils.errors import invalid
 from star_keras.utils.files import absolute, read_utf8
@@ -229,28 +227,11 @@ def _parquet_records(path):
             for batch in file.iter_batches():
                 for record in batch.to_pylist():
                     number += 1
-                    yield f"row {number}", number, _exact_row(record, batch.schema)
+                    yield f"row {number}", number, exact_row(record, batch.schema)
     except (ArrowException, OSError) as error:
         raise ValueError(
             f"{path}: not a valid Parquet file ({error}). Write it again."
         ) from None
-
-
-def _exact_row(row, schema):
-    kinds = dict(zip(schema.names, schema.types, strict=True))
-    return {name: _exact(value, kinds[name]) for name, value in row.items()}
-
-
-def _exact(value, kind):
-    """A value of Arrow, with floats of 16 and 32 bits as their shortest decimals."""
-    if isinstance(value, list) and hasattr(kind, "value_type"):
-        return [_exact(part, kind.value_type) for part in value]
-    if isinstance(value, dict):
-        return {key: _exact(part, kind.field(key).type) for key, part in value.items()}
-    shorter = {"float": np.float32, "halffloat": np.float16}.get(str(kind))
-    if value is None or shorter is None:
-        return value
-    return shortest_float(shorter(value))
 
 
 def _numbered(rows):
@@ -276,7 +257,7 @@ def _hugging_face_rows(source):
 
 def _exact_rows(dataset):
     schema = dataset.data.schema
-    return (_exact_row(row, schema) for row in dataset)
+    return (exact_row(row, schema) for row in dataset)
 
 
 def _loaded(datasets, source):
