@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from star_keras.tasks import math_verifier
 from star_keras.tasks.latex import differ, last_boxed, plain_latex
-from star_keras.tasks.read_number import read_number
+from star_keras.tasks.read_number import SIGNS, read_number
 from star_keras.tasks.task import Problem
 from star_keras.utils.errors import invalid
 from star_keras.utils.imports import import_callable
@@ -14,7 +14,8 @@ from star_keras.utils.imports import import_callable
 Checker = Callable[[str, Problem], bool | str]
 
 _IN_BRACKETS = re.compile(r"\(\s*(\w{1,3})\s*\)")
-_LABEL = re.compile(r"\A\W*(\w{1,3})(?:\W*\Z|[).:](?!\d))")
+# "-1" is no label.
+_LABEL = re.compile(rf"\A\W*(?<![{SIGNS}+])(\w{{1,3}})(?:\W*\Z|[).:](?!\d))")
 # math-verify takes letters for factors.
 _TEXT = re.compile(r"\\(?:text\w*|mathrm|mbox)\{([^{}]*)\}")
 _WORD = re.compile(r"[A-Za-z]{3,}")

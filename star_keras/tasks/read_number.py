@@ -12,7 +12,7 @@ import unicodedata
 from star_keras.tasks import math_verifier
 
 # Hyphens, the en dash and the minus sign.
-_SIGNS = "-\u2010\u2011\u2013\u2212"
+SIGNS = "-\u2010\u2011\u2013\u2212"
 _BLANK = "[ \u00a0\u202f]"
 _SEPARATOR = rf"(?:,|\{{,\}}|\\,|{_BLANK})"
 _SLASHES = str.maketrans("\u2044\u2215", "//")
@@ -21,7 +21,7 @@ _VULGAR_FRACTION = re.compile(r"(\d?)([¼½¾⅐-⅞])")
 
 # The separator of the thousands is the same throughout.
 _PLAIN = re.compile(
-    rf"""(?P<sign>[{_SIGNS}+])?\s*{_CURRENCY}?\s*(?P<inner_sign>[{_SIGNS}])?\s*
+    rf"""(?P<sign>[{SIGNS}+])?\s*{_CURRENCY}?\s*(?P<inner_sign>[{SIGNS}])?\s*
     (?P<digits>
       (?:[1-9]\d{{0,2}}(?P<separator>{_SEPARATOR})\d{{3}}(?:(?P=separator)\d{{3}})*|\d+)
       (?:\.\d+)?
@@ -37,7 +37,7 @@ _GROUPS = re.compile(
     re.ASCII,
 )
 _FRACTION = re.compile(
-    rf"(?P<sign>[{_SIGNS}])?\s*(?:(?P<whole>\d+)\s+)?{_CURRENCY}?\s*"
+    rf"(?P<sign>[{SIGNS}])?\s*(?:(?P<whole>\d+)\s+)?{_CURRENCY}?\s*"
     r"(?P<top>\d+(?:\.\d+)?)\s*/\s*(?P<bottom>\d+(?:\.\d+)?)\s*(?:\\?%)?",
     re.ASCII,
 )
@@ -52,8 +52,8 @@ _CANDIDATE = re.compile(
     |(?:{_CURRENCY}\s?)?\d[\d.,]*(?:['\u2019_\u066c]\d[\d.,]*|[\u00b2\u00b3\u00b9\u2070-\u207b]+)+
     |(?:\d+{_BLANK}?)?\\(?:[dtc]?frac|sqrt)(?:\s*\[[^\[\]]*\])?
       (?:\s*\{{(?:[^{{}}]|\{{[^{{}}]*\}})*\}}|\d)+
-    |[\w.)}}]{{1,20}}\s?\^\s?(?:\{{[^{{}}]*\}}|[{_SIGNS}]?[\d.]+)
-    |(?:{_CURRENCY}\s?[{_SIGNS}]?)?
+    |[\w.)}}]{{1,20}}\s?\^\s?(?:\{{[^{{}}]*\}}|[{SIGNS}]?[\d.]+)
+    |(?:{_CURRENCY}\s?[{SIGNS}]?)?
       (?:
         \d+{_BLANK}\d+{_BLANK}?/{_BLANK}?\d[\d.,:/]*
         |(?<![\d.,:/])[1-9]\d{{0,2}}(?={_JOINED})(?:{_BLANK}\d{{3}})+(?![\d,/])(?:\.\d+)?
@@ -122,7 +122,7 @@ def last_number(text: str) -> str | None:
         return None
     last = candidates[-1]
     before = text[: last.start()]
-    is_negative = before[-1:] in _SIGNS if before else False
+    is_negative = before[-1:] in SIGNS if before else False
     if is_negative and _AFTER_AN_OPERAND.search(before[-8:-1]):
         is_negative = False
     number = last[0].rstrip(".,:/ ")
@@ -170,7 +170,7 @@ def _latex(text):
     if "\\" not in text and "^" not in text:
         return None
     text = re.sub(r"\\?%$", "", text.strip("$ ")).strip()
-    return join_thousands(re.sub(f"[{_SIGNS}]", "-", text))
+    return join_thousands(re.sub(f"[{SIGNS}]", "-", text))
 
 
 def _fraction_text(value: fractions.Fraction):
