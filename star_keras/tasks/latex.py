@@ -14,8 +14,12 @@ _FRACTION = re.compile(r"\\[dtc]frac(?![a-zA-Z])")
 _SPACE = re.compile(r"(?<!\\)\\[!,;: ]|\\(?:left|right|quad)(?![a-zA-Z])|~")
 _DELIMITER = re.compile(r"(?<!\\)\\[()\[\]]|(?<!\\)\$")
 _MIXED = re.compile(r"(?<![\w.^])(\d+) +([1-9]\d{0,8}) ?/ ?(\d{1,9})(?!\d)", re.ASCII)
-# A command ends at a blank: "\pi r".
-_BLANK = re.compile(r"(\\[a-zA-Z]+)\s+(?=[a-zA-Z])|\s+")
+# Thousands, and a fraction or root of digits: "1 000", "\frac 1 2".
+_JOINED = re.compile(
+    r"(?<![\d^_])\d{1,3}(?:\s+\d{3})+(?!\d)|\\(?:frac|sqrt)\s*\d\s+(?=\d)", re.ASCII
+)
+# A command ends at a blank, and so does a number: "\pi r", "2 3".
+_BLANK = re.compile(r"(\\[a-zA-Z]+(?=\s+[a-zA-Z])|\d(?=\s+\d))\s+|\s+")
 
 _BASE = re.compile(
     r"(?<![\w^])\d[\dA-Z]*_(?:\{((?:[^{}]|\{[^{}]*\})*)\}|(\d+|\w))", re.ASCII
@@ -67,11 +71,13 @@ def plain_latex(text: str) -> str:
 
     Returns:
         E.g. `r"(3,\frac{1}{2})"` for `r"$\left(3, \dfrac{1}{2}\right)$."`, and
-        `r"1\frac{1}{2}"` for `"1 1/2"`.
+        `r"1\frac{1}{2}"` for `"1 1/2"`. A blank between digits joins thousands alone:
+        `"2 3"` keeps it.
     """
     text = _DELIMITER.sub(" ", text).strip().removesuffix(".")
     text = _SPACE.sub(" ", _FRACTION.sub(r"\\frac", text)).strip()
     text = _MIXED.sub(_mixed_number, text)
+    text = _JOINED.sub(lambda found: "".join(found[0].split()), text)
     return _BLANK.sub(lambda found: f"{found[1]} " if found[1] else "", text)
 
 
