@@ -46,9 +46,9 @@ def math(answer: str, problem: Problem) -> bool | str:
     expected, answer = (
         plain_latex(last_boxed(text) or text) for text in (problem.answer, answer)
     )
-    words = _TEXT.sub(r"\1", expected)
-    if answer == expected or _WORD.fullmatch(words):
-        return _TEXT.sub(r"\1", answer).casefold() == words.casefold()
+    words, found = (_TEXT.sub(r"\1", text) for text in (expected, answer))
+    if found == words or _WORD.fullmatch(words):
+        return found.casefold() == words.casefold()
     # (To ask math-verify about whole numbers takes a millisecond.)
     are_whole = _WHOLE_NUMBER.fullmatch(expected) and _WHOLE_NUMBER.fullmatch(answer)
     if are_whole or differ(expected, answer):

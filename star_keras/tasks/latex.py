@@ -14,6 +14,11 @@ _FRACTION = re.compile(r"\\[dtc]frac(?![a-zA-Z])")
 _SPACE = re.compile(r"(?<!\\)\\[!,;: ]|\\(?:left|right|quad)(?![a-zA-Z])|~")
 _DELIMITER = re.compile(r"(?<!\\)\\[()\[\]]|(?<!\\)\$")
 _MIXED = re.compile(r"(?<![\w.^])(\d+) +([1-9]\d{0,8}) ?/ ?(\d{1,9})(?!\d)", re.ASCII)
+# A quantity in words: "\text{5 apples}".
+_QUANTITY = re.compile(
+    r"\\(?:text|mathrm|mbox)\{\s*(-?\d+(?:[.,]\d+)*)\s+([a-zA-Z]{2,}(?:\s[a-zA-Z]+)?)\s*\}",
+    re.ASCII,
+)
 # Thousands, and a fraction or root of digits: "1 000", "\frac 1 2".
 _JOINED = re.compile(
     r"(?<![\d^_])\d{1,3}(?:\s+\d{3})+(?!\d)|\\(?:frac|sqrt)\s*\d\s+(?=\d)", re.ASCII
@@ -72,11 +77,12 @@ def plain_latex(text: str) -> str:
     Returns:
         E.g. `r"(3,\frac{1}{2})"` for `r"$\left(3, \dfrac{1}{2}\right)$."`, and
         `r"1\frac{1}{2}"` for `"1 1/2"`. A blank between digits joins thousands alone:
-        `"2 3"` keeps it.
+        `"2 3"` keeps it. The number of a quantity is out of its text:
+        `r"5\text{apples}"` for `r"\text{5 apples}"`.
     """
     text = _DELIMITER.sub(" ", text).strip().removesuffix(".")
     text = _SPACE.sub(" ", _FRACTION.sub(r"\\frac", text)).strip()
-    text = _MIXED.sub(_mixed_number, text)
+    text = _QUANTITY.sub(r"\1\\text{\2}", _MIXED.sub(_mixed_number, text))
     text = _JOINED.sub(lambda found: "".join(found[0].split()), text)
     return _BLANK.sub(lambda found: f"{found[1]} " if found[1] else "", text)
 

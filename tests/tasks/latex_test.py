@@ -32,6 +32,7 @@ def test_the_content_of_the_last_box(text, content):
     ("text", "plain"),
     [
         (r"$\left(3, \dfrac{1}{2}\right)$.", r"(3,\frac{1}{2})"),
+        (r"\text{5 red apples}.", r"5\text{redapples}"),
         (r"2\pi r", r"2\pi r"),
         (r"2 \pi\,r", r"2\pi r"),
         (r"\$18.90", r"\$18.90"),
