@@ -27,6 +27,19 @@ from star_keras.utils.errors import invalid
 _CHOICES = "\nAnswer Choices:\n"
 _MARK = " (CORRECT)"
 _IN_BRACKETS = re.compile(r"\(\s*([A-Za-z])\s*\)")
+# A further letter: "(a) or (b)", "sea (a) or lake (b)".
+_OTHER = re.compile(
+    r"(?:[\s,/&*]*(?:(?:or|and)\b[\s*]*)?|[\s,*]*or\s[^.()\n]*)\(\s*([A-Za-z])\s*\)"
+)
+# Directly after the marker: "b) dog", "option B", "B."; neither "a boat" nor "U.S.".
+_DIRECT = re.compile(
+    r"""[\s:*"']*(?:
+    ([A-Za-z])\)(?![^.\n]*\s[A-Za-z]\))
+    |(?:[Oo]ption|[Cc]hoice)\s+\**(?:([A-Z])(?![\w'-])|([a-z])(?=[*\s]*(?:[.,:;\n]|\Z)))
+    |([A-Z])\.(?!\w|\s?[A-Z]\.)
+    )(?![\s,/*]*(?:or|and)\b)""",
+    re.VERBOSE,
+)
 _MARKS = " .:,*\"'"
 _ARTICLE = re.compile(r"^(?:an?|the) ")
 _ALONE = re.compile(r"\W*([A-Za-z])\W*", re.ASCII)
@@ -100,15 +113,22 @@ class MultipleChoice(JsonLines):
     def extract_answer(self, completion):
         """The letter in `"... the answer is blotter (b)."`, `"(b)"` or `"B"`.
 
-        After the last "answer is", the first letter in brackets counts. Without
-        "answer is", the last letter in brackets counts.
+        After the last "answer is", the first letter in brackets counts, unless another
+        one is named with it: "(a) or (b)". Without any in brackets, `"b) dog"`,
+        `"option B"` and `"B."` directly after "answer is" count. Without "answer is",
+        the last letter in brackets counts.
         """
         _, marker, conclusion = self._split_at_marker(completion)
-        letters = _IN_BRACKETS.findall(conclusion)
+        letters = list(_IN_BRACKETS.finditer(conclusion))
         if letters:
-            return letters[0 if marker else -1].lower()
-        alone = _ALONE.fullmatch(conclusion)
-        return alone[1].lower() if alone else None
+            letter = letters[0 if marker else -1]
+            other = _OTHER.match(conclusion, letter.end())
+            names_two = other and other[1].lower() != letter[1].lower()
+            return None if names_two else letter[1].lower()
+        found = _ALONE.fullmatch(conclusion)
+        if marker and not found:
+            found = _DIRECT.match(conclusion)
+        return found[found.lastindex].lower() if found else None
 
     def working_fault(self, completion, problem):
         """What is wrong with the words before the letter: not the right choice."""

@@ -40,6 +40,7 @@ def test_columns_of_other_data_sets_are_named(make_file_task):
         ("ice (b).", "the words 'ice' are not 'fire'"),
         ("fire (CORRECT) (b).", "the words 'fire (correct)' are not 'fire'"),
         ("(b).", "the words '' are not 'fire'"),
+        ("b) fire.", "the words 'b) fire' are not 'fire'"),
     ],
 )
 def test_working_needs_the_choice_of_the_letter_in_words(
