@@ -59,6 +59,7 @@ def load_causal_lm(preset: str, on_weight=None, **kwargs):
             "preset or of a Hugging Face model, or a handle like "
             '"hf://EleutherAI/gpt-j-6b"',
             preset,
+            _remedy(pathlib.Path(preset)),
         )
     directory = find_hugging_face_gpt_j(preset)
     if directory is not None:
@@ -78,3 +79,16 @@ def load_causal_lm(preset: str, on_weight=None, **kwargs):
     else:
         model = load_hugging_face_causal_lm(directory, on_weight=on_weight, **kwargs)
     return model if family_of(model) is None else packed_causal_lm(model)
+
+
+def _remedy(path):
+    """What to do about a path that is no preset."""
+    is_gguf = path.is_file() and path.suffix.lower() == ".gguf"
+    if is_gguf or any(path.glob("*.gguf")):
+        return (
+            f"Convert it first by `python -m experiments.convert --source={path} "
+            "--to=hugging_face --output=DIRECTORY`, and pass that directory."
+        )
+    if path.is_file():
+        return f"It is a file. Pass its directory, {path.parent}."
+    return "This directory has no config.json. Copy it too." if path.is_dir() else ""

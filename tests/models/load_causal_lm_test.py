@@ -64,5 +64,16 @@ def test_unknown_preset_is_an_error_with_the_names_of_the_known_ones(preset):
 
 
 def test_directory_that_is_no_preset_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="argument `preset`"):
+    (tmp_path / "model.safetensors").write_bytes(b"x")
+    with pytest.raises(ValueError, match="`preset`.*has no config.json. Copy it too"):
         load_causal_lm(tmp_path)
+    with pytest.raises(ValueError, match=rf"`preset`.*Pass its directory, {tmp_path}"):
+        load_causal_lm(tmp_path / "model.safetensors")
+
+
+def test_gguf_files_are_to_be_converted_first(tmp_path):
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    for path in (tmp_path, tmp_path / "model.gguf"):
+        remedy = rf"`preset`.*experiments\.convert --source={path} --to=hugging_face"
+        with pytest.raises(ValueError, match=remedy):
+            load_causal_lm(path)
