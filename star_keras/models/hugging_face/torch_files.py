@@ -28,6 +28,7 @@ _DTYPES = {
     "ByteStorage": np.dtype("uint8"),
     "BoolStorage": np.dtype("bool"),
 }
+_REMEDY = "Copy the file again."
 _OLD_MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 
 
@@ -80,7 +81,8 @@ def read_torch_file(path):
     for name, tensor in state.items():
         if not _is_inside(tensor, offsets, size):
             raise ValueError(
-                f"{path}: the tensor {name!r} reaches out of its storage: {tensor}."
+                f"{path}: the tensor {name!r} reaches out of its storage: {tensor}. "
+                f"{_REMEDY}"
             )
     return {
         name: functools.partial(_read_tensor, path, tensor, offsets[tensor.storage.key])
@@ -144,7 +146,9 @@ def _read_zip(path):
             elif key == "byteorder" and archive.read(entry).strip() != b"little":
                 raise ValueError(f"{path} is big-endian. Expected little-endian.")
         if pickled is None:
-            raise ValueError(f"{path} is no file of torch.save: it lacks data.pkl.")
+            raise ValueError(
+                f"{path} is no file of torch.save: it lacks data.pkl. {_REMEDY}"
+            )
         with archive.open(pickled) as file:
             return _Unpickler(file, path).load(), offsets
 
@@ -156,7 +160,11 @@ def _read_old(path):
         except ValueError:
             magic = None
         if magic != _OLD_MAGIC_NUMBER:
-            raise ValueError(f"{path} is no file of torch.save.")
+            size = path.stat().st_size
+            raise ValueError(
+                f"{path} is no file of torch.save, or only the beginning of one: it "
+                f"has {size:,} bytes. {_REMEDY}"
+            )
         _Unpickler(file, path).load()  # the version of the protocol
         system = _Unpickler(file, path).load()
         if not isinstance(system, dict) or not system.get("little_endian", True):
@@ -166,12 +174,14 @@ def _read_old(path):
         offsets = {}
         keys = _Unpickler(file, path).load()
         if not isinstance(keys, list) or set(keys) - unpickler.dtypes.keys():
-            raise ValueError(f"{path} is damaged: it lists no storages.")
+            raise ValueError(f"{path} is damaged: it lists no storages. {_REMEDY}")
         for key in keys:
             header = file.read(8)
             length = struct.unpack("<q", header)[0] if len(header) == 8 else -1
             if not 0 <= length <= path.stat().st_size:
-                raise ValueError(f"{path} is damaged: the storage {key!r} is missing.")
+                raise ValueError(
+                    f"{path} is damaged: the storage {key!r} is missing. {_REMEDY}"
+                )
             offsets[key] = file.tell()
             file.seek(length * unpickler.dtypes[key].itemsize, 1)
     return state, offsets
@@ -194,7 +204,9 @@ class _Unpickler(pickle.Unpickler):
             KeyError,
             TypeError,
         ) as error:
-            raise ValueError(f"{self.path} holds no pickle of tensors.") from error
+            raise ValueError(
+                f"{self.path} holds no pickle of tensors. {_REMEDY}"
+            ) from error
 
     def find_class(self, module, name):
         if (module, name) == ("collections", "OrderedDict"):

@@ -134,6 +134,16 @@ def test_what_is_no_tensor_is_named(tmp_path):
         read_torch_file(path)
 
 
+def test_a_cut_file_is_to_be_copied_again(write):
+    path = write["new"](Storage(6), 0, (2,), (1,))
+    whole = path.read_bytes()
+    for size in (0, 10, len(whole) - 30):
+        path.write_bytes(whole[:size])
+        rule = rf"beginning of one: it has {size} bytes\. Copy the file again"
+        with pytest.raises(ValueError, match=rule):
+            read_torch_file(path)
+
+
 def test_another_file_is_an_error(tmp_path):
     (tmp_path / "text.bin").write_text("hello")
     with pytest.raises(ValueError, match="no file of torch.save"):
