@@ -159,7 +159,8 @@ class StarKerasLM(TemplateLM):
 
         Args:
             requests: Triples: the cache key of the request or `None`, the token
-                ids of the context, the token ids of the continuation.
+                ids of the context, the prefix token if there are none, and the token
+                ids of the continuation.
             disable_tqdm: Whether to show no progress.
             **kwargs: Ignored.
 
@@ -168,12 +169,12 @@ class StarKerasLM(TemplateLM):
             greedy decoding would write the continuation.
 
         Raises:
-            ValueError: if a context is empty, or a continuation is empty or
-                longer than `max_length`.
+            ValueError: if a continuation is empty or longer than `max_length`.
         """
         rows = [
             ScoreRequest(
-                context=context,
+                # A context of blanks alone, which lm_eval moves to the continuation.
+                context=context or [self.prefix_token_id],
                 continuation=continuation,
                 name=f"request {i}" if key is None else str(key),
             )

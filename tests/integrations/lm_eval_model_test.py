@@ -156,6 +156,11 @@ def test_log_likelihoods_equal_a_plain_forward_pass(model, plain, batch_size):
     assert_close(log_likelihood(lm, PAIRS[::-1]), expected[::-1])
 
 
+def test_a_context_of_blanks_is_the_prefix_token(lm):
+    found = log_likelihood(lm, [(" ", "x"), ("  ", "x")])
+    assert_close(found, log_likelihood(lm, [("", " x"), ("", "  x")]))
+
+
 def test_long_contexts_lose_their_beginning(model, plain):
     context, continuation = "0123456789" * 9, " the end"
     ids = plain.tokenizer(context + continuation).tolist()
