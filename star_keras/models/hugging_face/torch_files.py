@@ -28,6 +28,8 @@ _DTYPES = {
     "ByteStorage": np.dtype("uint8"),
     "BoolStorage": np.dtype("bool"),
 }
+# Of zipfile, about a damaged archive.
+_ZIP_ERRORS = zipfile.BadZipFile, NotImplementedError, EOFError, OSError, struct.error
 _REMEDY = "Copy the file again."
 _OLD_MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 
@@ -67,7 +69,10 @@ def read_torch_file(path):
     """
     path = Path(path)
     if zipfile.is_zipfile(path):
-        state, offsets = _read_zip(path)
+        try:
+            state, offsets = _read_zip(path)
+        except _ZIP_ERRORS as error:
+            raise ValueError(f"{path} is damaged: {error}. {_REMEDY}") from error
     else:
         state, offsets = _read_old(path)
     if not isinstance(state, dict):

@@ -144,6 +144,14 @@ def test_a_cut_file_is_to_be_copied_again(write):
             read_torch_file(path)
 
 
+def test_a_damaged_file_is_to_be_copied_again(write):
+    path = write["new"](Storage(6), 0, (2,), (1,))
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"_rebuild_tensor", b"_rebuild_tensxr"))
+    with pytest.raises(ValueError, match="is damaged: Bad CRC-32.*Copy the file again"):
+        read_torch_file(path)
+
+
 def test_another_file_is_an_error(tmp_path):
     (tmp_path / "text.bin").write_text("hello")
     with pytest.raises(ValueError, match="no file of torch.save"):
