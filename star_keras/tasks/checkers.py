@@ -14,8 +14,10 @@ from star_keras.utils.imports import import_callable
 Checker = Callable[[str, Problem], bool | str]
 
 _IN_BRACKETS = re.compile(r"\(\s*(\w{1,3})\s*\)")
-# "-1" is no label.
-_LABEL = re.compile(rf"\A\W*(?<![{SIGNS}+])(\w{{1,3}})(?:\W*\Z|[).:](?!\d))")
+# (The sign of "-1", the point of a decimal and the colon of a time are no label's.)
+_LABEL = re.compile(
+    rf"\A\W*(?<![{SIGNS}+])(\w{{{{1,3}}}})(?:\W*\Z|\)|[.:](?!(?<=\d.)\d))"
+)
 # math-verify takes letters for factors.
 _TEXT = re.compile(r"\\(?:text\w*|mathrm|mbox)\{([^{}]*)\}")
 _WORD = re.compile(r"[A-Za-z]{3,}")
