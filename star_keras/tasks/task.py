@@ -16,6 +16,7 @@ from star_keras.utils.records import is_text
 # Between the worked examples and the question of a plain prompt.
 EXAMPLE_SEPARATOR = "\n\n"
 _PLACEHOLDER = re.compile(r"\{(question|answer)\}")
+_COLON = re.compile(r"\A:(?:\s+|\Z)")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -189,7 +190,7 @@ class Task:
         behind it.
         """
         _, found, answer = completion.rpartition(self.answer_marker)
-        answer = answer.strip().removeprefix(": ").removesuffix(".").strip()
+        answer = _COLON.sub("", answer.strip()).removesuffix(".").strip()
         return answer if found and answer else None
 
     def extract_answer_flexible(self, completion: str) -> str | None:

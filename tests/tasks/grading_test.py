@@ -36,9 +36,10 @@ def test_without_a_known_answer_the_verdict_is_unknown():
 
 def test_a_colon_before_the_answer_is_no_part_of_it():
     task = Doubling()
-    for answer in (": 4", ": 4.", "4", "\n4."):
+    for answer in (": 4", ": 4.", ":\n\n4", "4", "\n4."):
         assert task.extract_answer(f" 2 + 2 = 4. The answer is{answer}") == "4"
     assert task.extract_answer(" The answer is :) .") == ":)"
+    assert task.extract_answer(" The answer is:") is None
 
 
 def test_working_counts_only_when_asked():
