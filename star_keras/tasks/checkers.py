@@ -15,9 +15,7 @@ Checker = Callable[[str, Problem], bool | str]
 
 _IN_BRACKETS = re.compile(r"\(\s*(\w{1,3})\s*\)")
 # (The sign of "-1", the point of a decimal and the colon of a time are no label's.)
-_LABEL = re.compile(
-    rf"\A\W*(?<![{SIGNS}+])(\w{{{{1,3}}}})(?:\W*\Z|\)|[.:](?!(?<=\d.)\d))"
-)
+_LABEL = re.compile(rf"\A\W*(?<![{SIGNS}+])(\w{{1,3}})(?:\W*\Z|\)|[.:](?!(?<=\d.)\d))")
 # math-verify takes letters for factors.
 _TEXT = re.compile(r"\\(?:text\w*|mathrm|mbox)\{([^{}]*)\}")
 _WORD = re.compile(r"[A-Za-z]{3,}")

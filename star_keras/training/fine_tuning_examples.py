@@ -115,6 +115,8 @@ def _items(source, template) -> Iterator[tuple[str, tuple]]:
 def _parts(record, template):
     names = "text", "prompt", "messages"
     found = [name for name in names if not _is_absent(record.get(name))]
+    if len(found) > 1:  # tables may have [] in the fields that a record lacks
+        found = [name for name in found if not _is_empty(record[name])]
     if len(found) != 1:
         raise ValueError(
             f"Expected the fields {_FORMS}. Received: {sorted(record)}. Rename or "

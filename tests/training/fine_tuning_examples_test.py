@@ -126,6 +126,14 @@ def test_a_completion_is_learned_as_a_response(plain, tmp_path):
     assert texts(plain, read(path, plain)) == [("1+1=", "2<|endoftext|>")] * 2
 
 
+def test_empty_lists_stand_for_absent_fields(chat, tmp_path):
+    record = {"messages": [QUESTION, ANSWER]}
+    path = write_lines(tmp_path / "a.jsonl", record)
+    filled = record | {"prompt": [], "completion": [], "text": ""}
+    filled_path = write_lines(tmp_path / "b.jsonl", filled)
+    assert texts(chat, read(filled_path, chat)) == texts(chat, read(path, chat))
+
+
 def test_a_completion_of_messages_is_learned_behind_those_of_its_prompt(chat, tmp_path):
     roles = ["system", "user", "assistant", "user", "assistant", "user", "assistant"]
     messages = [
