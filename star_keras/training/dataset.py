@@ -1,6 +1,7 @@
 """The dataset that `fit` trains on: an endless stream of packed batches."""
 
 import itertools
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 
 import keras
@@ -175,9 +176,12 @@ def training_dataset(make_batches, *, batch_size: int, sequence_length: int, **f
     # A closed iterator waits for the autotuning thread, which may sleep for as long
     # as the training took. There is nothing to tune here.
     options.autotune.enabled = False
-    return (
+    # TensorFlow keeps the function of `from_generator` for good, and with it would keep
+    # the model. The dataset keeps what makes its batches.
+    reference = weakref.ref(make_batches)
+    dataset = (
         tf.data.Dataset.from_generator(
-            lambda: make_batches(
+            lambda: reference()(
                 batch_size=batch_size, sequence_length=sequence_length, **form
             ),
             output_signature=(
@@ -189,6 +193,8 @@ def training_dataset(make_batches, *, batch_size: int, sequence_length: int, **f
         .prefetch(2)
         .with_options(options)
     )
+    dataset.make_batches = make_batches
+    return dataset
 
 
 def feed_token_ids(model):

@@ -1,3 +1,6 @@
+import gc
+import weakref
+
 import keras
 import numpy as np
 import pytest
@@ -142,6 +145,17 @@ def test_the_constructor_copies_hashes_and_locks_nothing(make_star, make_model):
     other = make_model()
     fit(make_star("other", other), 1)
     assert_equal_weights(model, other)
+
+
+def test_a_model_and_its_callback_leave_the_memory_after_a_fit(make_model, make_star):
+    """As in a notebook that loads the base model again for another run."""
+    model = make_model()
+    star = make_star(model=model, skip_eval=True)
+    fit(star, 1)
+    references = [weakref.ref(model), weakref.ref(star)]
+    del model, star
+    gc.collect()
+    assert [reference() for reference in references] == [None, None]
 
 
 def test_the_explicit_form_is_the_same_as_fit(make_star, make_model):

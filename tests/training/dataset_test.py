@@ -1,4 +1,6 @@
+import gc
 import itertools
+import weakref
 
 import numpy as np
 import pytest
@@ -123,3 +125,20 @@ def test_counted_tokens_are_those_of_the_batches(packed, steps):
     expected = sum(int(x["padding_mask"].sum()) for x, _, _ in found)
     assert count_trained_tokens(examples, steps, **rows) == expected
     assert count_trained_tokens([], steps, **rows) == 0
+
+
+def test_a_dataset_that_is_gone_keeps_nothing_in_memory():
+    class Batches:
+        def __call__(self, batch_size, sequence_length):
+            row = [example([1], [2, 3])]
+            return batches(row, 2, batch_size=batch_size, packed=True)
+
+    source = Batches()
+    reference = weakref.ref(source)
+    iterator = iter(training_dataset(source, batch_size=1, sequence_length=8))
+    del source
+    gc.collect()
+    next(iterator)  # an iterator keeps its dataset
+    del iterator
+    gc.collect()
+    assert reference() is None
