@@ -20,9 +20,10 @@ def further_callbacks(own, callbacks) -> list:
     """
     if isinstance(callbacks, keras.callbacks.Callback):
         callbacks = [callbacks]
-    if any(callback is own for callback in callbacks or ()):
+    callbacks = list(callbacks or ())
+    if any(callback is own for callback in callbacks):
         raise invalid("callbacks", "callbacks besides this one", callbacks)
-    return list(callbacks or ())
+    return callbacks
 
 
 def end_epoch(model):

@@ -116,6 +116,12 @@ def test_a_single_further_callback_needs_no_list(make_star):
     assert rates.seen == [0.001, 0.001]
 
 
+def test_further_callbacks_may_come_from_a_generator(make_star):
+    rates = LearningRates()
+    fit(make_star(skip_eval=True), 1, (callback for callback in [rates]))
+    assert rates.seen == [0.001, 0.001]
+
+
 def test_the_callback_itself_is_no_further_callback(make_star):
     star = make_star()
     with pytest.raises(ValueError, match="`callbacks`.*besides this one"):
