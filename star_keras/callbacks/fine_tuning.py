@@ -21,7 +21,12 @@ from star_keras.outer_loop.base_model import (
 )
 from star_keras.outer_loop.progress import Progress
 from star_keras.storage.training_directory import TrainingDirectory
-from star_keras.training.checks import check_batch, check_compiled, check_finite
+from star_keras.training.checks import (
+    check_batch,
+    check_compiled,
+    check_finite,
+    check_learning_rate,
+)
 from star_keras.training.dataset import feed_token_ids
 from star_keras.utils.errors import invalid
 from star_keras.utils.settings import checked
@@ -235,6 +240,8 @@ class FineTuning(keras.callbacks.Callback):
             self._is_restored = True
 
     def on_train_batch_begin(self, batch, logs=None):
+        if not batch:  # other callbacks have perhaps set it
+            check_learning_rate(self.model)
         step = self._first_step + batch
         if self._notice.received():
             save = functools.partial(self._save, step, wait=True)

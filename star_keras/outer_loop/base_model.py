@@ -1,15 +1,13 @@
 """The base model of a run: every iteration starts its training from it."""
 
-import math
 import zlib
 
 import keras
 import numpy as np
 
 from star_keras.distribution import processes
-from star_keras.training.checks import check_compiled
+from star_keras.training.checks import check_compiled, check_learning_rate
 from star_keras.training.compile_model import lora_ranks
-from star_keras.utils.errors import invalid
 
 
 class BaseModel:
@@ -41,15 +39,13 @@ class BaseModel:
         if self._optimizer_of is optimizer:
             return
         check_compiled(self._model)
+        check_learning_rate(self._model)
         if not optimizer.built:  # its slots are part of its first state
             optimizer.build(self._model.trainable_variables)
         self._optimizer_state = _fresh_values(optimizer)
         self._optimizer_config = serialized_optimizer(optimizer)
         rate = self._find_learning_rate(optimizer)
         self._first_rate = None if rate is None else float(rate.value)
-        if rate is not None and not 0 <= self._first_rate < math.inf:
-            rule = "a finite number of at least 0"
-            raise invalid("learning_rate", rule, self._first_rate)
         self._optimizer_of = optimizer
 
     def describe(self) -> dict:

@@ -8,7 +8,12 @@ from star_keras.outer_loop.progress import Progress
 from star_keras.outer_loop.session import Session
 from star_keras.outer_loop.training_set import TrainingSet
 from star_keras.storage.run_directory import RunDirectory
-from star_keras.training.checks import check_batch, check_compiled, check_finite
+from star_keras.training.checks import (
+    check_batch,
+    check_compiled,
+    check_finite,
+    check_learning_rate,
+)
 from star_keras.training.dataset import training_batches, training_dataset
 from star_keras.training.reference_scorer import ReferenceScorer
 from star_keras.training.stored_examples import example_lengths
@@ -167,9 +172,13 @@ class TrainingPhase:
 
         Raises:
             Preempted: after SIGTERM or Ctrl-C.
+            ValueError: if another callback has set a learning rate that is negative or
+                not finite.
             FloatingPointError: if a weight is not finite when a checkpoint is due.
             OSError: if a checkpoint cannot be written.
         """
+        if not batch:
+            check_learning_rate(self._model)
         step = self._first_step + batch
         if self._session.is_preempted():
             self._session.end_preempted(lambda: self._save(step))

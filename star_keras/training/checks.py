@@ -91,6 +91,24 @@ def check_compiled(model):
         raise invalid("steps_per_execution", rule, model.steps_per_execution)
 
 
+def check_learning_rate(model):
+    """Check the learning rate before a step.
+
+    Args:
+        model: A compiled `keras_hub.models.CausalLM`.
+
+    Raises:
+        ValueError: if it is negative or not finite.
+    """
+    rate = _learning_rate(model)
+    if not 0 <= rate < math.inf:
+        raise invalid("learning_rate", "a finite number of at least 0", rate)
+
+
+def _learning_rate(model):
+    return float(keras.ops.convert_to_numpy(model.optimizer.learning_rate))
+
+
 def check_finite(model, place: str, saved: str, loss: float | None = None):
     """Check the loss and the trained weights after a step.
 
@@ -109,7 +127,7 @@ def check_finite(model, place: str, saved: str, loss: float | None = None):
         fault = f"{len(named)} weights are not finite, e.g. {named[0]}"
     else:
         return
-    rate = float(keras.ops.convert_to_numpy(model.optimizer.learning_rate))
+    rate = _learning_rate(model)
     raise FloatingPointError(
         f"After {place} {fault}; the learning rate is {rate}. {saved} Use a finite and "
         "lower learning rate, a global_clipnorm or a wider dtype, in a new run_dir."

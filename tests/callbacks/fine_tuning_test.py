@@ -112,6 +112,14 @@ def test_steps_per_execution_is_refused(tmp_path):
         one.fit(verbose=0)
 
 
+def test_a_scheduled_rate_that_cannot_train_is_refused(tmp_path):
+    one, model = tuning(tmp_path)
+    compile_model(model, OptimizerConfig(warmup_steps=0))
+    scheduler = keras.callbacks.LearningRateScheduler(lambda epoch: -1.0)
+    with pytest.raises(ValueError, match="`learning_rate`. Expected a finite number"):
+        one.fit([scheduler], verbose=0)
+
+
 def test_held_out_loss_falls_and_each_epoch_has_a_line(whole):
     _, metrics, _ = whole
     assert [line["step"] for line in metrics] == [0, 4, 8, 10]

@@ -4,6 +4,7 @@ import importlib.util
 import signal
 
 import keras
+import numpy as np
 import pytest
 
 from tests.callbacks.conftest import (
@@ -44,6 +45,15 @@ def test_a_learning_rate_scheduler_works_on_either_side(make_star, make_model, b
     assert rates.seen == [0.01, 0.01, 0.005, 0.005]
     recorded = [line["learning_rate"] for line in star.metrics[1:]]
     assert recorded == pytest.approx([0.01, 0.005])
+
+
+@pytest.mark.parametrize("rate", [-1e-3, np.nan])
+def test_a_scheduled_rate_that_cannot_train_is_refused(make_star, rate):
+    star = make_star()
+    scheduler = keras.callbacks.LearningRateScheduler(lambda epoch: rate)
+    with pytest.raises(ValueError, match="`learning_rate`. Expected a finite number"):
+        fit(star, 1, [scheduler])
+    assert star.initial_epoch == 0
 
 
 def test_reduce_lr_on_plateau_has_effect_and_survives_a_resume(make_star, make_model):
