@@ -115,6 +115,7 @@ def description(model, checksum: int, optimizer_config: dict) -> dict:
     return {
         "base_weights_crc32": checksum,
         "lora_rank": max(lora_ranks(model), default=None),
+        "frozen_weights_crc32": _frozen_checksum(model),
         "dtype": model.dtype_policy.name,
         "optimizer": optimizer_config,
         "z_loss": getattr(model, "z_loss", 0.0),
@@ -122,6 +123,15 @@ def description(model, checksum: int, optimizer_config: dict) -> dict:
         "dpo_beta": getattr(model, "dpo_beta", None),
         "nll_weight": getattr(model, "nll_weight", None),
     }
+
+
+def _frozen_checksum(model):
+    """CRC-32 of the places of weights that are not trained; `None` without any.
+
+    With LoRA `None` too: its rank says what is trained.
+    """
+    trained = bytes(bool(v.trainable) for v in model.weights)
+    return None if all(trained) or lora_ranks(model) else zlib.crc32(trained)
 
 
 def training_state(model) -> list:

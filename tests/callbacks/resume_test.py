@@ -329,6 +329,10 @@ def test_run_directory_of_another_configuration_is_refused(make_star, make_model
     with pytest.raises(ValueError, match="lora_rank: None there, 2 here") as error:
         start(model=model)
     assert "trained already" not in str(error.value)
+    model = make_model()
+    model.backbone.token_embedding.trainable = False
+    with pytest.raises(ValueError, match="frozen_weights_crc32: None there, "):
+        start(model=model)
     with pytest.raises(ValueError, match="steps: 'None' there, '<function"):
         start(steps=lambda iteration, steps_per_pass: 2)
 
