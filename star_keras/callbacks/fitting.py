@@ -16,13 +16,18 @@ def further_callbacks(own, callbacks) -> list:
         callbacks: Callbacks besides this one, one of them, or `None`.
 
     Raises:
-        ValueError: if `own` is among them.
+        ValueError: if one of them is no callback, or is of the class of `own`.
     """
     if isinstance(callbacks, keras.callbacks.Callback):
         callbacks = [callbacks]
     callbacks = list(callbacks or ())
-    if any(callback is own for callback in callbacks):
-        raise invalid("callbacks", "callbacks besides this one", callbacks)
+    for callback in callbacks:
+        if not isinstance(callback, keras.callbacks.Callback):
+            rule = "objects of `keras.callbacks.Callback`"
+            raise invalid("callbacks", rule, callback)
+        if isinstance(callback, type(own)):
+            rule = f"callbacks besides this one, and no other {type(own).__name__}"
+            raise invalid("callbacks", rule, callbacks, "Leave it out.")
     return callbacks
 
 

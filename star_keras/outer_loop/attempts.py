@@ -132,6 +132,7 @@ def _sample_and_grade(
         graded = []
         for i, completion in batch:
             is_asked = isinstance(i, numbers.Integral) and 0 <= i < len(requests)
+            is_asked = is_asked and not isinstance(i, bool)
             if not is_asked or not is_missing[i]:
                 fault = "twice" if is_asked else "unasked"
                 raise ValueError(

@@ -8,7 +8,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from star_keras.sampling.draws import draw, keep_likeliest, relative_weights
-from star_keras.sampling.sampling_methods import Greedy
+from star_keras.sampling.sampling_methods import LOWEST_TEMPERATURE, Greedy
 from star_keras.utils.settings import checked
 
 
@@ -46,10 +46,6 @@ class RequestSettings:
         checked("top_p", float, self.top_p, above=0, at_most=1)
 
 
-# Below, the quotients of float32 logits lose their meaning.
-_LOWEST_TEMPERATURE = 1e-4
-
-
 def next_token_by_row(logits, key_data, token_number, temperature, top_p):
     """Choose the next token of each row by settings of its own.
 
@@ -65,7 +61,7 @@ def next_token_by_row(logits, key_data, token_number, temperature, top_p):
     Returns:
         int32 array `(batch,)`.
     """
-    is_drawn = temperature >= _LOWEST_TEMPERATURE
+    is_drawn = temperature >= LOWEST_TEMPERATURE
     greedy = Greedy().next_token(logits, key_data, token_number)
 
     def drawn():

@@ -15,6 +15,9 @@ from star_keras.sampling.draws import (
 )
 from star_keras.utils.errors import invalid
 
+# Below, the quotients of float32 logits lose their meaning.
+LOWEST_TEMPERATURE = 1e-4
+
 
 @dataclasses.dataclass(frozen=True)
 class Greedy:
@@ -31,7 +34,7 @@ class Temperature:
     """Draws a token with its probability at a temperature, of those that are left.
 
     Attributes:
-        temperature: float. Above 0; logits are divided by it.
+        temperature: float. At least `LOWEST_TEMPERATURE`; logits are divided by it.
         top_k: optional int. Leaves the `top_k` likeliest tokens.
         top_p: optional float. Then leaves the likeliest tokens that together have this
             probability, see `keep_likeliest`.
@@ -91,7 +94,8 @@ def sampling_method(*, temperature: float = 0.0, **truncations) -> Greedy | Temp
         **truncations: `top_k`, `top_p` and `min_p`, see `Temperature`.
 
     Raises:
-        ValueError: if one of them is given with `temperature=0`.
+        ValueError: if one of them is given with `temperature=0`, or the temperature is
+            above 0 and below `LOWEST_TEMPERATURE`.
 
     Example:
     ```python
@@ -99,6 +103,9 @@ def sampling_method(*, temperature: float = 0.0, **truncations) -> Greedy | Temp
     ```
     """
     if temperature:
+        if temperature < LOWEST_TEMPERATURE:
+            rule = f"0, or at least {LOWEST_TEMPERATURE}"
+            raise invalid("temperature", rule, temperature, "0 is greedy.")
         return Temperature(temperature, **truncations)
     for name, value in truncations.items():
         if value is not None:

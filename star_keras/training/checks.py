@@ -63,17 +63,21 @@ def check_examples(name: str, examples, sequence_length: int):
 
 
 def check_compiled(model):
-    """Check the loss, the optimizer and the steps of a model.
+    """Check the weights, the loss, the optimizer and the steps of a model.
 
     Args:
         model: A compiled `keras_hub.models.CausalLM`.
 
     Raises:
-        ValueError: if the loss is not a mean over the weights of the trained tokens;
+        ValueError: if all weights are frozen;
+            if the loss is not a mean over the weights of the trained tokens;
             if the optimizer has `use_ema`: at the end of a `fit`, also of one without
             any step, Keras would put its averages in place of the weights; if
             `steps_per_execution` is not 1: a callback ends the epochs.
     """
+    if not model.trainable_weights:
+        remedy = "Set `trainable` of some layers, then compile the model again."
+        raise invalid("model", "a model with weights to train", model.name, remedy)
     reduction = getattr(model.loss, "reduction", None)
     if reduction != "mean_with_sample_weight":
         raise ValueError(

@@ -150,6 +150,7 @@ def completion(**kwargs):
         ([(6, completion())], "request 6 unasked.*from 0 to 5"),
         ([(-1, completion())], "request -1 unasked"),
         ([("0", completion())], "request '0' unasked"),
+        ([(True, completion())], "request True unasked"),
         ([(0, "text")], "returned 'text'. Expected a `star_keras.*Completion`"),
         ([(0, completion(text=None))], "a `text` that UTF-8"),
         ([(0, completion(text="a\ud800"))], "without lone surrogates"),

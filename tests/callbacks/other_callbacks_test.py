@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+from star_keras.training import compile_model
 from tests.callbacks.conftest import (
     fit,
 )
@@ -133,9 +134,25 @@ def test_further_callbacks_may_come_from_a_generator(make_star):
 
 
 def test_the_callback_itself_is_no_further_callback(make_star):
-    star = make_star()
-    with pytest.raises(ValueError, match="`callbacks`.*besides this one"):
-        fit(star, 1, [star])
+    star, other = make_star(), make_star(run_dir="other")
+    for further in (star, other):
+        with pytest.raises(ValueError, match="`callbacks`.*besides this one, and no"):
+            fit(star, 1, [further])
+
+
+@pytest.mark.parametrize("further", [len, keras.callbacks.CSVLogger, []])
+def test_what_is_no_callback_is_refused(make_star, further):
+    with pytest.raises(ValueError, match="`callbacks`. Expected objects of `keras"):
+        fit(make_star(), 1, [further])
+
+
+def test_a_model_with_all_weights_frozen_is_refused(make_model, make_star):
+    model = make_model()
+    model.trainable = False
+    compile_model(model)
+    star = make_star(model=model)
+    with pytest.raises(ValueError, match="`model`. Expected a model with weights to"):
+        fit(star, 1)
 
 
 @pytest.mark.parametrize("in_list", [True, False])

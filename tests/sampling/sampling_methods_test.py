@@ -37,6 +37,11 @@ def test_greedy_takes_the_first_of_the_likeliest():
     assert sampling_method() == Greedy()
 
 
+def test_a_temperature_that_float32_cannot_divide_by_is_refused():
+    with pytest.raises(ValueError, match="`temperature`. Expected 0, or at least 0.0"):
+        sampling_method(temperature=1e-39)
+
+
 DRAWS = 4000
 LOGITS = np.log([0.02, 0.3, 0.05, 0.25, 0.005, 0.2, 0.075, 0.1])
 choices = itertools.product((0.7, 1.6), (None, 6), (None, 0.8), (None, 0.45))
