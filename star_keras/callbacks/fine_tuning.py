@@ -240,7 +240,7 @@ class FineTuning(keras.callbacks.Callback):
             self._is_restored = True
 
     def on_train_batch_begin(self, batch, logs=None):
-        if not batch:  # other callbacks have perhaps set it
+        if not batch:  # another callback may have set a rate for this epoch
             check_learning_rate(self.model)
         step = self._first_step + batch
         if self._notice.received():

@@ -14,7 +14,7 @@ from star_keras.utils.imports import import_callable
 Checker = Callable[[str, Problem], bool | str]
 
 _IN_BRACKETS = re.compile(r"\(\s*(\w{1,3})\s*\)")
-# (The sign of "-1", the point of a decimal and the colon of a time are no label's.)
+# No label: "-1", "1.5", "1:30".
 _LABEL = re.compile(rf"\A\W*(?<![{SIGNS}+])(\w{{1,3}})(?:\W*\Z|\)|[.:](?!(?<=\d.)\d))")
 # math-verify takes letters for factors.
 _TEXT = re.compile(r"\\(?:text\w*|mathrm|mbox)\{([^{}]*)\}")
@@ -49,7 +49,7 @@ def math(answer: str, problem: Problem) -> bool | str:
     words, found = (_TEXT.sub(r"\1", text) for text in (expected, answer))
     if found == words or _WORD.fullmatch(words):
         return found.casefold() == words.casefold()
-    # (To ask math-verify about whole numbers takes a millisecond.)
+    # math-verify would take milliseconds for a pair of whole numbers.
     are_whole = _WHOLE_NUMBER.fullmatch(expected) and _WHOLE_NUMBER.fullmatch(answer)
     if are_whole or differ(expected, answer):
         return False

@@ -17,7 +17,7 @@ from pathlib import Path
 _PROGRAM = Path(__file__).with_name("math_verify_process.py")
 # For a process that is stuck without using the CPU.
 _SECONDS = 60
-# Answers of a phase: they are compared again for the flexible accuracy. About 30 MB.
+# The flexible accuracy compares the answers of a phase again. About 30 MB.
 _REMEMBERED = 100_000
 _lock = threading.Lock()
 _process: subprocess.Popen | None = None
